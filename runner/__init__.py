@@ -1,0 +1,37 @@
+"""A supervisor that decides, contains, meters and records what an AI agent executes.
+
+    from runner import Runner
+
+    with Runner() as r:
+        outcome = r.run(["python3", "fix.py"], cwd="project")
+
+Importing this package is cheap: the library itself is loaded when one of its names is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.app import AsyncRunner as AsyncRunner
+    from runner.app import Runner as Runner
+    from runner.errors import RunnerError as RunnerError
+    from runner.model.outcome import Outcome as Outcome
+
+__all__ = ["AsyncRunner", "Outcome", "Runner", "RunnerError", "__version__"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AsyncRunner": "runner.app",
+    "Runner": "runner.app",
+    "Outcome": "runner.model.outcome",
+    "RunnerError": "runner.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'runner' has no attribute {name!r}")
+    import importlib  # noqa: PLC0415  (lazy by design: see the docstring)
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

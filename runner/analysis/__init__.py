@@ -1,0 +1,1 @@
+"""Reading: a command or a script becomes an Intent."""

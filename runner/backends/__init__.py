@@ -1,0 +1,1 @@
+"""Adapters that build sandboxes: one package each, none imports another."""

@@ -1,0 +1,89 @@
+"""The error tree: every way in which runner can fail to do its work.
+
+A denial or a crossed limit is a *result* and never one of these. Each error carries a code
+from a closed list (`code`, the API's word for it) and the exit code that the command line
+ends with. This module imports nothing.
+"""
+
+EXIT_USAGE = 2
+EXIT_LIMIT = 124
+EXIT_RUNNER = 125
+EXIT_DENIED = 126
+EXIT_NOT_FOUND = 127
+EXIT_CANCELLED = 130
+
+
+class RunnerError(Exception):
+    """Something kept runner from doing its work; the message says what, where and what to do."""
+
+    code = "runner_failed"
+    exit_code = EXIT_RUNNER
+    http_status = 503
+
+
+class BadInputError(RunnerError):
+    """What the caller gave is wrong; nothing was run."""
+
+    code = "bad_request"
+    exit_code = EXIT_USAGE
+    http_status = 400
+
+
+class RequestError(BadInputError):
+    """The request itself is wrong: a missing script, a folder that is not there, a bad limit."""
+
+
+class ProfileError(BadInputError):
+    """A profile is wrong: unknown key, bad value, circular `extends`, not found."""
+
+    code = "bad_profile"
+
+
+class PolicyError(BadInputError):
+    """A rule set or a policy layer is wrong."""
+
+    code = "bad_policy"
+
+
+class SettingsError(BadInputError):
+    """A setting (flag, environment variable or configuration file) is wrong."""
+
+    code = "bad_settings"
+
+
+class StateError(RunnerError):
+    """The state folder can't be used: owner, mode, version, or it can't be written."""
+
+    code = "state_unusable"
+
+
+class RecordError(RunnerError):
+    """A record could not be made durable, so the run was not started or was stopped."""
+
+    code = "record_failed"
+
+
+class BackendError(RunnerError):
+    """The sandbox could not be built or was lost."""
+
+    code = "backend_failed"
+
+
+class BackendUnavailableError(BackendError):
+    """The backend can't work on this machine: no engine, no image, not installed."""
+
+    code = "backend_unavailable"
+
+
+class ProtectionMissingError(BackendError):
+    """A protection that the profile requires is withheld here; nothing was run."""
+
+    code = "protection_missing"
+
+    def __init__(self, protection: str, why: str) -> None:
+        """`protection` is a `model.protection.Protection` value; `why` one clause for people."""
+        super().__init__(
+            f"required protection '{protection}' is not available: {why} "
+            "(run `runner doctor` to see what is in force and how to get the rest)"
+        )
+        self.protection = protection

@@ -1,0 +1,1 @@
+"""Counters become Usage; budget arithmetic; pure."""

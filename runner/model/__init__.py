@@ -1,0 +1,1 @@
+"""The nouns: frozen dataclasses, one noun a file. No I/O, no clock, no environment."""

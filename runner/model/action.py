@@ -1,0 +1,56 @@
+"""What is decided: a program about to run, a connection, an HTTP request, a tool call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from runner.model.intent import Intent
+from runner.model.principal import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """A program about to run, with what reading it told."""
+
+    principal: Principal
+    intent: Intent
+    workspace: str | None = None
+    """Absolute path of the workspace as the program sees it; relative paths start there."""
+    environment: tuple[str, ...] = ()
+    """Names of the variables that the request asks to set."""
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """A connection about to open."""
+
+    principal: Principal
+    host: str
+    port: int
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request about to leave."""
+
+    principal: Principal
+    method: str
+    host: str
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool of another server about to be called."""
+
+    principal: Principal
+    server: str
+    name: str
+    arguments: Mapping[str, object]
+
+
+Action = Exec | Connect | Request | Tool

@@ -1,0 +1,59 @@
+"""A link of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runner.model.principal import Principal
+
+EVENT_VERSION = 1
+
+
+class EventKind(StrEnum):
+    """Closed list of what is recorded."""
+
+    LOG_CREATED = "log.created"
+    RUN_DECIDED = "run.decided"
+    """Intent and decision, durable before anything runs; the first event of a run."""
+    RUN_STARTED = "run.started"
+    """The sandbox is built: spec digest, protections in force. Durable before the program runs."""
+    RUN_ENDED = "run.ended"
+    """The outcome; the last event of a run, a denied one too."""
+    RUN_RECOVERED = "run.recovered"
+    """A run whose supervisor died was closed as `unknown`."""
+    DECISION_CHECKED = "decision.checked"
+    """A decision was asked for without a run."""
+    REQUEST_REFUSED = "request.refused"
+    """A request that could not be decided: bad profile, bad limit, workspace refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventDraft:
+    """An event before the log gave it a place.
+
+    `data` holds JSON values only (str, int, bool, None, list, dict and finite floats).
+    """
+
+    kind: EventKind
+    data: Mapping[str, object]
+    principal: Principal | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """An event in its place. `body` is the canonical JSON (RFC 8785) whose hash is `leaf_hash`."""
+
+    seq: int
+    """Counted from 0 without gaps."""
+    time: str
+    """RFC 3339, UTC, microseconds."""
+    kind: str
+    run_id: str | None
+    body: bytes
+    leaf_hash: bytes
+    """SHA-256 of 0x00 and `body` (RFC 9162, 2.1.1)."""
+    previous: bytes
+    """`leaf_hash` of the event before; 32 zero bytes for the first."""

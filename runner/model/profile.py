@@ -1,0 +1,95 @@
+"""A profile: what a run may do, use and see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runner.model.limits import LimitOverrides, Limits
+from runner.model.protection import Protection
+from runner.model.rule import PolicyLayer
+
+
+class WorkspaceMode(StrEnum):
+    """What the run sees of its folder."""
+
+    NONE = "none"
+    """Nothing: it starts in an empty folder."""
+    COPY_ON_WRITE = "cow"
+    """All of it; what it changes stays in the sandbox and is listed."""
+
+
+class NetworkMode(StrEnum):
+    """What the run can reach."""
+
+    NONE = "none"
+    """Its own loopback, nothing else."""
+
+
+class CgroupMode(StrEnum):
+    """How limits over the whole run are held."""
+
+    REQUIRED = "required"
+    """By the kernel, in a cgroup, or the run does not start."""
+    SAMPLED = "sampled"
+    """In a cgroup where there is one; else watched from outside, and the outcome says degraded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Which variables a run gets."""
+
+    set: tuple[tuple[str, str], ...] = ()
+    inherit: tuple[str, ...] = ()
+    """Names copied from runner's own environment when they are there."""
+    deny: tuple[str, ...] = ()
+    """Globs over names that a request may not set (`LD_*`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Syscalls:
+    """Changes to the default seccomp deny-list, by system call name."""
+
+    deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One profile after `extends` was resolved."""
+
+    name: str
+    source: str
+    """Path of the file it was read from."""
+    description: str
+    threat_model: str
+    workspace: WorkspaceMode
+    network: NetworkMode
+    cgroup: CgroupMode
+    limits: Limits
+    requires: frozenset[Protection]
+    """Protections without which a run under this profile does not start."""
+    policy: PolicyLayer
+    environment: Environment = Environment()
+    syscalls: Syscalls = Syscalls()
+    read: tuple[str, ...] = ()
+    """Absolute host paths shown read-only beside the root."""
+    image: str | None = None
+    """Image for backends that need one; None: the backend's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restrictions:
+    """What a layer above the profile says; a profile can only be tightened by it."""
+
+    policy: PolicyLayer
+    limits: LimitOverrides = LimitOverrides()
+    requires: frozenset[Protection] = frozenset()
+    cgroup: CgroupMode | None = None
+    """`REQUIRED` here makes every profile's `REQUIRED`; None says nothing."""
+    environment_deny: tuple[str, ...] = ()
+    syscalls_deny: tuple[str, ...] = ()
+    read_deny: tuple[str, ...] = ()
+    """Globs over host paths that no profile may show."""
+    profiles: tuple[str, ...] | None = None
+    """Globs over profile names or files that may be used; None says nothing."""

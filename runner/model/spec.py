@@ -1,0 +1,58 @@
+"""A sandbox to build: profile and request compiled, backend-neutral.
+
+The words follow the OCI runtime specification (https://github.com/opencontainers/runtime-spec)
+where it has one: process, root, mounts, resources.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runner.model.limits import Limits
+from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
+from runner.model.protection import Protection
+
+RUN_FOLDER = "/run/runner"
+"""Where injected files (scripts, code) stand inside a sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class InjectedFile:
+    """A file that stands read-only in the sandbox with exactly these bytes."""
+
+    path: str
+    """Absolute path inside; may lie over a file of the workspace."""
+    content: bytes
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folder a run works on."""
+
+    mode: WorkspaceMode
+    source: str | None
+    """Absolute host path; None with mode `none`."""
+    target: str
+    """Absolute path inside; the same as `source` where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """Everything a backend needs to know, and nothing it has to ask about."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    environment: tuple[tuple[str, str], ...]
+    terminal: bool
+    files: tuple[InjectedFile, ...]
+    workspace: Workspace
+    read: tuple[str, ...]
+    """Absolute host paths shown read-only at the same place."""
+    image: str | None
+    network: NetworkMode
+    cgroup: CgroupMode
+    limits: Limits
+    syscalls: Syscalls
+    requires: frozenset[Protection]
+    hostname: str = "sandbox"

@@ -1,0 +1,1 @@
+"""Deciding: Intent and rules become a Decision; pure."""

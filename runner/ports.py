@@ -1,0 +1,192 @@
+"""The seams: what the supervisor needs from the outside, as Protocols.
+
+Adapters implement these and nothing in the core names an adapter. A backend or a store exists
+once it passes its contract suite in `runner.testing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from runner.model.action import Action
+from runner.model.decision import Decision
+from runner.model.event import AuditEvent, EventDraft
+from runner.model.outcome import Ending
+from runner.model.principal import Principal
+from runner.model.protection import ProtectionStatus
+from runner.model.spec import SandboxSpec
+from runner.model.usage import Usage
+
+
+class Clock(Protocol):
+    """Time, so that tests can set it."""
+
+    def monotonic(self) -> float:
+        """Seconds of CLOCK_MONOTONIC."""
+
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+
+
+class DecisionPoint(Protocol):
+    """Answers whether an action may happen. Pure: no I/O, same answer for the same action."""
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and hex over every rule that is asked."""
+
+    def decide(self, action: Action) -> Decision:
+        """Never raises on any action; what can't be evaluated is a deny that says so."""
+
+
+class CancelToken(Protocol):
+    """Tells a run in progress to end; may be set from another thread or a signal handler."""
+
+    def fileno(self) -> int:
+        """Becomes readable when set, and stays so."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether somebody asked for the end."""
+
+
+class OutputSink(Protocol):
+    """Where one stream of a run goes on to."""
+
+    def fileno(self) -> int | None:
+        """A descriptor to wait on before `write`, or None when `write` never blocks."""
+
+    def write(self, data: bytes) -> int:
+        """Take at least one byte of `data` and return how many. BrokenPipeError: nobody reads."""
+
+
+class OutputGate(Protocol):
+    """Between a run's output and the world: counts, hashes, keeps; closes at the limit."""
+
+    def admit(self, stream: str, data: bytes) -> bytes:
+        """Bytes of `data` that may pass on (`stdout` or `stderr`); fewer: the limit is reached."""
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether the output limit was crossed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """A run's connections to whoever asked for it."""
+
+    stdin: int | bytes | None
+    """A descriptor to read from, the bytes themselves, or None for an empty input."""
+    stdout: OutputSink
+    stderr: OutputSink
+    gate: OutputGate
+    terminal: int | None = None
+    """Descriptor of the caller's terminal when the run has one; its size is followed."""
+
+
+class Lease(Protocol):
+    """A sandbox held: built, nothing of the program has run yet. Used once."""
+
+    @property
+    def protections(self) -> tuple[str, ...]:
+        """Names of the protections in force (`model.protection`), sorted."""
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What is weaker than the full tier, by name; empty when nothing is."""
+
+    def run(self, streams: Streams, cancel: CancelToken) -> Ending:
+        """Run the program to its end within the spec's limits; the whole tree is dead after.
+
+        Exactly once. Never raises for what the program did; BackendError: the sandbox was lost.
+        """
+
+    def release(self) -> None:
+        """Kill what is left and remove everything it had on the machine; may be called twice."""
+
+
+class Backend(Protocol):
+    """Builds sandboxes."""
+
+    @property
+    def name(self) -> str:
+        """`native`, `docker`, …"""
+
+    def probe(self) -> Sequence[ProtectionStatus]:
+        """Try every protection on this machine, one by one; nothing is guessed."""
+
+    def acquire(self, spec: SandboxSpec, run_id: str) -> Lease:
+        """Build a sandbox; ProtectionMissingError if a required one is withheld."""
+
+    def sweep(self) -> list[str]:
+        """Remove what dead supervisors left; returns a line for each thing removed."""
+
+    def close(self) -> None:
+        """End everything this backend started; may be called twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The state of the log."""
+
+    size: int
+    """Number of events."""
+    last_hash: str
+    """Leaf hash of the last event, hex; 64 zeros for an empty log."""
+    root: str
+    """RFC 9162 Merkle tree root over all leaf hashes, hex."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What somebody used so far, as the ledger has it."""
+
+    scope: str
+    """`agent` or `uid`."""
+    key: str
+    calls: int
+    wall_s: float
+
+
+class Transaction(Protocol):
+    """Events and ledger entries that become durable together, or not at all."""
+
+    def append(self, draft: EventDraft) -> AuditEvent:
+        """Give the event its place in the log."""
+
+    def open_run(self, run_id: str, principal: Principal, profile: str, backend: str) -> None:
+        """Note that this supervisor holds a run; charges the call to the agent, parent and uid."""
+
+    def close_run(self, run_id: str, usage: Usage) -> None:
+        """The run is over; charges what it used."""
+
+
+class Store(Protocol):
+    """Audit log and ledger of one state folder, shared by several processes."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """One durable, all-or-nothing step. RecordError if it can't be made durable."""
+
+    def recover(self) -> list[str]:
+        """Close, as `unknown`, the runs whose supervisor is dead; returns their ids."""
+
+    def events(self, run_id: str | None = None, start: int = 0) -> Iterator[AuditEvent]:
+        """Events in order from sequence number `start`, of one run or all."""
+
+    def head(self) -> Head:
+        """Size, last hash and tree root."""
+
+    def totals(self) -> Sequence[Totals]:
+        """Calls and wall time per agent and per uid."""
+
+    def keep_output(self, run_id: str, stream: str, data: bytes) -> None:
+        """Append to what is kept of a run's `stdout` or `stderr`."""
+
+    def kept_output(self, run_id: str, stream: str) -> bytes | None:
+        """What was kept, or None when there is nothing by that name."""
+
+    def close(self) -> None:
+        """Let go of the files; may be called twice."""

@@ -1,0 +1,1 @@
+"""Adapters that keep the log and the ledger in one transaction."""

@@ -1,0 +1,1 @@
+"""Contract suites, a fake clock and a fake backend: for those who write adapters."""
