@@ -52,7 +52,6 @@ class Rule:
 class OnUnknown(StrEnum):
     """What a command gets that can't be judged before it runs."""
 
-    ALLOW = "allow"
     ASK = "ask"
     DENY = "deny"
     DEFER = "defer"
@@ -74,6 +73,6 @@ class PolicyLayer:
     on_dynamic: OnUnknown | None = None
     """A command whose name is dynamic."""
     on_unreadable: OnUnknown | None = None
-    """A text that does not parse; `allow` is not accepted here by the schema."""
+    """A text that does not parse; never passed, and `defer` has no meaning here."""
     observe: bool = False
     """Decided and recorded, not enforced; only a profile can say so."""
