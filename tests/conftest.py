@@ -1,0 +1,128 @@
+"""What every test stands on: a machine that is left alone, and skips that say their names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+# Runs the command line of the package under test from any folder; the console script itself is
+# tested in tests/e2e/test_packaging.py.
+RUNNER_COMMAND = (
+    sys.executable,
+    "-c",
+    "import sys; from runner.surfaces.cli.main import main; sys.exit(main())",
+)
+
+
+@cache
+def docker_missing() -> str | None:
+    """Why no Docker engine can be used here, or None."""
+    try:
+        import docker
+        from docker.errors import DockerException
+    except ImportError:
+        return "the package `docker` is not installed"
+    try:
+        client = docker.from_env(timeout=10)
+        client.ping()
+        client.close()
+    except DockerException:
+        return "there is no Docker engine that this user may talk to"
+    return None
+
+
+@cache
+def native_missing() -> str | None:
+    """Why the native backend can't run `true` here under the default profile, or None."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder, "work")
+        work.mkdir()
+        done = subprocess.run(
+            [*RUNNER_COMMAND, "run", "--backend", "native", "-C", str(work), "--", "true"],
+            env={**os.environ, "RUNNER_HOME": str(Path(folder, "home"))},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    if done.returncode == 0:
+        return None
+    said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return f"the native backend does not work here: {said[-1]}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The markers of pyproject.toml: a test says what it needs, here stands whether it is there."""
+    is_root = os.geteuid() == 0
+    if item.get_closest_marker("root") and not is_root:
+        pytest.skip("needs root")
+    if item.get_closest_marker("unprivileged") and is_root:
+        pytest.skip("needs an ordinary user")
+    if item.get_closest_marker("docker") and (why := docker_missing()):
+        pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("xdg")
+
+
+@pytest.fixture(autouse=True)
+def _left_alone(monkeypatch: pytest.MonkeyPatch, _nobodys_home: Path) -> None:
+    """No test reads the settings or writes the state of who runs it."""
+    for name in os.environ:
+        if name.startswith("RUNNER_"):
+            monkeypatch.delenv(name)
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(_nobodys_home / name.lower()))
+
+
+@pytest.fixture
+def runner_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder of this test's own, named by RUNNER_HOME."""
+    home = tmp_path / "runner-home"
+    monkeypatch.setenv("RUNNER_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def native() -> None:
+    """The native backend works here, else the test is skipped with what it said."""
+    if why := native_missing():
+        pytest.skip(why)
+
+
+@pytest.fixture
+def run_cli(runner_home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call it with the words after `runner`; output is captured as text."""
+
+    def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+        chosen = {"capture_output": True, "text": True, "timeout": 300, "check": False, **options}
+        return subprocess.run([*RUNNER_COMMAND, *words], **chosen)  # noqa: PLW1510
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say by name what could not run here, and why; pytest's own list has lines, not names."""
+    skipped: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for report in terminalreporter.stats.get("skipped", ()):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        name = report.nodeid.partition("[")[0]
+        skipped[reason.removeprefix("Skipped: ")][name] += 1
+    if not skipped:
+        return
+    terminalreporter.section("could not run here")
+    for reason in sorted(skipped):
+        terminalreporter.write_line(f"{reason}:")
+        for name, count in sorted(skipped[reason].items()):
+            terminalreporter.write_line(f"  {name}" + (f" ({count} cases)" if count > 1 else ""))
