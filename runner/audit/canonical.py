@@ -1,0 +1,130 @@
+"""Canonical bytes: JSON as RFC 8785 (JSON Canonicalization Scheme) writes it.
+
+One value has one spelling, so a hash over the bytes is a hash over the value. This format is
+final: changing a byte of it breaks every log that exists.
+
+Strings from the system (arguments, file names) may hold bytes that are not UTF-8, which Python
+keeps as lone surrogates (PEP 383) and JSON can't hold. They are escaped first, reversibly:
+
+    a surrogate code point     U+FFFD and its four hex digits     '\\udcff'  ->  '\\ufffddcff'
+    U+FFFD itself              U+FFFD twice                       '\\ufffd'  ->  '\\ufffd\\ufffd'
+
+so no two strings are written alike. All other strings stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import rfc8785
+
+from runner.errors import RecordError
+
+MAX_SAFE_INTEGER = 2**53 - 1
+"""Largest integer that every JSON reader keeps exact (RFC 8785, 3.2.2.3; RFC 7493, 2.2)."""
+
+MAX_DEPTH = 64
+"""Deepest nesting of lists and objects; far from Python's recursion limit, deep enough for us."""
+
+_UNSAFE = re.compile("[\ud800-\udfff\ufffd]")
+_ESCAPED = re.compile("\ufffd(?:(\ufffd)|([0-9a-f]{4}))")
+
+
+def escape(text: str) -> str:
+    """`text` as a string that UTF-8 can hold; `unescape` gives it back."""
+    return _UNSAFE.sub(_escape_one, text) if _UNSAFE.search(text) else text
+
+
+def unescape(text: str) -> str:
+    """What `escape` was given; anything that it would not have written stays as it is."""
+    return _ESCAPED.sub(lambda m: m[1] or chr(int(m[2], 16)), text)
+
+
+def canonical(value: object) -> bytes:
+    """RFC 8785 bytes of a JSON value (str, int, bool, None, list, tuple, mapping, finite float).
+
+    RecordError: it holds something else, an integer beyond 2^53, a number that is not finite, or
+    is nested deeper than `MAX_DEPTH`; the message says where in `value`.
+    """
+    return canonical_again(_plain(value, "", 0))
+
+
+def parse_canonical(data: bytes) -> object:
+    """The JSON value that `data` is the canonical spelling of, strings still escaped.
+
+    ValueError: `data` is not JSON, or not in its canonical spelling.
+    """
+    try:
+        value: object = json.loads(
+            data.decode("utf-8"), parse_int=_parse_integer, parse_constant=_refuse_constant
+        )
+        again = canonical_again(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not canonical JSON: {error}") from None
+    if again != data:
+        raise ValueError("not canonical JSON: the same value is spelled otherwise")
+    return value
+
+
+def canonical_again(value: Any) -> bytes:
+    """RFC 8785 bytes of what `parse_canonical` gave, whose strings are escaped already.
+
+    ValueError: it can't be written.
+    """
+    return rfc8785.dumps(value)
+
+
+def _escape_one(match: re.Match[str]) -> str:
+    found = match[0]
+    return "\ufffd\ufffd" if found == "\ufffd" else f"\ufffd{ord(found):04x}"
+
+
+def _plain(value: object, where: str, depth: int) -> object:
+    """`value` built of plain dicts and lists, strings escaped, everything else checked."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return escape(str(value))
+    if isinstance(value, int):
+        if abs(value) > MAX_SAFE_INTEGER:
+            _refuse(where, "an integer beyond 2^53, which JSON readers don't keep exact")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            _refuse(where, f"the number {value}, which JSON does not have")
+        return value
+    if depth >= MAX_DEPTH:
+        _refuse(where, f"nested deeper than {MAX_DEPTH}")
+    if isinstance(value, Mapping):
+        return _plain_object(value, where, depth)
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+    _refuse(where, f"a {type(value).__name__}, which is no JSON value")
+
+
+def _plain_object(value: Mapping[object, object], where: str, depth: int) -> dict[str, object]:
+    plain: dict[str, object] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            _refuse(where, f"a {type(key).__name__} as a key, where only strings can stand")
+        name = escape(str(key))
+        plain[name] = _plain(item, f"{where}.{name}" if where else name, depth + 1)
+    return plain
+
+
+def _refuse(where: str, what: str) -> NoReturn:
+    raise RecordError(f"an event can't be recorded: {where or 'its top level'} holds {what}")
+
+
+def _parse_integer(digits: str) -> int | float:
+    """RFC 8785 writes 1e20 as an integer: past the safe range digits are a double."""
+    number = int(digits) if len(digits) <= 17 else MAX_SAFE_INTEGER + 1  # 17: "-" and 16 digits
+    return number if abs(number) <= MAX_SAFE_INTEGER else float(digits)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
