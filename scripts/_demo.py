@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import shlex
@@ -129,9 +128,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="runner-demo-") as name:
         folder = Path(name)
         home = os.environ.setdefault("RUNNER_HOME", str(folder / "state"))
-        print(
-            f"runner's demonstration, as {getpass.getuser()} (uid {os.getuid()}), records in {home}"
-        )
+        print(f"runner's demonstration, as uid {os.getuid()}, records in {home}")
         main_job(folder)
         denied(folder)
         limited(folder)

@@ -53,7 +53,7 @@ ensure_env() {
     exec 9>"$VENV/.runner-lock"
     flock 9
     if ! "$VENV/bin/python" -c '' 2>/dev/null; then
-        python=$(find_python)
+        python=$(find_python) || exit  # it has said why
         if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
             die "$python has no ensurepip to make an environment with: apt-get install python3-venv"
         fi
