@@ -309,6 +309,11 @@ def run_rows(rows: Sequence[Row], base: Path, *, jobs: int = 2, on_host: bool = 
                 report.problems.append("so no row was run: nothing harmful runs without a sandbox")
                 return report
             _run_all(rows, stage, pool, report)
+        report.problems += [
+            f"{r.id} was refused, so it shows nothing of the sandbox"
+            for r in report.results
+            if r.category == 0 and r.verdict == "refused"
+        ]
         report.problems += stage.changed()
         report.problems += [f"from a sandbox: {line}" for line in stage.listeners.got]
         report.problems += stage.state_leaks()

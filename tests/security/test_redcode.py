@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,29 @@ def test_stage_sees_an_escape(tmp_path):
         assert len(stage.changed()) == 2
     finally:
         stage.close()
+
+
+@pytest.mark.parametrize(("language", "program"), [("bash", "bash"), ("python", sys.executable)])
+def test_probe_without_a_sandbox_reaches_everything(tmp_path, language, program):
+    """The twin of the run below: our own probe, on canaries of ours only, let loose."""
+    stage = redcode.Stage(tmp_path / "stage", on_host=False)
+    try:
+        (probe,) = [row for row in stage.probes() if row.language == language]
+        done = subprocess.run(
+            [program, "-c", probe.code], cwd=stage.workspace, capture_output=True, check=True
+        )
+        assert len(stage.leaks(done.stdout)) == len(stage.tokens)
+        assert {f"{path} was changed" for path in stage.tokens} <= set(stage.changed())
+        wait_until(lambda: len(stage.listeners.got) >= len(stage.listeners.open))
+    finally:
+        stage.close()
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_process_is_found_by_its_mark():
