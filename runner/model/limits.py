@@ -82,6 +82,40 @@ class LimitOverrides:
 
 NO_OVERRIDES = LimitOverrides()
 
+LIMIT_KEYS: dict[str, str] = {
+    "wall": "wall_s",
+    "cpu_time": "cpu_time_s",
+    "cpus": "cpus",
+    "memory": "memory_bytes",
+    "processes": "processes",
+    "output": "output_bytes",
+    "workspace": "workspace_bytes",
+    "inodes": "workspace_inodes",
+    "open_files": "open_files",
+}
+"""The word for each bound in a profile and on the command line, and its field above."""
+
+
+def spelled(field: str, bound: float | Unlimited) -> str:
+    """A bound as a profile would write it: `5s`, `64MiB`, `32`, `unlimited`."""
+    if isinstance(bound, Unlimited):
+        return bound.value
+    if field.endswith("_s"):
+        return f"{_number(bound)}s"
+    if field.endswith("_bytes"):
+        for factor, unit in _BINARY_UNITS:
+            if bound >= factor and bound % factor == 0:
+                return f"{int(bound // factor)}{unit}"
+        return f"{int(bound)}"
+    return _number(bound)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+_BINARY_UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
 
 def _least(granted: float | Unlimited, asked: float | Unlimited | None) -> float | Unlimited:
     if asked is None or isinstance(asked, Unlimited):

@@ -35,6 +35,17 @@ class CgroupMode(StrEnum):
     """In a cgroup where there is one; else watched from outside, and the outcome says degraded."""
 
 
+class ProfileOrigin(StrEnum):
+    """Where a profile was found; only the first two can be named by an organisation's policy."""
+
+    SHIPPED = "shipped"
+    SYSTEM = "system"
+    """A folder of the organisation, `/etc/runner/profiles`."""
+    USER = "user"
+    FILE = "file"
+    """Given by its path."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Which variables a run gets."""
@@ -76,6 +87,7 @@ class Profile:
     """Absolute host paths shown read-only beside the root."""
     image: str | None = None
     """Image for backends that need one; None: the backend's default."""
+    origin: ProfileOrigin = ProfileOrigin.FILE
 
 
 @dataclass(frozen=True, slots=True)

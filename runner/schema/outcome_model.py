@@ -1,0 +1,111 @@
+"""The models of an outcome's JSON, which strangers may rely on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from runner.model.decision import Effect
+from runner.model.limits import LimitName
+from runner.model.outcome import ChangeKind, Termination
+from runner.model.protection import Protection
+from runner.schema.base import Strict
+
+
+class RuleDocument(Strict):
+    """A rule that matched."""
+
+    id: str
+    layer: str = Field(description="The source of rules that it stands in.")
+    effect: Effect
+    message: str = Field(description="What to do instead.")
+    matched: str = Field(description="The command or path that it matched, as read.")
+
+
+class DecisionDocument(Strict):
+    """What the policy said, and why."""
+
+    effect: Effect
+    rules: tuple[RuleDocument, ...] = Field(description="Those that matched, strictest first.")
+    reason: str
+    policy_digest: str
+    enforced: bool = Field(description="false: only observed.")
+
+
+class ErrorDocument(Strict):
+    """What went wrong on runner's side, or that there was no such program."""
+
+    code: str
+    message: str
+
+
+class UsageDocument(Strict):
+    """What it cost; null: not measured."""
+
+    wall_s: float | None
+    cpu_user_s: float | None
+    cpu_system_s: float | None
+    memory_peak_bytes: int | None
+    processes: int | None = Field(description="Most processes and threads at once.")
+    execs: int | None
+    connections: int | None
+    requests: int | None
+    bytes_in: int | None
+    bytes_out: int | None
+    tokens: int | None
+    cost_usd: float | None
+
+
+class ChangeDocument(Strict):
+    """A path of the workspace that the run changed."""
+
+    path: str = Field(description="Relative; bytes that are not UTF-8 as \\xNN.")
+    kind: ChangeKind
+    type: str
+    sha256: str | None
+    size_bytes: int | None
+
+
+class WorkspaceDocument(Strict):
+    """What the run changed in its workspace."""
+
+    changes: tuple[ChangeDocument, ...]
+    truncated: bool
+
+
+class AuditDocument(Strict):
+    """Where the run stands in the log."""
+
+    first_seq: int
+    last_seq: int
+    head: str = Field(description="Hash of the run's last event, hex.")
+
+
+class OutcomeDocument(Strict):
+    """The whole result of one run."""
+
+    run_id: str
+    decision: DecisionDocument
+    termination: Termination
+    limit: LimitName | None = Field(description="The limit that ended it, with 'limit'.")
+    exit_code: int | None = Field(description="The program's own, with 'exited'.")
+    signal: int | None = Field(description="The signal that ended it, with 'signaled'.")
+    error: ErrorDocument | None
+    usage: UsageDocument
+    backend: str
+    profile: str
+    protections: tuple[Protection, ...] = Field(description="Those in force.")
+    degraded: tuple[str, ...] = Field(description="What was weaker than the full tier.")
+    stdout: str | None = Field(default=None, description="What was kept, when it was asked for.")
+    stdout_encoding: Literal["utf-8", "base64"] | None = None
+    stdout_bytes: int = Field(description="Bytes that came, kept or not.")
+    stdout_truncated: bool = Field(description="Whether less was kept than came.")
+    stdout_sha256: str | None = Field(description="Of all bytes passed on; null: nothing ran.")
+    stderr: str | None = None
+    stderr_encoding: Literal["utf-8", "base64"] | None = None
+    stderr_bytes: int
+    stderr_truncated: bool
+    stderr_sha256: str | None
+    workspace: WorkspaceDocument
+    audit: AuditDocument

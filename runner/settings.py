@@ -1,0 +1,312 @@
+"""Where runner keeps things and what it takes by default: the only reader of the environment.
+
+A setting comes from the first of these that states it: a flag; a variable `RUNNER_*`; the
+user's `~/.config/runner/config.yaml`; the machine's `/etc/runner/config.yaml`; the default. The
+user's file stands before the machine's because settings are preferences; what an organisation
+wants held it says in `/etc/runner/policy.d`, whose layer no setting takes away.
+
+As root, or set-uid, `HOME` and `XDG_*` count only where they name folders of the effective
+user: sudo may have left another's.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from runner.errors import SettingsError
+from runner.model.limits import Unlimited
+from runner.schema.problems import Problem, raise_problems, unknown
+from runner.schema.quantities import parse_size
+from runner.schema.yaml import Document, parse, read_file
+
+T = TypeVar("T")
+
+ETC = Path("/etc/runner")
+DEFAULT_PROFILE = "agent"
+DEFAULT_BACKEND = "native"
+DEFAULT_KEEP_OUTPUT_BYTES = 1 << 20
+"""Of each stream; enough for a long traceback, and a thousand runs stay under 2 GiB."""
+
+# What no setting can be: it would be taken for unset, or break a path.
+_FORBIDDEN = ("", "\0")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[T]):
+    """A value, and where it came from."""
+
+    value: T
+    origin: str
+    """`flag`, `environment RUNNER_HOME`, the configuration file's path, or `default`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFolder:
+    """A folder of policy layers, and whose they are."""
+
+    path: Path
+    kind: str
+    """`organisation` or `user`, as `schema.policies.load_policy_dir` takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, each with its origin."""
+
+    home: Setting[Path]
+    """State folder: log, ledger, kept output."""
+    profile: Setting[str]
+    """Name or file of the profile for runs that name none."""
+    backend: Setting[str]
+    keep_output_bytes: Setting[int]
+    """How much of each stream of a run is kept; 0 keeps nothing."""
+    policy_dirs: Setting[tuple[PolicyFolder, ...]]
+    """In the order of their layers; the organisation's is always the first."""
+    profile_dirs: Setting[tuple[Path, ...]]
+    """Looked through in order, then the shipped profiles."""
+    user_home: Path | None
+    """The user's home folder, which no workspace may be; None: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    home: Path | None
+    config: Path | None
+    """Holds `config.yaml`, `policy.d` and `profiles` of the user."""
+    state: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    document: Document
+    values: Mapping[str, object]
+
+
+def load_settings(
+    flags: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
+    etc: Path = ETC,
+) -> Settings:
+    """All settings as they stand for this process.
+
+    `flags`: values by the names of `Settings` (None: not given). `env`: instead of the process's
+    own environment. `etc`: instead of /etc/runner, for tests. SettingsError with a line for each
+    value that is wrong, a configuration file that can't be read, or no home folder to be found.
+    """
+    environment = os.environ if env is None else env
+    folders = _folders(environment)
+    user_file = folders.config / "config.yaml" if folders.config else None
+    files = [file for path in (user_file, etc / "config.yaml") if (file := _read(path))]
+    sources = _Sources(dict(flags or {}), environment, files)
+    settings = Settings(
+        home=sources.take("home", partial(_path, folders.home), lambda: _state(folders)),
+        profile=sources.take("profile", _word, lambda: DEFAULT_PROFILE),
+        backend=sources.take("backend", _word, lambda: DEFAULT_BACKEND),
+        keep_output_bytes=sources.take(
+            "keep_output_bytes", _kept, lambda: DEFAULT_KEEP_OUTPUT_BYTES
+        ),
+        policy_dirs=_policy_dirs(sources, folders, etc),
+        profile_dirs=sources.take(
+            "profile_dirs",
+            partial(_paths, folders.home),
+            lambda: _with_user(folders, "profiles", etc / "profiles"),
+        ),
+        user_home=folders.home,
+    )
+    sources.raise_problems()
+    return settings
+
+
+def host_environment(names: Iterable[str], env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Those of the named variables that are set here, for profiles that inherit them."""
+    environment = os.environ if env is None else env
+    return {name: environment[name] for name in names if name in environment}
+
+
+SETTING_NAMES = tuple(field.name for field in fields(Settings) if field.name != "user_home")
+
+
+class _Sources:
+    """Flags, variables and files, asked in order; problems are collected."""
+
+    def __init__(
+        self, flags: Mapping[str, object], env: Mapping[str, str], files: list[_File]
+    ) -> None:
+        self._flags = flags
+        self._env = env
+        self._files = files
+        self._problems: list[str] = []
+        self._in_files: list[Problem] = []
+        for name in flags:
+            if name not in SETTING_NAMES:
+                self._problems.append(unknown("setting", name, SETTING_NAMES))
+        for file in files:
+            self._in_files += [
+                file.document.problem((name,), unknown("key", name, SETTING_NAMES))
+                for name in file.values
+                if name not in SETTING_NAMES
+            ]
+
+    def take(self, name: str, read: Callable[[object], T], default: Callable[[], T]) -> Setting[T]:
+        """The first stated value; the default stands in for one that is wrong, until raised."""
+        variable = f"RUNNER_{name.upper()}"
+        # An empty variable counts as unset, as the XDG specification has it for its own.
+        stated = [
+            ("flag", self._flags.get(name)),
+            (f"environment {variable}", self._env.get(variable) or None),
+        ]
+        for origin, value in stated:
+            if value is not None:
+                try:
+                    return Setting(read(value), origin)
+                except ValueError as problem:
+                    where = f"setting {name}" if origin == "flag" else variable
+                    self._problems.append(f"{where}: {problem}")
+                    return Setting(default(), "default")
+        for file in self._files:
+            if file.values.get(name) is not None:
+                try:
+                    return Setting(read(file.values[name]), file.document.source)
+                except ValueError as problem:
+                    self._in_files.append(file.document.problem((name,), str(problem)))
+                    return Setting(default(), "default")
+        return Setting(default(), "default")
+
+    def raise_problems(self) -> None:
+        """SettingsError with everything that was wrong."""
+        if self._problems:
+            lines = [*self._problems, *(str(problem) for problem in self._in_files)]
+            raise SettingsError("\n".join(lines))
+        raise_problems(self._in_files, SettingsError)
+
+
+def _read(path: Path | None) -> _File | None:
+    if path is None or not _exists(path):
+        return None
+    document = parse(read_file(path, SettingsError), str(path), SettingsError)
+    values = {} if document.data is None else document.data
+    if not isinstance(values, dict):
+        raise_problems(
+            [document.problem((), "must be a mapping, like 'profile: ci'")], SettingsError
+        )
+        return None
+    return _File(document, values)
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there; what can't be looked at counts, so that reading it tells."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _folders(env: Mapping[str, str]) -> _Folders:
+    uid = os.geteuid()
+    wary = uid == 0 or uid != os.getuid()
+
+    def stated(variable: str) -> Path | None:
+        # Relative ones are to be ignored (XDG Base Directory Specification).
+        text = env.get(variable, "")
+        if not text.startswith("/") or "\0" in text:
+            return None
+        path = Path(text)
+        return path if not wary or _owner(path) == uid else None
+
+    home = stated("HOME") or _home_of(uid)
+    config = stated("XDG_CONFIG_HOME") or (home / ".config" if home else None)
+    state = stated("XDG_STATE_HOME") or (home / ".local" / "state" if home else None)
+    return _Folders(home, config / "runner" if config else None, state)
+
+
+def _owner(path: Path) -> int | None:
+    """Owner of the path, or of the nearest folder above it that exists."""
+    for candidate in (path, *path.parents):
+        try:
+            return candidate.stat().st_uid
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return None
+    return None
+
+
+def _home_of(uid: int) -> Path | None:
+    """The home of the user database; containers run users that it does not know."""
+    try:
+        home = pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return None
+    return Path(home) if home.startswith("/") and Path(home).is_dir() else None
+
+
+def _state(folders: _Folders) -> Path:
+    if folders.state is None:
+        raise SettingsError(
+            f"no home folder is known for uid {os.geteuid()}; set RUNNER_HOME to the folder for "
+            "runner's state, or HOME"
+        )
+    return folders.state / "runner"
+
+
+def _with_user(folders: _Folders, name: str, system: Path) -> tuple[Path, ...]:
+    return (folders.config / name, system) if folders.config else (system,)
+
+
+def _policy_dirs(
+    sources: _Sources, folders: _Folders, etc: Path
+) -> Setting[tuple[PolicyFolder, ...]]:
+    """The organisation's folder, always; then the user's, or those that a setting names."""
+
+    def default() -> tuple[Path, ...]:
+        return (folders.config / "policy.d",) if folders.config else ()
+
+    users = sources.take("policy_dirs", partial(_paths, folders.home), default)
+    layers = tuple(PolicyFolder(path, "user") for path in users.value)
+    return Setting((PolicyFolder(etc / "policy.d", "organisation"), *layers), users.origin)
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"{value!r} must be text")
+    text = os.fspath(value)
+    if not isinstance(text, str) or text in _FORBIDDEN or "\0" in text:
+        raise ValueError(f"{value!r} must be a word")
+    return text
+
+
+def _path(home: Path | None, value: object) -> Path:
+    """An absolute path; `~` is the user's home, and a relative one starts here."""
+    text = _word(value)
+    if text == "~" or text.startswith("~/"):
+        if home is None:
+            raise ValueError(f"{text!r} needs a home folder; write the path out")
+        return home / text[2:]
+    return Path(os.path.abspath(text))  # noqa: PTH100  (resolve() would follow links)
+
+
+def _paths(home: Path | None, value: object) -> tuple[Path, ...]:
+    """A list, or one text with `:` between paths as in PATH."""
+    if isinstance(value, str):
+        return tuple(_path(home, part) for part in value.split(":") if part)
+    if isinstance(value, list | tuple):
+        return tuple(_path(home, part) for part in value)
+    raise ValueError(f"{value!r} must be a list of paths")
+
+
+def _kept(value: object) -> int:
+    if value in (0, "0") and not isinstance(value, bool):
+        return 0
+    size = parse_size(value)
+    if isinstance(size, Unlimited):
+        raise ValueError("'unlimited' would let a program fill the disk; give a size like 1MiB")
+    return size
