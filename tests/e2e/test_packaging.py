@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# All of it builds and installs, which takes a while: one process does it once.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
+pytestmark = pytest.mark.slow
 
 
 def call(*words: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ import re
 import secrets
 import selectors
 import socket
+import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ def fingerprint(path: Path) -> str:
     except OSError:
         return "missing"
     content = ""
-    if path.is_file() and not path.is_symlink():
+    if stat.S_ISREG(seen.st_mode):
         with contextlib.suppress(OSError):
             content = hashlib.sha256(path.read_bytes()).hexdigest()
     return f"{seen.st_mode:o} {seen.st_uid} {seen.st_ino} {seen.st_size} {content}"
@@ -173,7 +174,8 @@ class Stage:
     @staticmethod
     def _host_paths() -> list[Path]:
         found = {match for row in load_rows() for match in HOST_PATH.findall(row.code)}
-        return [path for name in sorted(found) if not (path := Path(name)).is_dir()]
+        # os.path.isdir, because Path.is_dir raises where a folder above can't be entered.
+        return [Path(name) for name in sorted(found) if not os.path.isdir(name)]
 
     def changed(self) -> list[str]:
         """What is not as it was, and what is new in the workspace's folder."""
