@@ -254,10 +254,9 @@ def _check_obligations(obligations: Sequence[str]) -> None:
 
 
 def _limits(asked: LimitOverrides, profile: Profile) -> Limits:
-    problems = [*_bad_bounds(asked)]
     granted = profile.limits
     keys = {field: key for key, field in LIMIT_KEYS.items()}
-    problems += [
+    problems = [*_bad_bounds(asked)] or [
         f"limit '{keys[field]}' asks for {spelled(field, getattr(asked, field))}, but profile "
         f"{profile.name!r} grants {spelled(field, getattr(granted, field))}; ask for less, or "
         "use another profile"

@@ -168,15 +168,23 @@ class _Sources:
                 except ValueError as problem:
                     where = f"setting {name}" if origin == "flag" else variable
                     self._problems.append(f"{where}: {problem}")
-                    return Setting(default(), "default")
+                    return self._instead(default)
         for file in self._files:
             if file.values.get(name) is not None:
                 try:
                     return Setting(read(file.values[name]), file.document.source)
                 except ValueError as problem:
                     self._in_files.append(file.document.problem((name,), str(problem)))
-                    return Setting(default(), "default")
+                    return self._instead(default)
         return Setting(default(), "default")
+
+    def _instead(self, default: Callable[[], T]) -> Setting[T]:
+        """The default for a value that was wrong, so that the others are looked at too."""
+        try:
+            return Setting(default(), "default")
+        except SettingsError:
+            self.raise_problems()
+            raise
 
     def raise_problems(self) -> None:
         """SettingsError with everything that was wrong."""

@@ -7,6 +7,7 @@ for whoever wants to read it back.
 from __future__ import annotations
 
 import base64
+import codecs
 import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -98,7 +99,10 @@ def _stream(name: str, output: Output, with_data: bool) -> dict[str, object]:
     document: dict[str, object] = {}
     if with_data:
         try:
-            document = {name: output.data.decode("utf-8"), f"{name}_encoding": "utf-8"}
+            # A character that the cut went through is left off, not a reason for base64.
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            text = decoder.decode(output.data, final=not output.truncated)
+            document = {name: text, f"{name}_encoding": "utf-8"}
         except UnicodeDecodeError:
             data = base64.b64encode(output.data).decode("ascii")
             document = {name: data, f"{name}_encoding": "base64"}

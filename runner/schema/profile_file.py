@@ -11,6 +11,7 @@ from runner.model.limits import LIMIT_KEYS, LimitOverrides, Unlimited
 from runner.model.profile import CgroupMode, NetworkMode, WorkspaceMode
 from runner.model.protection import Protection
 from runner.schema.base import (
+    VARIABLE_NAME,
     AbsolutePath,
     Identifier,
     JsonSchema,
@@ -48,6 +49,16 @@ Duration = Annotated[float | Unlimited, PlainValidator(parse_duration), _schema(
 Size = Annotated[int | Unlimited, PlainValidator(parse_size), _schema("size")]
 Count = Annotated[int | Unlimited, PlainValidator(parse_count), _schema("plain", "integer")]
 Number = Annotated[float | Unlimited, PlainValidator(parse_number), _schema("plain")]
+Variables = Annotated[
+    dict[VariableName, str],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": f"^(?:{VARIABLE_NAME.pattern})$"},
+            "additionalProperties": {"type": "string"},
+        }
+    ),
+]
 
 
 class LimitsFile(Strict):
@@ -75,7 +86,7 @@ class LimitsFile(Strict):
 class EnvironmentFile(Strict):
     """`environment:` of a profile."""
 
-    set: dict[VariableName, str] = Field(default={}, description="Variables that every run gets.")
+    set: Variables = Field(default={}, description="Variables that every run gets.")
     inherit: tuple[VariableName, ...] = Field(default=(), description="Names copied from the host.")
     deny: tuple[NonEmpty, ...] = Field(default=(), description="Globs of names no request may set.")
 

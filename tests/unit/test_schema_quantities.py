@@ -21,8 +21,10 @@ from runner.schema.quantities import (
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("5s", 5), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("1d", 86400), ("0.5", 0.5)]
-    + [(5, 5), (0.25, 0.25), ("30", 30), ("1.5h", 5400), ("unlimited", UNLIMITED)],
+    [
+        *[("5s", 5), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("1d", 86400), ("0.5", 0.5)],
+        *[(5, 5), (0.25, 0.25), ("30", 30), ("1.5h", 5400), ("unlimited", UNLIMITED)],
+    ],
 )
 def test_durations(value: object, seconds: object) -> None:
     assert parse_duration(value) == seconds
@@ -30,9 +32,11 @@ def test_durations(value: object, seconds: object) -> None:
 
 @pytest.mark.parametrize(
     ("value", "size"),
-    [("64MiB", 64 << 20), ("10M", 10_000_000), ("10MB", 10_000_000), ("1GiB", 1 << 30)]
-    + [("4096", 4096), (4096, 4096), ("1k", 1000), ("1KiB", 1024), ("1TiB", 1 << 40)]
-    + [("1.5KiB", 1536), ("9007199254740991", MAX_WHOLE), ("unlimited", UNLIMITED)],
+    [
+        *[("64MiB", 64 << 20), ("10M", 10_000_000), ("10MB", 10_000_000), ("1GiB", 1 << 30)],
+        *[("4096", 4096), (4096, 4096), ("1k", 1000), ("1KiB", 1024), ("1TiB", 1 << 40)],
+        *[("1.5KiB", 1536), ("9007199254740991", MAX_WHOLE), ("unlimited", UNLIMITED)],
+    ],
 )
 def test_sizes(value: object, size: object) -> None:
     found = parse_size(value)
@@ -76,7 +80,7 @@ def test_what_no_quantity_is(parser: Callable[[object], object], value: object) 
     ],
 )
 def test_messages_help(parser: Callable[[object], object], value: object, words: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         parser(value)
     assert words in str(caught.value)
 
