@@ -84,7 +84,10 @@ class Refusal:
     when: Masked | None = None
 
 
-def refusals(changes: Syscalls = Syscalls()) -> tuple[Refusal, ...]:
+DEFAULTS = Syscalls()
+
+
+def refusals(changes: Syscalls = DEFAULTS) -> tuple[Refusal, ...]:
     """The default list with a profile's changes, in a stable order.
 
     Names in `changes` are groups or system calls; whether a call exists is for the compiler of

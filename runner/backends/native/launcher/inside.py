@@ -1,0 +1,200 @@
+"""Inside a sandbox: process 1, and the process that becomes the program.
+
+Both are forks of the builder and never return from here.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import signal
+import termios
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from runner.backends.native.launcher import assembly, kernel, landlock
+from runner.backends.native.launcher.protocol import Message
+
+GO = b"g"
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The descriptors that the inner processes were given."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+    enter: int
+    """Init reads GO here once it is in its cgroup."""
+    go: int
+    """The program's process reads GO here before it executes."""
+    report: int
+    """Steps that failed and what was achieved, one JSON object a line; closed by the exec."""
+    status: int
+    """Init writes the program's wait status here, as text."""
+
+    def all(self) -> tuple[int, ...]:
+        """Every descriptor, for who must not keep them."""
+        return (
+            self.stdin, self.stdout, self.stderr, self.enter, self.go, self.report, self.status
+        )  # fmt: skip
+
+
+class _Reporter:
+    """Says through a pipe which step failed; the protection's name, or `setup`."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.applied: list[str] = []
+
+    def step(self, protection: str, action: Callable[[], object], required: bool = True) -> None:
+        """Take one step; a failed one ends the process unless the plan lets it be absent."""
+        try:
+            action()
+        except OSError as error:
+            if required:
+                self.fail(protection, error)
+            return
+        if protection != "setup":
+            self.applied.append(protection)
+
+    def fail(self, protection: str, error: BaseException) -> NoReturn:
+        self.say({"failed": protection, "why": str(error)})
+        os._exit(125)
+
+    def say(self, message: Message) -> None:
+        os.write(self._fd, json.dumps(message).encode("ascii") + b"\n")
+
+
+def init(plan: Message, seccomp: bytes, ends: Ends) -> NoReturn:
+    """Be process 1: finish the mounts, start the program, reap, report its status, end."""
+    reporter = _Reporter(ends.report)
+    try:
+        _init(plan, seccomp, ends, reporter)
+    except BaseException as error:  # a fork must never run on in its parent's frames
+        reporter.fail("setup", error)
+
+
+def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter) -> NoReturn:
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    last_capability = kernel.last_capability()
+    if os.read(ends.enter, 1) != GO:
+        os._exit(125)
+    required = set(plan["required"])
+    reporter.step(
+        "cgroup_namespace",
+        lambda: kernel.unshare(kernel.CLONE_NEWCGROUP),
+        "cgroup_namespace" in required,
+    )
+    reporter.step("private_proc", assembly.mount_proc)
+    reporter.step("readonly_root", assembly.enter)
+    program = os.fork()
+    if program == 0:
+        try:
+            _program(plan, seccomp, ends, reporter, last_capability)
+        except BaseException as error:
+            reporter.fail("setup", error)
+    reporter.step("no_new_privileges", lambda: kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1))
+    reporter.step("no_capabilities", lambda: kernel.drop_capabilities(last_capability))
+    # Nobody in here may look into this process or take its descriptors (ptrace(2)).
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    status = os.dup2(ends.status, 3)
+    kernel.close_all_from(4)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    while True:
+        pid, wait_status = os.waitpid(-1, 0)
+        if pid == program:
+            os.write(status, str(wait_status).encode())
+            os._exit(0)  # the kernel kills whatever is left in here
+
+
+def _program(
+    plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter, last_capability: int
+) -> NoReturn:
+    for number in signal.Signals:
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.setsid()
+    if plan["terminal"]:
+        fcntl.ioctl(ends.stdin, termios.TIOCSCTTY, 0)
+    # The three streams first, the three that must stay until the exec behind them.
+    kept = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (ends.stdin, ends.stdout, ends.stderr)]
+    report = fcntl.fcntl(ends.report, fcntl.F_DUPFD, 20)
+    go = fcntl.fcntl(ends.go, fcntl.F_DUPFD, 20)
+    for fd, kept_fd in enumerate(kept):
+        os.dup2(kept_fd, fd)
+    os.dup2(report, 3, inheritable=False)
+    os.dup2(go, 4, inheritable=False)
+    kernel.close_all_from(5)
+    reporter = _continued(reporter, 3)
+    reporter.step("setup", lambda: os.chdir(plan["cwd"]))
+    reporter.step("rlimits", lambda: _rlimits(plan))
+    if plan["processors"] is not None:
+        reporter.step("setup", lambda: _confine_to_processors(plan["processors"]))
+    reporter.step("no_new_privileges", lambda: kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1))
+    required = set(plan["required"])
+    reporter.step("landlock", lambda: _landlock(plan), "landlock" in required)
+    reporter.step("no_capabilities", lambda: kernel.drop_capabilities(last_capability))
+    reporter.step("seccomp", lambda: kernel.install_seccomp(seccomp))
+    reporter.say({"ready": sorted(set(reporter.applied))})
+    if os.read(4, 1) != GO:
+        os._exit(125)
+    os.umask(0o022)
+    try:
+        _execute(plan["argv"], plan["env"])
+    except OSError as error:
+        reporter.say({"exec": error.errno})
+    os._exit(127)
+
+
+def _continued(reporter: _Reporter, fd: int) -> _Reporter:
+    moved = _Reporter(fd)
+    moved.applied = reporter.applied
+    return moved
+
+
+def _execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
+    """execve(2) along the run's own PATH, like execvp(3); a script without `#!` is not guessed."""
+    name = argv[0]
+    if "/" in name:
+        os.execve(name, argv, environment)
+    found = errno.ENOENT
+    for folder in environment.get("PATH", "").split(":"):
+        try:
+            os.execve(f"{folder or '.'}/{name}", argv, environment)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                found = error.errno or found
+    raise OSError(found, os.strerror(found))
+
+
+def _rlimits(plan: Message) -> None:
+    """setrlimit(2); what the caller's own hard limits forbid stays at theirs."""
+    for name, value in plan["rlimits"].items():
+        number = getattr(resource, name)
+        _, hard = resource.getrlimit(number)
+        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(number, (bound, bound))
+
+
+def _confine_to_processors(count: int) -> None:
+    """At most so many processors at once (sched_setaffinity(2)); the last ones, not the busiest."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
+
+
+def _landlock(plan: Message) -> None:
+    writable = ["/tmp", "/dev/shm", assembly.HOME]
+    if plan["workspace"]["source"] is not None:
+        writable.append(plan["workspace"]["target"])
+    # /proc: a program may set its own name, oom score and the like; the mount guards the rest.
+    landlock.restrict(kernel.landlock_abi(), tuple(writable), ("/dev", "/proc"))

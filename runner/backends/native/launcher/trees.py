@@ -1,0 +1,326 @@
+"""Copying a workspace in, and reading what a run changed in it.
+
+What is read here was made by the program, so nothing in it is trusted: every step is relative to
+an open folder, no link is followed, nothing but regular files is opened, and counts and depths
+are bounded. All processes of the run are dead by then, and the reader's rights in the user
+namespace open what the program closed to itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+CHUNK_BYTES = 1 << 20
+MOST_CHANGES = 20_000
+"""More are counted as truncated: the list is for people and goes into a record."""
+MOST_DEPTH = 512
+"""Deeper folders are listed, not entered: recursion and descriptors are bounded."""
+
+Record = dict[str, Any]
+
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# NONBLOCK: a FIFO put in a file's place must not hold us up.
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A path of the copy as it was made."""
+
+    type: str
+    mode: int
+    identity: tuple[int, int, int]
+    """Inode, change time in nanoseconds, size: what a program can't set back (inode(7))."""
+    sha256: str | None
+
+
+Baseline = dict[bytes, Known]
+"""Path relative to the workspace -> what stood there."""
+
+
+def type_of(mode: int) -> str:
+    """The word for a file's type."""
+    for test, word in (
+        (stat.S_ISREG, "file"),
+        (stat.S_ISDIR, "directory"),
+        (stat.S_ISLNK, "symlink"),
+        (stat.S_ISFIFO, "fifo"),
+        (stat.S_ISSOCK, "socket"),
+    ):
+        if test(mode):
+            return word
+    return "device"
+
+
+def copy(source_fd: int, target_fd: int, owner: int | None) -> Baseline:
+    """Copy a folder's content; owner and group become `owner` unless it is None.
+
+    Files that can't be read, sockets and devices are left out, as a reader would find them.
+    """
+    baseline: Baseline = {}
+    _copy_folder(source_fd, target_fd, b"", owner, baseline, 0)
+    mode = stat.S_IMODE(os.fstat(source_fd).st_mode)
+    if owner is not None:
+        os.chown(target_fd, owner, owner)
+    os.chmod(target_fd, mode)
+    return baseline
+
+
+def _copy_folder(
+    source_fd: int, target_fd: int, prefix: bytes, owner: int | None, baseline: Baseline, depth: int
+) -> None:
+    for name in _names(source_fd):
+        path = prefix + name
+        found = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        kind = type_of(found.st_mode)
+        mode = stat.S_IMODE(found.st_mode) & 0o1777  # set-uid means nothing in there
+        digest = None
+        try:
+            if kind == "directory" and depth < MOST_DEPTH:
+                os.mkdir(name, 0o700, dir_fd=target_fd)
+                with (
+                    _opened(name, _OPEN_FOLDER, source_fd) as inner_source,
+                    _opened(name, _OPEN_FOLDER, target_fd) as inner_target,
+                ):
+                    _copy_folder(
+                        inner_source, inner_target, path + b"/", owner, baseline, depth + 1
+                    )
+            elif kind == "file":
+                digest = _copy_file(name, source_fd, target_fd)
+            elif kind == "symlink":
+                os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
+            elif kind == "fifo":
+                os.mkfifo(name, 0o600, dir_fd=target_fd)
+            else:
+                continue
+        except PermissionError:
+            continue
+        if owner is not None:
+            os.chown(name, owner, owner, dir_fd=target_fd, follow_symlinks=False)
+        if kind != "symlink":
+            os.chmod(name, mode, dir_fd=target_fd)
+        os.utime(
+            name,
+            ns=(found.st_atime_ns, found.st_mtime_ns),
+            dir_fd=target_fd,
+            follow_symlinks=False,
+        )
+        made = os.stat(name, dir_fd=target_fd, follow_symlinks=False)
+        baseline[path] = Known(kind, mode, (made.st_ino, made.st_ctime_ns, made.st_size), digest)
+
+
+def _copy_file(name: bytes, source_fd: int, target_fd: int) -> str:
+    digest = hashlib.sha256()
+    with _opened(name, _OPEN_FILE, source_fd) as source:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        target = os.open(name, flags, 0o600, dir_fd=target_fd)
+        try:
+            while chunk := os.read(source, CHUNK_BYTES):
+                digest.update(chunk)
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(target, view) :]
+        finally:
+            os.close(target)
+    return digest.hexdigest()
+
+
+class _opened:  # noqa: N801  (reads like a function where it is used)
+    """An open descriptor for a `with` block."""
+
+    def __init__(self, name: bytes, flags: int, dir_fd: int) -> None:
+        self._fd = os.open(name, flags, dir_fd=dir_fd)
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _names(folder_fd: int) -> list[bytes]:
+    # os.listdir of a descriptor yields str; the bytes are what the file system holds.
+    return sorted(os.fsencode(name) for name in os.listdir(folder_fd))
+
+
+def changed_in_copy(folder_fd: int, baseline: Baseline) -> Iterator[Record]:
+    """What differs between the copy now and as it was made, sorted by path."""
+    seen: set[bytes] = set()
+    yield from _walk_copy(folder_fd, b"", baseline, seen, 0)
+    for path in sorted(baseline.keys() - seen):
+        yield _record(path, "deleted", baseline[path].type)
+
+
+def _walk_copy(
+    folder_fd: int, prefix: bytes, baseline: Baseline, seen: set[bytes], depth: int
+) -> Iterator[Record]:
+    for name in _names(folder_fd):
+        path = prefix + name
+        found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+        kind = type_of(found.st_mode)
+        before = baseline.get(path)
+        if before is not None:
+            seen.add(path)
+        identity = (found.st_ino, found.st_ctime_ns, found.st_size)
+        if before is None or before.identity != identity:
+            digest, size = content(name, folder_fd, found)
+            same = before is not None and (
+                (before.type, before.mode) == (kind, stat.S_IMODE(found.st_mode))
+                and (before.sha256 == digest or kind != "file")
+                and kind != "symlink"
+            )
+            if not same:
+                word = "created" if before is None else "modified"
+                yield _record(path, word, kind, digest, size)
+        if kind == "directory" and depth < MOST_DEPTH:
+            with _opened(name, _OPEN_FOLDER, folder_fd) as inner:
+                yield from _walk_copy(inner, path + b"/", baseline, seen, depth + 1)
+
+
+def content(name: bytes, folder_fd: int, found: os.stat_result) -> tuple[str | None, int | None]:
+    """Digest and size of a regular file or of a link's target; None for what has no content."""
+    if stat.S_ISLNK(found.st_mode):
+        target = os.fsencode(os.readlink(name, dir_fd=folder_fd))
+        return hashlib.sha256(target).hexdigest(), len(target)
+    if not stat.S_ISREG(found.st_mode):
+        return None, None
+    digest = hashlib.sha256()
+    with _opened(name, _OPEN_FILE, folder_fd) as fd:
+        while chunk := os.read(fd, CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest(), found.st_size
+
+
+def changed_in_overlay(upper_fd: int, merged_fd: int, lower_fd: int) -> Iterator[Record]:
+    """What an overlay's upper layer holds that differs from the lower one.
+
+    The upper layer tells where to look, the merged view what is there now: so nothing depends on
+    how this kernel marks what was deleted (Documentation/filesystems/overlayfs.rst).
+    """
+    return _walk_overlay(upper_fd, merged_fd, lower_fd, b"", 0)
+
+
+def _walk_overlay(
+    upper_fd: int, merged_fd: int, lower_fd: int | None, prefix: bytes, depth: int
+) -> Iterator[Record]:
+    merged = _names(merged_fd)
+    for name in sorted(set(_names(upper_fd)).intersection(merged)):
+        path = prefix + name
+        found = os.stat(name, dir_fd=upper_fd, follow_symlinks=False)
+        before = _stat_or_none(name, lower_fd)
+        kind = type_of(found.st_mode)
+        digest, size = content(name, upper_fd, found)
+        if before is None:
+            yield _record(path, "created", kind, digest, size)
+        elif _differs(name, lower_fd, before, found, digest):
+            yield _record(path, "modified", kind, digest, size)
+        if kind == "directory" and depth < MOST_DEPTH:
+            with (
+                _opened(name, _OPEN_FOLDER, upper_fd) as inner_upper,
+                _opened(name, _OPEN_FOLDER, merged_fd) as inner_merged,
+                _folder_or_none(name, lower_fd, before) as inner_lower,
+            ):
+                yield from _walk_overlay(
+                    inner_upper, inner_merged, inner_lower, path + b"/", depth + 1
+                )
+    if lower_fd is not None:
+        for name in sorted(set(_names(lower_fd)).difference(merged)):
+            gone = os.stat(name, dir_fd=lower_fd, follow_symlinks=False)
+            yield from _deleted(name, lower_fd, prefix + name, gone, depth)
+
+
+def _deleted(
+    name: bytes, lower_fd: int, path: bytes, before: os.stat_result, depth: int
+) -> Iterator[Record]:
+    """A path that is gone, and with a folder all that was in it."""
+    yield _record(path, "deleted", type_of(before.st_mode))
+    if depth >= MOST_DEPTH:
+        return
+    with _folder_or_none(name, lower_fd, before) as inner:
+        for below in _names(inner) if inner is not None else ():
+            found = os.stat(below, dir_fd=inner, follow_symlinks=False)
+            yield from _deleted(below, cast("int", inner), path + b"/" + below, found, depth + 1)
+
+
+def _differs(
+    name: bytes,
+    lower_fd: int | None,
+    before: os.stat_result,
+    found: os.stat_result,
+    digest: str | None,
+) -> bool:
+    if before.st_mode != found.st_mode:
+        return True
+    if stat.S_ISDIR(found.st_mode) or lower_fd is None:
+        return False
+    try:
+        return content(name, lower_fd, before)[0] != digest
+    except PermissionError:
+        return True
+
+
+def _stat_or_none(name: bytes, folder_fd: int | None) -> os.stat_result | None:
+    if folder_fd is None:
+        return None
+    try:
+        return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def _folder_or_none(
+    name: bytes, folder_fd: int | None, found: os.stat_result | None
+) -> Iterator[int | None]:
+    """The folder, opened; None where there is none or it can't be read."""
+    if folder_fd is None or found is None or not stat.S_ISDIR(found.st_mode):
+        yield None
+        return
+    try:
+        folder = _opened(name, _OPEN_FOLDER, folder_fd)
+    except PermissionError:
+        yield None
+        return
+    with folder as fd:
+        yield fd
+
+
+def _record(
+    path: bytes,
+    kind: str,
+    type_: str,
+    sha256: str | None = None,
+    size_bytes: int | None = None,
+) -> Record:
+    return {
+        "path": os.fsdecode(path),
+        "kind": kind,
+        "type": type_,
+        "sha256": sha256,
+        "size_bytes": size_bytes,
+    }
+
+
+def send_all(changes: Iterator[Record], send: Callable[[list[Record]], None]) -> bool:
+    """Pass the changes on in parts that fit a message; True if there were too many."""
+    part: list[Record] = []
+    size_bytes = 0
+    for count, record in enumerate(changes):
+        if count >= MOST_CHANGES:
+            if part:
+                send(part)
+            return True
+        part.append(record)
+        size_bytes += 6 * len(record["path"]) + 200  # JSON may write a byte as \uXXXX
+        if size_bytes > 64 * 1024:
+            send(part)
+            part, size_bytes = [], 0
+    if part:
+        send(part)
+    return False

@@ -1,0 +1,348 @@
+"""One sandbox: held, run once, released."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+import termios
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from runner.backends.native.cgroups import Cgroup, Reading
+from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
+from runner.backends.pump import Pump
+from runner.errors import BackendError
+from runner.metering.limits import crossed
+from runner.metering.sampled import ProcessSample, SampledUsage
+from runner.model.limits import LimitName, Unlimited
+from runner.model.outcome import Change, ChangeKind, Ending, Failure, Termination
+from runner.model.spec import SandboxSpec
+from runner.model.usage import Usage
+from runner.ports import CancelToken, Streams
+
+TICK_S = 0.05
+"""How often limits that the kernel does not enforce by itself are looked at."""
+
+LATE_S = 5.0
+"""The builder ends a run at its wall limit; if it has not this much later, it is killed."""
+
+NOT_A_PROGRAM = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC, errno.EPERM,
+                           errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR})  # fmt: skip
+
+
+class NativeLease:
+    """Implements `ports.Lease`."""
+
+    def __init__(
+        self,
+        *,
+        spec: SandboxSpec,
+        control: socket.socket,
+        builder: int,
+        init: int,
+        stdio: tuple[int, int, int],
+        master: int | None,
+        cgroup: Cgroup | None,
+        protections: tuple[str, ...],
+        degraded: tuple[str, ...],
+    ) -> None:
+        """`stdio`: our ends of the program's pipes; `master`: its terminal instead, or None."""
+        self._spec = spec
+        self._control = control
+        self._builder = builder
+        self._init = init
+        self._stdio = stdio
+        self._master = master
+        self._cgroup = cgroup
+        self._protections = protections
+        self._degraded = degraded
+        self._sampled = SampledUsage()
+        self._last = Reading()
+        self._most_processes: int | None = None
+        self._ended: dict[str, Any] | None = None
+        self._changes: list[Change] = []
+        self._changes_truncated = False
+        self._done = False
+        self._killed_for: str | None = None
+        self._window: bytes | None = None
+        self._used = False
+        self._released = False
+
+    @property
+    def protections(self) -> tuple[str, ...]:
+        """Names of the protections in force, sorted."""
+        return self._protections
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What is weaker than the full tier, by name."""
+        return self._degraded
+
+    def run(self, streams: Streams, cancel: CancelToken) -> Ending:
+        """Run the program to its end; see the port."""
+        if self._used:
+            raise BackendError("a sandbox is used once: acquire another lease")
+        self._used = True
+        pump = self._make_pump(streams)
+        try:
+            pump.on_readable(self._control.fileno(), lambda: self._hear(pump))
+            pump.on_readable(cancel.fileno(), lambda: self._cancelled(pump, cancel))
+            started_s = time.monotonic()
+            self._follow_terminal(streams)
+            try:
+                send(self._control, {"do": "run"})
+            except PeerGoneError:
+                self._lost()
+            pump.run(
+                until=lambda: self._done and pump.drained,
+                tick=lambda: self._tick(streams, started_s),
+                tick_s=TICK_S,
+            )
+        finally:
+            pump.close()
+        return self._ending(streams)
+
+    def release(self) -> None:
+        """Kill what is left and remove everything; may be called twice."""
+        if self._released:
+            return
+        self._released = True
+        self._control.close()  # the builder takes this as its end and kills init
+        if not self._used:
+            for fd in {fd for fd in (*self._stdio, self._master) if fd is not None and fd >= 0}:
+                os.close(fd)
+        _await_death(self._builder, self._init)
+        if self._cgroup is not None:
+            self._cgroup.kill()
+            self._cgroup.remove()
+
+    def _make_pump(self, streams: Streams) -> Pump:
+        stdin_to, stdout_from, stderr_from = self._stdio
+        if self._master is None:
+            return Pump(
+                stdin_to=stdin_to,
+                stdout_from=stdout_from,
+                stderr_from=stderr_from,
+                stdin=streams.stdin,
+                stdout=streams.stdout,
+                stderr=streams.stderr,
+                gate=streams.gate,
+            )
+        return Pump(
+            stdin_to=self._master,
+            stdout_from=self._master,
+            stderr_from=None,
+            stdin=streams.stdin,
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+            gate=streams.gate,
+            tty=True,
+        )
+
+    def _hear(self, pump: Pump) -> None:
+        try:
+            message, _ = receive(self._control)
+        except PeerGoneError:
+            pump.forget(self._control.fileno())
+            self._lost()
+            return
+        match message["at"]:
+            case "ended":
+                self._ended = message
+                if self._cgroup is not None:
+                    self._look_at(self._cgroup.read())
+            case "changes":
+                self._changes += [_change(record) for record in message["changes"]]
+            case "done":
+                self._changes_truncated = message["truncated"]
+                self._done = True
+                pump.forget(self._control.fileno())
+            case "failed":
+                raise BackendError(f"the sandbox failed while it ran: {message['why']}")
+
+    def _lost(self) -> None:
+        raise BackendError(
+            "the sandbox's builder was killed from outside, and the run with it; "
+            "the kernel's log may tell whether memory ran out on this machine"
+        )
+
+    def _cancelled(self, pump: Pump, cancel: CancelToken) -> None:
+        pump.forget(cancel.fileno())
+        self._kill("cancelled")
+        pump.stop_output()
+
+    def _kill(self, why: str) -> None:
+        if self._killed_for is None and self._ended is None:
+            self._killed_for = why
+            with contextlib.suppress(PeerGoneError):
+                send(self._control, {"do": "kill", "why": why})
+
+    def _tick(self, streams: Streams, started_s: float) -> None:
+        if self._ended is not None:
+            return
+        if streams.gate.exceeded:
+            self._kill(LimitName.OUTPUT)
+        if self._cgroup is not None:
+            self._look_at(self._cgroup.read())
+        else:
+            self._sample()
+        if limit := self._crossed():
+            self._kill(limit)
+        self._follow_terminal(streams)
+        wall_s = self._spec.limits.wall_s
+        if not isinstance(wall_s, Unlimited) and time.monotonic() > started_s + wall_s + LATE_S:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._builder, signal.SIGKILL)
+
+    def _look_at(self, reading: Reading) -> None:
+        self._last = reading
+        seen = [n for n in (reading.processes, reading.processes_peak) if n is not None]
+        if seen:
+            # One of them is the sandbox's init.
+            self._most_processes = max(self._most_processes or 1, max(seen) - 1)
+
+    def _sample(self) -> None:
+        samples = []
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._init).children(recursive=True):
+                with contextlib.suppress(psutil.Error), process.oneshot():
+                    times = process.cpu_times()
+                    samples.append(
+                        ProcessSample(
+                            pid=process.pid,
+                            create_time=process.create_time(),
+                            cpu_user_s=times.user,
+                            cpu_system_s=times.system,
+                            children_user_s=times.children_user,
+                            children_system_s=times.children_system,
+                            rss_bytes=process.memory_info().rss,
+                            threads=process.num_threads(),
+                        )
+                    )
+        if samples:
+            self._sampled.feed(samples)
+
+    def _crossed(self) -> LimitName | None:
+        if self._cgroup is None:
+            return crossed(self._spec.limits, self._sampled.usage)
+        if self._last.out_of_memory_kills:
+            return LimitName.MEMORY
+        if self._last.forks_refused:
+            return LimitName.PROCESSES
+        return crossed(self._spec.limits, Usage(cpu_user_s=self._last.cpu_s, cpu_system_s=0.0))
+
+    def _follow_terminal(self, streams: Streams) -> None:
+        """Give the program's terminal the size of the caller's, and again when that changes."""
+        if self._master is None or streams.terminal is None:
+            return
+        try:
+            window = fcntl.ioctl(streams.terminal, termios.TIOCGWINSZ, bytes(8))
+            if window != self._window and any(struct.unpack("4H", window)):
+                fcntl.ioctl(self._master, termios.TIOCSWINSZ, window)
+                self._window = window
+        except OSError:
+            return  # either side hung up: nothing to follow any more
+
+    def _ending(self, streams: Streams) -> Ending:
+        ended = self._ended
+        if ended is None:
+            raise BackendError("the sandbox ended without a word")
+        usage = self._usage(ended)
+        ending = Ending(
+            Termination.UNKNOWN,
+            usage,
+            changes=tuple(self._changes),
+            changes_truncated=self._changes_truncated,
+        )
+        if ended["exec_errno"] is not None:
+            return _not_executed(ending, self._spec, ended["exec_errno"])
+        by = ended["by"]
+        if by == "cancelled":
+            return replace(ending, termination=Termination.CANCELLED)
+        limit = LimitName(by) if by in set(LimitName) else None
+        status = ended["status"]
+        if limit is None and (status is None or status != 0 or ended["scratch_full"]):
+            limit = self._limit_behind(ended, usage, streams)
+        if limit is None and streams.gate.exceeded:
+            limit = LimitName.OUTPUT
+        if limit is not None:
+            return replace(ending, termination=Termination.LIMIT, limit=limit)
+        if status is None:
+            return replace(ending, termination=Termination.SIGNALED, signal=int(signal.SIGKILL))
+        if os.WIFSIGNALED(status):
+            return replace(ending, termination=Termination.SIGNALED, signal=os.WTERMSIG(status))
+        return replace(
+            ending, termination=Termination.EXITED, exit_code=os.waitstatus_to_exitcode(status)
+        )
+
+    def _limit_behind(
+        self, ended: dict[str, Any], usage: Usage, streams: Streams
+    ) -> LimitName | None:
+        """The limit that made a program fail by itself, before anybody looked."""
+        if ended["scratch_full"]:
+            return LimitName.WORKSPACE
+        if streams.gate.exceeded:
+            return LimitName.OUTPUT
+        return self._crossed() or crossed(
+            self._spec.limits,
+            Usage(cpu_user_s=usage.cpu_user_s, cpu_system_s=usage.cpu_system_s),
+        )
+
+    def _usage(self, ended: dict[str, Any]) -> Usage:
+        sampled = self._sampled.usage
+        memory = self._last.memory_peak_bytes
+        if self._cgroup is None:
+            seen = [sampled.memory_peak_bytes, ended["largest_rss_bytes"]]
+            memory = max((size for size in seen if size is not None), default=None)
+        return Usage(
+            wall_s=ended["wall_s"],
+            cpu_user_s=ended["cpu_user_s"],
+            cpu_system_s=ended["cpu_system_s"],
+            memory_peak_bytes=memory,
+            processes=self._most_processes if self._cgroup is not None else sampled.processes,
+        )
+
+
+def _change(record: dict[str, Any]) -> Change:
+    return Change(
+        path=record["path"],
+        kind=ChangeKind(record["kind"]),
+        type=record["type"],
+        sha256=record["sha256"],
+        size_bytes=record["size_bytes"],
+    )
+
+
+def _not_executed(ending: Ending, spec: SandboxSpec, code: int) -> Ending:
+    program = spec.argv[0]
+    if code in (errno.ENOENT, errno.ENOTDIR):
+        why = "is not there; nothing outside of the profile's root, 'read' and workspace is"
+        if "/" in program:
+            why = "is not in the sandbox, or the interpreter that its first line names is not"
+    else:
+        why = f"can't be executed: {os.strerror(code)}"
+    failure = Failure("program_not_found", f"the program {program!r} {why}")
+    if code not in NOT_A_PROGRAM:
+        failure = Failure("program_not_started", f"the program {program!r} {why}")
+    return replace(ending, termination=Termination.EXITED, exit_code=127, failure=failure)
+
+
+def _await_death(builder: int, init: int) -> None:
+    """Wait until both are gone; the builder is the launcher's child, so by looking."""
+    deadline_s = time.monotonic() + LATE_S
+    while time.monotonic() < deadline_s:
+        if not any(Path(f"/proc/{pid}").exists() for pid in (builder, init) if pid > 0):
+            return
+        time.sleep(0.001)
+    for pid in (builder, init):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
