@@ -143,8 +143,12 @@ class ProfileFile(Strict):
 
 
 def _plain_glob(value: object) -> object:
-    if isinstance(value, str) and "**" in value:
-        raise ValueError("holds '**'; a path's pattern covers all that lies below it by itself")
+    if not isinstance(value, str):
+        return value
+    # `/x/**` says what `/x` says here.
+    value = (value.removesuffix("/**") or "/") if value.endswith("/**") else value
+    if "**" in value:
+        raise ValueError("holds '**' before its end; name the parts of the path one by one")
     return value
 
 

@@ -25,7 +25,7 @@ requires: [landlock]
 cgroup: required
 environment: {deny: [AWS_*]}
 syscalls: {deny: [ptrace]}
-read_deny: [/srv/*/secrets/]
+read_deny: [/srv/*/secrets/, '/etc/x/**']
 profiles: [agent, locked, /opt/profiles/*]
 """
 ME = os.geteuid()
@@ -67,7 +67,7 @@ def test_every_key_reaches_the_restrictions(folder: Path) -> None:
     assert found.cgroup is CgroupMode.REQUIRED
     assert found.environment_deny == ("AWS_*",)
     assert found.syscalls_deny == ("ptrace",)
-    assert found.read_deny == ("/srv/*/secrets",)
+    assert found.read_deny == ("/srv/*/secrets", "/etc/x")
     assert found.profiles == ("agent", "locked", "/opt/profiles/*")
 
 
