@@ -1,0 +1,179 @@
+"""The database file: how it is opened, its tables, how they migrate, what its errors mean."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import quote_from_bytes
+
+from runner.errors import StateError
+
+FILE_NAME = "runner.db"
+
+BUSY_TIMEOUT_S = 15.0
+"""Longest wait for another process; measured waits under load of 32 writers stay under 1 s."""
+
+_WAL_KEPT_BYTES = 32 * 1024 * 1024  # a long reader lets the WAL grow; this much is kept after
+
+# One entry a schema version, never changed once shipped; `PRAGMA user_version` counts them.
+# `events` holds what its bytes (`body`) say once more in columns, for queries; `audit.verify`
+# compares them. `tree` is one row: the RFC 9162 tree's size and peaks.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE events (
+            seq INTEGER PRIMARY KEY,
+            time TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            run_id TEXT,
+            agent TEXT,
+            leaf_hash BLOB NOT NULL,
+            previous BLOB NOT NULL,
+            body BLOB NOT NULL
+        )""",
+        "CREATE INDEX events_of_run ON events (run_id) WHERE run_id IS NOT NULL",
+        # Against mistakes, not against attackers: those the hashes find.
+        """CREATE TRIGGER events_stay BEFORE UPDATE ON events
+            BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
+        """CREATE TRIGGER events_are_kept BEFORE DELETE ON events
+            BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
+        """CREATE TABLE tree (
+            id INTEGER PRIMARY KEY CHECK (id = 0),
+            size INTEGER NOT NULL,
+            peaks BLOB NOT NULL
+        )""",
+        "INSERT INTO tree VALUES (0, 0, x'')",
+        """CREATE TABLE runs (
+            run_id TEXT PRIMARY KEY,
+            supervisor TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('open', 'closed')),
+            agent TEXT NOT NULL,
+            parent TEXT,
+            session TEXT,
+            tenant TEXT,
+            uid INTEGER NOT NULL,
+            profile TEXT NOT NULL,
+            backend TEXT NOT NULL,
+            opened TEXT NOT NULL,
+            closed TEXT,
+            usage TEXT
+        )""",
+        "CREATE INDEX runs_open ON runs (supervisor) WHERE state = 'open'",
+        """CREATE TABLE totals (
+            scope TEXT NOT NULL,
+            key TEXT NOT NULL,
+            calls INTEGER NOT NULL,
+            wall_us INTEGER NOT NULL,
+            PRIMARY KEY (scope, key)
+        ) WITHOUT ROWID""",
+    ),
+)
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """Open the file; `mode` is SQLite's URI parameter: `rwc` (made if missing), `rw`,
+    `ro`, `ro&immutable=1`.
+
+    Autocommit: transactions are begun by hand. Threads take turns by a lock of the owner's.
+    """
+    connection = sqlite3.connect(
+        f"file:{quote_from_bytes(bytes(path))}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_S,
+    )
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        if mode.startswith("rw"):
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """How many migrations the file has seen; 0 for a new one."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def check_version(version: int, path: Path, known: int = len(MIGRATIONS)) -> None:
+    """StateError: the file was written by a later runner than this one."""
+    if version > known:
+        raise StateError(
+            f"{path} was written by a newer runner (schema {version}, this one knows {known}): "
+            "upgrade runner"
+        )
+
+
+def migrate(
+    connection: sqlite3.Connection,
+    path: Path,
+    created: Callable[[sqlite3.Connection], None],
+    migrations: Sequence[Sequence[str]] = MIGRATIONS,
+) -> int:
+    """Bring the file to the newest schema; returns the version it had.
+
+    Forward only, each step in a transaction of its own; `created` runs in the first one's, so
+    that nobody ever sees a log without its first event. Call it when no other process migrates.
+    StateError: newer than known, or somebody else's database. sqlite3.Error: see `sentence`.
+    """
+    had = schema_version(connection)
+    check_version(had, path, len(migrations))
+    if had == 0 and connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        raise StateError(f"{path} is a database but not runner's: move it away")
+    if had == 0:
+        connection.execute("PRAGMA journal_mode = WAL")
+    for version in range(had, len(migrations)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in migrations[version]:
+                connection.execute(statement)
+            if version == 0:
+                created(connection)
+            connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            roll_back(connection)
+            raise
+    return had
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """End the transaction, if SQLite has not done so by itself."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+# Primary result codes (https://sqlite.org/rescode.html) and what they mean to people.
+_MEANINGS = {
+    sqlite3.SQLITE_FULL: "the disk is full; free some space",
+    sqlite3.SQLITE_READONLY: "it is read-only; make it writable",
+    sqlite3.SQLITE_BUSY: "another process holds it; end that one or try again",
+    sqlite3.SQLITE_LOCKED: "it is in use; try again",
+    sqlite3.SQLITE_CANTOPEN: "it can't be opened; look at the folder and its mode",
+    sqlite3.SQLITE_PERM: "access to it is denied; look at the folder and its mode",
+    sqlite3.SQLITE_IOERR: "reading or writing the disk failed; look for a full or failing disk",
+    sqlite3.SQLITE_CORRUPT: "it is damaged; move it away or restore a copy",
+    sqlite3.SQLITE_NOTADB: "it is no database, or damaged; move it away or restore a copy",
+}
+
+
+def primary_code(error: sqlite3.Error) -> int | None:
+    """SQLite's primary result code; None for an error that Python raised itself."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def sentence(path: Path, error: BaseException) -> str:
+    """What went wrong with the file at `path`, and what to do, as one clause."""
+    if isinstance(error, sqlite3.Error):
+        code = primary_code(error)
+        meaning = _MEANINGS.get(code) if code is not None else None
+        return f"{path}: {meaning} ({error})" if meaning else f"{path}: {error}"
+    if isinstance(error, OSError):
+        return f"{error.filename or path}: {error.strerror}; mend that and try again"
+    return f"{path}: {error}"

@@ -1,0 +1,69 @@
+"""What is kept of the runs' output: `runs/<run id>/stdout` and `stderr`, mode 0600."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from runner.errors import RecordError, StateError
+
+STREAMS = ("stdout", "stderr")
+_RUN_ID = re.compile(r"[a-z0-9_-]{1,128}")
+
+
+def check_run_id(run_id: str) -> str:
+    """`run_id` if it can be a run's (`[a-z0-9_-]`, at most 128), which also makes it a file name.
+
+    RecordError: it can't.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise RecordError(
+            f"{run_id!r} is no run id: those are lower-case letters, digits, '-' and '_'"
+        )
+    return run_id
+
+
+class KeptOutput:
+    """The files under one `runs` folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def append(self, run_id: str, stream: str, data: bytes) -> None:
+        """Add `data` to the stream's file. RecordError: it could not be written."""
+        path = self._path(run_id, stream)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(path, flags, 0o600)
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise RecordError(
+                f"output of run {run_id} could not be kept in {path}: {error.strerror}; "
+                "free some space or mend the folder and run again"
+            ) from error
+
+    def read(self, run_id: str, stream: str) -> bytes | None:
+        """What was kept, or None when nothing was. StateError: it could not be read."""
+        path = self._path(run_id, stream)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with os.fdopen(fd, "rb") as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StateError(
+                f"the kept output {path} could not be read: {error.strerror}; mend its mode"
+            ) from error
+
+    def _path(self, run_id: str, stream: str) -> Path:
+        if stream not in STREAMS:
+            raise RecordError(f"{stream!r} is no stream whose output is kept: stdout or stderr")
+        return self._folder / check_run_id(run_id) / stream

@@ -1,0 +1,266 @@
+"""Reading the log: events in pages, the head, totals, proofs, verification, exports.
+
+`open_log` reads a log that can't be written as well: a copy, a read-only disk, an auditor's view.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO
+
+from runner.audit.event import NO_PREVIOUS
+from runner.audit.merkle import Tree, consistency_proof, inclusion_proof, tree_of
+from runner.audit.verify import Row, StoredTree, Verification, export_line, unreadable, verify
+from runner.errors import RequestError, StateError
+from runner.model.event import AuditEvent
+from runner.ports import Head, Totals
+from runner.stores.database import (
+    FILE_NAME,
+    check_version,
+    connect,
+    primary_code,
+    schema_version,
+    sentence,
+)
+
+_PAGE = 256  # events fetched at once: a reader never holds a snapshot while its caller thinks
+
+_COLUMNS = "seq, time, kind, run_id, body, leaf_hash, previous"  # as AuditEvent has them
+
+# What a damaged or doctored file can answer; all else is trouble with reading, not with the log.
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, None})
+
+
+class LogReader:
+    """A log's events by a connection that can't write; any thread may call."""
+
+    def __init__(self, path: Path, mode: str = "ro") -> None:
+        """`path`: the database file. `mode`: SQLite's, see `database.connect`."""
+        self._path = path
+        self._mode = mode
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._snapshots: list[sqlite3.Connection] = []
+
+    def events(self, run_id: str | None = None, start: int = 0) -> Iterator[AuditEvent]:
+        """Events from number `start` on, of one run or all; those appended meanwhile too."""
+        where = "seq >= ?" if run_id is None else "seq >= ? AND run_id = ?"
+        query = f"SELECT {_COLUMNS} FROM events WHERE {where} ORDER BY seq LIMIT {_PAGE}"  # noqa: S608
+        while True:
+            given = (start,) if run_id is None else (start, run_id)
+            with self._reading() as connection:
+                page = connection.execute(query, given).fetchall()
+            yield from (AuditEvent(*row) for row in page)
+            if len(page) < _PAGE:
+                return
+            start = page[-1][0] + 1
+
+    def head(self) -> Head:
+        """Size, last hash and tree root."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT size, peaks, (SELECT leaf_hash FROM events WHERE seq = size - 1) FROM tree"
+            ).fetchone()
+        try:
+            size, peaks, last = row
+            tree = Tree.from_bytes(size, peaks)
+            last_hash = NO_PREVIOUS if size == 0 else bytes(last)
+        except (TypeError, ValueError):
+            raise StateError(
+                f"{self._path}: the log's head is damaged; `runner audit verify` tells where"
+            ) from None
+        return Head(size=size, last_hash=last_hash.hex(), root=tree.root.hex())
+
+    def totals(self) -> list[Totals]:
+        """Calls and wall time, by scope and key."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT scope, key, calls, wall_us FROM totals ORDER BY scope, key"
+            ).fetchall()
+        return [Totals(scope, key, calls, wall_us / 1e6) for scope, key, calls, wall_us in rows]
+
+    def verify(self) -> Verification:
+        """Check every event and the tree, in one snapshot and constant memory.
+
+        StateError: the log could not be read for a reason that is not the log's.
+        """
+        with self._snapshot() as connection:
+            # Bytes that are no text must reach the comparison, not end it.
+            connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+            return verify(self._rows(connection), self._stored_tree(connection))
+
+    def export(self, file: IO[bytes], start: int = 0) -> int:
+        """Write events from `start` on as JSON lines (see `audit.verify_jsonl`), in one snapshot.
+
+        Returns how many. OSError: `file` could not be written.
+        """
+        count = 0
+        with self._snapshot() as connection:
+            query = "SELECT seq, leaf_hash, body FROM events WHERE seq >= ? ORDER BY seq"
+            try:
+                for seq, leaf, body in connection.execute(query, (start,)):
+                    file.write(export_line(seq, leaf, body))
+                    count += 1
+            except sqlite3.Error as error:
+                raise self._unreadable(error) from error
+            except (TypeError, AttributeError):
+                raise StateError(
+                    f"{self._path}: event {start + count} is damaged; "
+                    "`runner audit verify` tells how"
+                ) from None
+        return count
+
+    def inclusion_proof(self, seq: int, size: int) -> list[bytes]:
+        """RFC 9162 proof that event `seq` is in the tree of the first `size` events.
+
+        RequestError: there is no such event or tree.
+        """
+        self._check_size(size)
+        try:
+            return inclusion_proof(self._range_root, seq, size)
+        except ValueError as error:
+            raise RequestError(f"no proof: {error}") from None
+
+    def consistency_proof(self, old: int, new: int) -> list[bytes]:
+        """RFC 9162 proof that the tree of `new` events extends that of `old`; as above."""
+        self._check_size(new)
+        try:
+            return consistency_proof(self._range_root, old, new)
+        except ValueError as error:
+            raise RequestError(f"no proof: {error}") from None
+
+    def open_supervisors(self) -> list[str]:
+        """Ids of the supervisors that have runs open."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT DISTINCT supervisor FROM runs WHERE state = 'open'")
+            return [supervisor_id for (supervisor_id,) in rows]
+
+    def hold_closed(self, timeout_s: float) -> bool:
+        """Close the file and keep it closed until `let_open`; False: it is being read."""
+        if not self._lock.acquire(timeout=timeout_s):
+            return False
+        if self._snapshots:
+            self._lock.release()
+            return False
+        self.close()
+        return True
+
+    def let_open(self) -> None:
+        """End what `hold_closed` began."""
+        self._lock.release()
+
+    def connections(self) -> list[sqlite3.Connection]:
+        """Those that are open now."""
+        return [*self._snapshots, *([] if self._connection is None else [self._connection])]
+
+    def close(self) -> None:
+        """Let go of the file; may be called twice, and reading opens it again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def _check_size(self, size: int) -> None:
+        if size > (now := self.head().size):
+            raise RequestError(f"no proof: the log has {now} events, not {size}")
+
+    def _range_root(self, start: int, end: int) -> bytes:
+        query = "SELECT leaf_hash FROM events WHERE seq >= ? AND seq < ? ORDER BY seq"
+        with self._reading() as connection:
+            rows = connection.execute(query, (start, end))
+            return tree_of(leaf for (leaf,) in rows).root
+
+    def _rows(self, connection: sqlite3.Connection) -> Iterator[Row]:
+        query = (
+            "SELECT seq, time, kind, run_id, agent, leaf_hash, previous, body FROM events "
+            "ORDER BY seq"
+        )
+        try:
+            for row in connection.execute(query):
+                yield Row(*row)
+        except sqlite3.Error as error:
+            if primary_code(error) not in _DAMAGE:
+                raise self._unreadable(error) from error
+            unreadable(f"it can't be read from {self._path}: {error}")
+
+    def _stored_tree(self, connection: sqlite3.Connection) -> StoredTree:
+        try:
+            rows = connection.execute("SELECT size, peaks FROM tree LIMIT 2").fetchall()
+        except sqlite3.Error as error:
+            if primary_code(error) not in _DAMAGE:
+                raise self._unreadable(error) from error
+            rows = []
+        return StoredTree(*rows[0]) if len(rows) == 1 else StoredTree(None, None)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = connect(self._path, self._mode)
+                yield self._connection
+            except sqlite3.Error as error:
+                raise self._unreadable(error) from error
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own that sees the log as it is now, however long it reads."""
+        with self._lock:
+            try:
+                connection = connect(self._path, self._mode)
+                self._snapshots.append(connection)
+                connection.execute("BEGIN")
+            except sqlite3.Error as error:
+                raise self._unreadable(error) from error
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                self._snapshots.remove(connection)
+                connection.close()
+
+    def _unreadable(self, error: sqlite3.Error) -> StateError:
+        return StateError(f"the log could not be read: {sentence(self._path, error)}")
+
+
+def open_log(path: Path) -> LogReader:
+    """Read a log without writing anything: `path` is a state folder, or the database file.
+
+    StateError: there is none, it is damaged, or its schema is newer than known.
+    """
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise StateError(f"there is no log at {path}: nothing has run with this state folder yet")
+    mode = "ro"
+    try:
+        version = _version(path, mode)
+    except sqlite3.OperationalError as error:
+        # Where nothing can be written SQLite can't share a WAL; without one it needs nothing.
+        wal = path.with_name(f"{path.name}-wal")
+        if wal.exists() and wal.stat().st_size > 0:
+            raise StateError(
+                f"the log could not be read: {sentence(path, error)}; copy {path.name} and "
+                f"{wal.name} into a folder that you can write"
+            ) from error
+        mode = "ro&immutable=1"
+        version = _version(path, mode)
+    if version == 0:
+        raise StateError(f"{path} is not runner's log: name its state folder")
+    check_version(version, path)
+    return LogReader(path, mode)
+
+
+def _version(path: Path, mode: str) -> int:
+    try:
+        with closing(connect(path, mode)) as connection:
+            return schema_version(connection)
+    except sqlite3.OperationalError:
+        if "immutable" in mode:
+            raise StateError(f"the log at {path} could not be opened: look at its mode") from None
+        raise
+    except sqlite3.Error as error:
+        raise StateError(f"the log could not be read: {sentence(path, error)}") from error

@@ -1,0 +1,260 @@
+"""The default store: one SQLite database in WAL mode, in a state folder with one owner.
+
+A transaction is on the disk when its block ends (`synchronous = FULL`). Any number of threads and
+processes of one user may share a folder. A store survives `fork`: SQLite must not be carried into
+a child (https://sqlite.org/howtocorrupt.html, 2.6), so its connections are closed before one and
+opened again, in both, when they are needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+from typing import IO
+
+from runner import __version__
+from runner.audit.verify import Verification
+from runner.errors import RecordError, StateError
+from runner.model.event import AuditEvent, EventDraft, EventKind
+from runner.ports import Clock, Head, Totals, Transaction
+from runner.stores.database import (
+    BUSY_TIMEOUT_S,
+    FILE_NAME,
+    MIGRATIONS,
+    connect,
+    migrate,
+    schema_version,
+    sentence,
+)
+from runner.stores.home import fsync_folder, prepare_home
+from runner.stores.kept import KeptOutput
+from runner.stores.liveness import LiveLock, claimed, known_supervisors
+from runner.stores.queue import WriterQueue
+from runner.stores.reader import LogReader
+from runner.stores.writer import Writer, write_first_event
+
+QUEUE_NAME = "queue.lock"
+
+_FORK_WAIT_S = 5.0  # for the transactions of other threads; each takes milliseconds
+
+
+def create(home: Path, clock: Clock) -> SqliteStore:
+    """Open the state folder `home`, which is made and filled where it is missing.
+
+    StateError: the folder can't be used, or the log in it can't be opened; see `prepare_home`.
+    """
+    home = prepare_home(home)
+    _open_database(home, clock)
+    return SqliteStore(home, clock)
+
+
+def _open_database(
+    home: Path, clock: Clock, migrations: Sequence[Sequence[str]] = MIGRATIONS
+) -> None:
+    """Make or migrate the database, one process at a time."""
+    path = home / FILE_NAME
+
+    def first_event(connection: sqlite3.Connection) -> None:
+        data = {"log_id": secrets.token_hex(16), "runner": __version__, "uid": os.geteuid()}
+        write_first_event(connection, EventDraft(EventKind.LOG_CREATED, data), clock.now())
+
+    try:
+        with closing(connect(path, "rwc")) as connection:
+            if schema_version(connection) == len(migrations):
+                return
+            queue = WriterQueue(home / QUEUE_NAME, BUSY_TIMEOUT_S)
+            try:
+                queue.enter()
+                migrate(connection, path, first_event, migrations)
+            finally:
+                queue.leave()
+                queue.close()
+        path.chmod(0o600)  # by name: opening and closing it would drop SQLite's locks
+        fsync_folder(home)
+    except (sqlite3.Error, OSError) as error:
+        raise StateError(f"the log can't be opened: {sentence(path, error)}") from error
+    except RecordError as error:
+        raise StateError(str(error)) from error
+
+
+class SqliteStore:
+    """`ports.Store` over one state folder, for all threads of a process; made by `create`."""
+
+    def __init__(self, home: Path, clock: Clock) -> None:
+        self.home = home
+        self._clock = clock
+        self._live: LiveLock | None = None
+        self._live_guard = threading.Lock()
+        self._kept = KeptOutput(home / "runs")
+        self._closed = False
+        self._broken_by_fork = False
+        self._reset()
+        _forks.stores.add(self)
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """One durable, all-or-nothing step. RecordError if it can't be made durable."""
+        self._check_usable()
+        return self._writer.transaction()
+
+    def recover(self) -> list[str]:
+        """Close, as `unknown`, the runs whose supervisor is dead; returns their ids.
+
+        Safe in several processes at once: each run gets exactly one event.
+        """
+        self._check_usable()
+        recovered: list[str] = []
+        folder = self.home / "live"
+        holders = set(self._reader.open_supervisors())
+        own = None if self._live is None else self._live.supervisor_id
+        for supervisor_id in sorted(holders.union(known_supervisors(folder)) - {own}):
+            with claimed(folder, supervisor_id) as dead:
+                if dead and supervisor_id in holders:
+                    with self._writer.transaction() as transaction:
+                        found = transaction.recover_runs(supervisor_id)
+                    recovered += found
+        return recovered
+
+    def events(self, run_id: str | None = None, start: int = 0) -> Iterator[AuditEvent]:
+        """Events in order from sequence number `start`, of one run or all."""
+        self._check_usable()
+        return self._reader.events(run_id, start)
+
+    def head(self) -> Head:
+        """Size, last hash and tree root."""
+        self._check_usable()
+        return self._reader.head()
+
+    def totals(self) -> Sequence[Totals]:
+        """Calls and wall time per agent and per uid."""
+        self._check_usable()
+        return self._reader.totals()
+
+    def verify(self) -> Verification:
+        """Check every event and the tree, in one snapshot."""
+        self._check_usable()
+        return self._reader.verify()
+
+    def export(self, file: IO[bytes], start: int = 0) -> int:
+        """Write events from `start` on as JSON lines; returns how many."""
+        self._check_usable()
+        return self._reader.export(file, start)
+
+    @property
+    def reader(self) -> LogReader:
+        """Everything that only reads, proofs too."""
+        self._check_usable()
+        return self._reader
+
+    def keep_output(self, run_id: str, stream: str, data: bytes) -> None:
+        """Append to what is kept of a run's `stdout` or `stderr`."""
+        self._kept.append(run_id, stream, data)
+
+    def kept_output(self, run_id: str, stream: str) -> bytes | None:
+        """What was kept, or None when there is nothing by that name."""
+        return self._kept.read(run_id, stream)
+
+    def close(self) -> None:
+        """Let go of the files; may be called twice. Runs still open are then anybody's to close."""
+        if self._closed:
+            return
+        self._closed = True
+        _forks.stores.discard(self)
+        if self._broken_by_fork:
+            return
+        self._reader.close()  # first: the last one to close tidies up, which takes a writer
+        self._writer.close()
+        with self._live_guard:
+            if self._live is not None:
+                self._live.release()
+                self._live = None
+
+    def _reset(self) -> None:
+        path = self.home / FILE_NAME
+        self._queue = WriterQueue(self.home / QUEUE_NAME, BUSY_TIMEOUT_S)
+        self._writer = Writer(path, self._queue, self._clock, self._supervisor_id)
+        self._reader = LogReader(path)
+
+    def _supervisor_id(self) -> str:
+        """This process's, with its sign of life in place before the first run is opened."""
+        with self._live_guard:
+            if self._live is None:
+                try:
+                    self._live = LiveLock.take(self.home / "live")
+                except OSError as error:
+                    what = sentence(self.home / "live", error)
+                    raise RecordError(f"a run can't be opened: {what}") from error
+            return self._live.supervisor_id
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise StateError(f"the store {self.home} is closed: open it again")
+        if self._broken_by_fork:
+            raise StateError(
+                f"the store {self.home} can't be used in a process that was forked while it was "
+                "in use: open it in a process that was started clean"
+            )
+
+    def before_fork(self) -> bool:
+        """Close what a child must not inherit, and hold it closed; False: it is in use."""
+        if not self._writer.take_turn(_FORK_WAIT_S):
+            return False
+        self._writer.close_in_turn()
+        if self._reader.hold_closed(_FORK_WAIT_S):
+            return True
+        self._writer.give_turn()
+        return False
+
+    def after_fork_in_parent(self, held: bool) -> None:
+        """Go on. `held`: what `before_fork` said."""
+        if held:
+            self._reader.let_open()
+            self._writer.give_turn()
+
+    def after_fork_in_child(self, held: bool) -> None:
+        """Start over, as a supervisor of its own; the parent's sign of life stays the parent's."""
+        live, self._live = self._live, None
+        if live is not None:
+            live.forget()
+        self._live_guard = threading.Lock()
+        if held:
+            self._reset()
+            return
+        self._broken_by_fork = True
+        self._queue.close()
+        for connection in self._writer.connections() + self._reader.connections():
+            # Never closed, not even when the process ends: that would tamper with the parent's.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+class _Forks:
+    """What happens to the stores of this process when it forks (`os.register_at_fork`)."""
+
+    def __init__(self) -> None:
+        self.stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
+        self._held: list[tuple[SqliteStore, bool]] = []
+
+    def before(self) -> None:
+        self._held = [(store, store.before_fork()) for store in list(self.stores)]
+
+    def in_parent(self) -> None:
+        held, self._held = self._held, []
+        for store, closed in held:
+            store.after_fork_in_parent(closed)
+
+    def in_child(self) -> None:
+        held, self._held = self._held, []
+        for store, closed in held:
+            store.after_fork_in_child(closed)
+
+
+_forks = _Forks()
+os.register_at_fork(
+    before=_forks.before, after_in_parent=_forks.in_parent, after_in_child=_forks.in_child
+)

@@ -1,0 +1,345 @@
+"""What every store must do. A store exists once it passes this suite.
+
+    class TestMyStore(StoreContract):
+        def make_store(self) -> Store:
+            return my_store.create(self.place, clock)
+
+pytest finds the `test_` methods of the subclass; nothing here imports pytest. Within one test all
+calls of `make_store` open the same log, as several processes would; each test starts with none.
+"""
+
+# ruff: noqa: D102  (a test's name is the sentence that its docstring would be)
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from runner.audit.canonical import parse_canonical
+from runner.audit.event import NO_PREVIOUS
+from runner.audit.merkle import leaf_hash, tree_of
+from runner.errors import RecordError
+from runner.model.event import AuditEvent, EventDraft, EventKind
+from runner.model.principal import Principal
+from runner.model.usage import Usage
+from runner.ports import Store, Totals
+
+CODER = Principal(uid=1000, agent="coder", parent="planner", session="s", tenant="t")
+
+
+class _BlockFailedError(Exception):
+    """What a test raises inside a transaction."""
+
+
+class StoreContract(ABC):
+    """Subclass it and say how to make a store."""
+
+    @abstractmethod
+    def make_store(self) -> Store:
+        """Open the log of this test; the first call of a test makes it."""
+
+    def test_a_new_log_says_when_it_was_made(self) -> None:
+        with _open(self.make_store) as store:
+            events = list(store.events())
+            _same([e.kind for e in events], [EventKind.LOG_CREATED.value])
+            _same((events[0].seq, events[0].previous), (0, NO_PREVIOUS))
+            _same(store.head().size, 1)
+            _same(list(store.totals()), [])
+
+    def test_events_stand_in_order_and_hash_as_they_say(self) -> None:
+        with _open(self.make_store) as store:
+            appended = [_append(store, n) for n in range(5)]
+            events = list(store.events())
+            _same(events[1:], appended)
+            _same([e.seq for e in events], list(range(6)))
+            previous = NO_PREVIOUS
+            for event in events:
+                _same(event.leaf_hash, leaf_hash(event.body))
+                _same(event.previous, previous)
+                previous = event.leaf_hash
+                body = parse_canonical(event.body)
+                _true(isinstance(body, dict), "an event's bytes are a JSON object")
+                if isinstance(body, dict):
+                    told = (body["seq"], body["time"], body["kind"], body["run"], body["prev"])
+                    columns = (event.seq, event.time, event.kind, event.run_id)
+                    _same(told, (*columns, event.previous.hex()))
+
+    def test_the_head_is_the_tree_over_all_events(self) -> None:
+        with _open(self.make_store) as store:
+            for n in range(7):
+                _append(store, n)
+                hashes = [e.leaf_hash for e in store.events()]
+                head = store.head()
+                _same(head.size, n + 2)
+                _same(head.last_hash, hashes[-1].hex())
+                _same(head.root, tree_of(hashes).root.hex())
+
+    def test_what_was_written_is_there_when_the_log_is_opened_again(self) -> None:
+        with _open(self.make_store) as store:
+            _append(store, 1)
+            before = (list(store.events()), store.head())
+        with _open(self.make_store) as store:
+            _same((list(store.events()), store.head()), before)
+
+    def test_two_openings_see_one_log(self) -> None:
+        with _open(self.make_store) as first, _open(self.make_store) as second:
+            appended = [_append(store, n) for n, store in enumerate([first, second, first, second])]
+            _same(list(first.events(start=1)), appended)
+            _same(list(second.events(start=1)), appended)
+            _same(first.head(), second.head())
+
+    def test_a_block_that_raises_leaves_nothing(self) -> None:
+        with _open(self.make_store) as store:
+            head = store.head()
+            try:
+                with store.transaction() as transaction:
+                    transaction.append(_draft(1))
+                    transaction.open_run("run-1", CODER, "agent", "native")
+                    raise _BlockFailedError
+            except _BlockFailedError:
+                pass
+            _same(store.head(), head)
+            _same(list(store.totals()), [])
+            _append(store, 2)
+            _same(store.head().size, 2)
+
+    def test_a_transaction_holds_all_its_events(self) -> None:
+        with _open(self.make_store) as store:
+            with store.transaction() as transaction:
+                first = transaction.append(_draft(1))
+                second = transaction.append(_draft(2))
+            _same(second.previous, first.leaf_hash)
+            _same(list(store.events(start=1)), [first, second])
+
+    def test_a_transaction_ends_with_its_block(self) -> None:
+        with _open(self.make_store) as store:
+            with store.transaction() as transaction:
+                pass
+            _refused(lambda: transaction.append(_draft(1)))
+            _same(store.head().size, 1)
+
+    def test_what_is_no_json_is_refused(self) -> None:
+        with _open(self.make_store) as store:
+            for value in (float("nan"), 2**53, b"bytes", object()):
+
+                def append(value: object = value) -> None:
+                    with store.transaction() as transaction:
+                        draft = EventDraft(EventKind.RUN_ENDED, {"value": value}, None, "run-1")
+                        transaction.append(draft)
+
+                _refused(append)
+            _same(store.head().size, 1)
+
+    def test_text_that_is_not_utf8_is_recorded(self) -> None:
+        with _open(self.make_store) as store:
+            with store.transaction() as transaction:
+                principal = Principal(uid=1, agent="a\udcff", parent="p\udc80")
+                data = {"argv": ["\udcfe"]}
+                transaction.append(EventDraft(EventKind.RUN_DECIDED, data, principal, "run-1"))
+                transaction.open_run("run-1", principal, "agent", "native")
+            with store.transaction() as transaction:
+                transaction.close_run("run-1", Usage(wall_s=1.0))
+            _same(store.head().size, 2)
+
+    def test_events_of_one_run_and_from_a_number_on(self) -> None:
+        with _open(self.make_store) as store:
+            appended = [_append(store, n, run_id=f"run-{n % 2}") for n in range(6)]
+            _same(list(store.events("run-1")), appended[1::2])
+            _same(list(store.events("run-1", start=4)), [e for e in appended[1::2] if e.seq >= 4])
+            _same(list(store.events(start=99)), [])
+            _same(list(store.events("run-9")), [])
+
+    def test_many_events_are_read_in_order(self) -> None:
+        with _open(self.make_store) as store:
+            with store.transaction() as transaction:
+                for n in range(600):
+                    transaction.append(_draft(n))
+            _same([e.seq for e in store.events()], list(range(601)))
+
+    def test_a_run_is_charged_to_agent_parent_and_uid(self) -> None:
+        with _open(self.make_store) as store:
+            _run(store, "run-1", CODER, Usage(wall_s=1.5))
+            _run(store, "run-2", Principal(uid=1000, agent="planner"), Usage(wall_s=0.25))
+            _run(store, "run-3", Principal(uid=7, agent="x", parent="x"), Usage())
+            _same(
+                sorted(store.totals(), key=lambda t: (t.scope, t.key)),
+                [
+                    Totals("agent", "coder", 1, 1.5),
+                    Totals("agent", "planner", 2, 1.75),
+                    Totals("agent", "x", 1, 0.0),
+                    Totals("uid", "1000", 2, 1.75),
+                    Totals("uid", "7", 1, 0.0),
+                ],
+            )
+
+    def test_a_run_id_is_used_once(self) -> None:
+        with _open(self.make_store) as store:
+            _run(store, "run-1", CODER, Usage())
+            _refused(lambda: _run(store, "run-1", CODER, Usage()))
+            _same({t.calls for t in store.totals()}, {1})
+
+    def test_a_run_is_closed_once(self) -> None:
+        with _open(self.make_store) as store:
+            _run(store, "run-1", CODER, Usage(wall_s=1.0))
+            _refused(lambda: _close(store, "run-1"))
+            _refused(lambda: _close(store, "run-9"))
+            _same({t.wall_s for t in store.totals()}, {1.0})
+
+    def test_run_ids_are_names(self) -> None:
+        with _open(self.make_store) as store:
+            for run_id in ("", "../x", "a/b", "A", "a\n", "é", ".", "x" * 129):
+                for act in (_run_of, _keep_of, _kept_of):
+                    _refused(partial(act, store, run_id))
+            _same(store.head().size, 1)
+
+    def test_runs_of_the_living_are_left_alone(self) -> None:
+        with _open(self.make_store) as alive, _open(self.make_store) as other:
+            _begin(alive, "run-1", CODER)
+            _same(alive.recover(), [])
+            _same(other.recover(), [])
+            _close(alive, "run-1")
+
+    def test_runs_of_the_gone_are_closed_once(self) -> None:
+        with _open(self.make_store) as gone:
+            for n in range(3):
+                _begin(gone, f"run-{n}", CODER)
+            _close(gone, "run-1")
+        with _open(self.make_store) as first, _open(self.make_store) as second:
+            _same(first.recover(), ["run-0", "run-2"])
+            _same(second.recover(), [])
+            found = [e for e in first.events() if e.kind == EventKind.RUN_RECOVERED.value]
+            _same([e.run_id for e in found], ["run-0", "run-2"])
+            for event in found:
+                body = parse_canonical(event.body)
+                if isinstance(body, dict):
+                    _same(body["data"]["termination"], "unknown")
+                    _same(body["principal"]["agent"], "coder")
+            _refused(lambda: _close(first, "run-0"))
+            _same({t.calls for t in first.totals()}, {3})
+
+    def test_threads_write_without_a_gap(self) -> None:
+        with _open(self.make_store) as store:
+            failures: list[BaseException] = []
+
+            def write(thread: int) -> None:
+                try:
+                    for n in range(10):
+                        _run(store, f"run-{thread}-{n}", CODER, Usage(wall_s=0.5))
+                except BaseException as error:
+                    failures.append(error)
+
+            threads = [threading.Thread(target=write, args=(n,)) for n in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            _same(failures, [])
+            hashes = [e.leaf_hash for e in store.events()]
+            _same(len(hashes), 1 + 6 * 10 * 2)
+            _same(store.head().root, tree_of(hashes).root.hex())
+            _same({(t.calls, t.wall_s) for t in store.totals()}, {(60, 30.0)})
+
+    def test_one_thread_that_fails_takes_nothing_of_others_with_it(self) -> None:
+        with _open(self.make_store) as store:
+            fine: list[AuditEvent] = []
+
+            def write(fails: bool) -> None:
+                for n in range(15):
+                    try:
+                        with store.transaction() as transaction:
+                            event = transaction.append(_draft(n))
+                            if fails:
+                                raise _BlockFailedError
+                        fine.append(event)
+                    except _BlockFailedError:
+                        pass
+
+            threads = [threading.Thread(target=write, args=(n % 2 == 1,)) for n in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            _same(list(store.events(start=1)), sorted(fine, key=lambda e: e.seq))
+            _same(len(fine), 45)
+
+    def test_output_is_kept_and_appended_to(self) -> None:
+        with _open(self.make_store) as store:
+            store.keep_output("run-1", "stdout", b"one\x00")
+            store.keep_output("run-1", "stdout", b"\xfftwo")
+            store.keep_output("run-1", "stderr", b"")
+            _same(store.kept_output("run-1", "stdout"), b"one\x00\xfftwo")
+            _same(store.kept_output("run-1", "stderr"), b"")
+            _same(store.kept_output("run-2", "stdout"), None)
+            _refused(lambda: store.keep_output("run-1", "stdin", b"x"))
+
+    def test_closing_twice_is_nothing(self) -> None:
+        store = self.make_store()
+        store.close()
+        store.close()
+
+
+def _draft(n: int, run_id: str = "run-1") -> EventDraft:
+    return EventDraft(EventKind.RUN_DECIDED, {"n": n, "half": n / 2}, CODER, run_id)
+
+
+def _append(store: Store, n: int, run_id: str = "run-1") -> AuditEvent:
+    with store.transaction() as transaction:
+        return transaction.append(_draft(n, run_id))
+
+
+def _begin(store: Store, run_id: str, principal: Principal) -> None:
+    with store.transaction() as transaction:
+        transaction.append(EventDraft(EventKind.RUN_DECIDED, {}, principal, run_id))
+        transaction.open_run(run_id, principal, "agent", "native")
+
+
+def _close(store: Store, run_id: str, usage: Usage = Usage()) -> None:  # noqa: B008  (frozen)
+    with store.transaction() as transaction:
+        transaction.append(EventDraft(EventKind.RUN_ENDED, {}, None, run_id))
+        transaction.close_run(run_id, usage)
+
+
+def _run_of(store: Store, run_id: str) -> None:
+    _run(store, run_id, CODER, Usage())
+
+
+def _keep_of(store: Store, run_id: str) -> None:
+    store.keep_output(run_id, "stdout", b"x")
+
+
+def _kept_of(store: Store, run_id: str) -> None:
+    store.kept_output(run_id, "stdout")
+
+
+def _run(store: Store, run_id: str, principal: Principal, usage: Usage) -> None:
+    _begin(store, run_id, principal)
+    _close(store, run_id, usage)
+
+
+@contextmanager
+def _open(make_store: Callable[[], Store]) -> Iterator[Store]:
+    store = make_store()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _same(found: object, expected: object) -> None:
+    _true(found == expected, f"found {found!r}, expected {expected!r}")
+
+
+def _true(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+def _refused(act: Callable[[], object]) -> None:
+    try:
+        act()
+    except RecordError:
+        return
+    raise AssertionError("a RecordError was expected and none came")
