@@ -1,0 +1,204 @@
+"""The docker backend: `runner.ports.Backend` on a Docker engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from runner.backends.docker.engine import Engine
+from runner.backends.docker.found import statuses
+from runner.backends.docker.lease import FILES_PREFIX, DockerLease
+from runner.backends.docker.plan import LABEL_OWNER, LABEL_RUN, unnamed
+from runner.errors import BackendError, ProtectionMissingError
+from runner.model.limits import UNLIMITED, Limits
+from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
+from runner.model.protection import Protection, ProtectionStatus
+from runner.model.spec import SandboxSpec, Workspace
+
+_ENDED_STATES = frozenset({"created", "exited", "dead"})
+
+
+class DockerBackend:
+    """Builds sandboxes as containers; threads may share it."""
+
+    def __init__(self, base_url: str | None, image: str) -> None:
+        """BackendUnavailableError: no SDK or no engine."""
+        self._base_url = base_url
+        self._image = image
+        self._lock = threading.Lock()
+        self._leases: set[_Held] = set()
+        self._info = self._asked()
+
+    @property
+    def name(self) -> str:
+        """`docker`."""
+        return "docker"
+
+    def probe(self) -> Sequence[ProtectionStatus]:
+        """Build a container and look around in it."""
+        try:
+            lease = self.acquire(_probe_spec(), f"probe-{uuid.uuid4().hex[:12]}")
+        except BackendError as error:
+            return [
+                ProtectionStatus(one, False, f"no container can be built: {error}", _REMEDY)
+                for one in Protection
+            ]
+        try:
+            return statuses(lease.found, self._info)
+        finally:
+            lease.release()
+
+    def acquire(self, spec: SandboxSpec, run_id: str) -> DockerLease:
+        """Build a container whose init is ready, with the workspace's copy in it."""
+        if spec.network is not NetworkMode.NONE:
+            raise BackendError(
+                f"the docker backend can't give a run the network {spec.network.value!r}; "
+                "use a profile with `network: none`"
+            )
+        engine = Engine(self._base_url)
+        try:
+            image = engine.image_id(spec.image or self._image)
+            lease = _Held(self, engine, spec, run_id, image)
+        except BaseException:
+            engine.close()
+            raise
+        try:
+            self._judge(lease, spec)
+        except BaseException:
+            lease.release()
+            raise
+        with self._lock:
+            self._leases.add(lease)
+        return lease
+
+    def sweep(self) -> list[str]:
+        """Remove containers that never started or have ended, and files, of dead supervisors.
+
+        A running one needs no sweeping: it ends with its supervisor's connection.
+        """
+        removed = []
+        engine = Engine(self._base_url)
+        try:
+            for container in engine.containers(LABEL_RUN):
+                owner = container["Labels"].get(LABEL_OWNER, "")
+                if container["State"] in _ENDED_STATES and not _alive(owner):
+                    engine.remove(container["Id"])
+                    removed.append(f"container of run {container['Labels'][LABEL_RUN]}")
+        finally:
+            engine.close()
+        for folder in Path(tempfile.gettempdir()).glob(f"{FILES_PREFIX}*"):
+            owner = folder.name.removeprefix(FILES_PREFIX).rpartition("-")[0]
+            if folder.lstat().st_uid == os.geteuid() and not _alive(owner):
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.append(f"files of a run in {folder}")
+        return removed
+
+    def close(self) -> None:
+        """Release every lease that is still held; may be called twice."""
+        with self._lock:
+            held = list(self._leases)
+        for lease in held:
+            lease.release()
+
+    def forget(self, lease: DockerLease) -> None:
+        """A lease was released."""
+        with self._lock:
+            self._leases.discard(lease)
+
+    def _asked(self) -> dict[str, object]:
+        engine = Engine(self._base_url)
+        try:
+            return engine.info()
+        finally:
+            engine.close()
+
+    def _judge(self, lease: DockerLease, spec: SandboxSpec) -> None:
+        found = {status.protection: status for status in statuses(lease.found, self._info)}
+        required = set(spec.requires)
+        if spec.cgroup is CgroupMode.REQUIRED:
+            required.add(Protection.CGROUP)
+        for protection in sorted(required):
+            if not found[protection].in_force:
+                raise ProtectionMissingError(protection.value, found[protection].detail)
+        in_force = tuple(sorted(one.value for one in found if found[one].in_force))
+        weaker = [one.value for one in found if not found[one].in_force]
+        weaker += [f"seccomp:{name}" for name in unnamed(spec)]
+        lease.judge(in_force, tuple(sorted(weaker)))
+
+
+class _Held(DockerLease):
+    """A lease that its backend knows of, with an engine connection of its own."""
+
+    def __init__(
+        self, backend: DockerBackend, engine: Engine, spec: SandboxSpec, run_id: str, image: str
+    ) -> None:
+        self._backend = backend
+        super().__init__(engine, spec, run_id, owner_now(), image)
+
+    def release(self) -> None:
+        """As DockerLease, then the backend forgets it."""
+        super().release()
+        self._backend.forget(self)
+        self._engine.close()
+
+
+def owner_now() -> str:
+    """This process, so that another can tell whether it lives: boot, pid namespace, pid, start."""
+    me = psutil.Process()
+    return f"{_place()}-{me.pid}-{int(me.create_time() * 100)}"
+
+
+def _alive(owner: str) -> bool:
+    """Whether that process lives; what belongs to another machine or namespace counts as alive."""
+    place, _, rest = owner.partition("-")
+    pid, _, start = rest.partition("-")
+    if place != _place() or not pid.isdigit() or not start.isdigit():
+        return True
+    try:
+        return abs(int(psutil.Process(int(pid)).create_time() * 100) - int(start)) <= 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _place() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip().replace("-", "")
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    return f"{boot[:16]}.{namespace}"
+
+
+_REMEDY = "Start a Docker engine, build the images with `scripts/build-images`, and try again."
+
+
+def _probe_spec() -> SandboxSpec:
+    return SandboxSpec(
+        argv=("/bin/true",),
+        cwd="/",
+        environment=(),
+        terminal=False,
+        files=(),
+        workspace=Workspace(WorkspaceMode.NONE, None, "/home/agent"),
+        read=(),
+        image=None,
+        network=NetworkMode.NONE,
+        cgroup=CgroupMode.SAMPLED,
+        limits=Limits(
+            wall_s=30.0,
+            cpu_time_s=UNLIMITED,
+            cpus=1.0,
+            memory_bytes=64 << 20,
+            processes=16,
+            output_bytes=1 << 16,
+            workspace_bytes=1 << 20,
+            workspace_inodes=64,
+            open_files=64,
+        ),
+        syscalls=Syscalls(),
+        requires=frozenset(),
+    )

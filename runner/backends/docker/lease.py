@@ -1,0 +1,154 @@
+"""One container held for one run.
+
+Theory of operation. A run has one container and the container has two users. Pid 1 is runner's
+own init (`inside/`), sent in over the attached stdin; it is root of the container with seven
+capabilities and no way to gain more. It lays down a *copy* of the workspace in a tmpfs, so that
+the host's folder is not in the container at all, starts the program as a user without any
+capability, watches the cgroup's counters, and is the program's parent: it knows the true wait
+status, which the engine's exit code (128+n for both a signal and an exit) does not tell. When the
+program ends, it kills all that is left (`kill(-1)` from pid 1 reaches every process of the
+namespace at once), and only then reads the workspace: nothing that could change it is alive, and
+the program could never reach init (another user, no capabilities, no ptrace).
+
+Limits hold without the supervisor: memory, processes and CPUs are the kernel's, wall and CPU time
+and disk are init's. And nothing outlives the supervisor: the container is created with
+`StdinOnce`, so when the attached connection closes, for whatever reason, the engine closes init's
+stdin; init ends, with it the pid namespace, and the engine removes the container.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from runner.backends.docker import boot, packing, result
+from runner.backends.docker.channel import Channel, LostError
+from runner.backends.docker.conversation import Conversation
+from runner.backends.docker.engine import Engine
+from runner.backends.docker.found import Found
+from runner.backends.docker.inside.wire import Kind, decode_json, encode, encode_json
+from runner.backends.docker.plan import Plan
+from runner.backends.docker.plan import plan as make_plan
+from runner.errors import BackendError
+from runner.model.limits import LimitName, Unlimited
+from runner.model.outcome import Ending, Termination
+from runner.model.spec import SandboxSpec
+from runner.model.usage import Usage
+from runner.ports import CancelToken, Streams
+
+SETUP_TIMEOUT_S = 60.0
+"""For each step of init's before the program; longer when it has much to lay down."""
+FILES_PREFIX = "runner-docker-"
+
+
+class DockerLease:
+    """A container whose init is ready; `runner.ports.Lease`."""
+
+    def __init__(self, engine: Engine, spec: SandboxSpec, run_id: str, owner: str, image: str):
+        """Build it. BackendError: the engine or init could not."""
+        self._engine = engine
+        self._spec = spec
+        self._container: str | None = None
+        self._channel: Channel | None = None
+        self._files: Path | None = None
+        self._used = False
+        self._since_s = time.time()
+        try:
+            self.found = self._build(run_id, owner, image)
+        except BaseException:
+            self.release()
+            raise
+        self._protections: tuple[str, ...] = ()
+        self._degraded: tuple[str, ...] = ()
+
+    @property
+    def protections(self) -> tuple[str, ...]:
+        """Names of the protections in force, as init found them."""
+        return self._protections
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """What is weaker than the full tier."""
+        return self._degraded
+
+    def judge(self, protections: tuple[str, ...], degraded: tuple[str, ...]) -> None:
+        """Set by the backend once it has compared what was found with what is required."""
+        self._protections, self._degraded = protections, degraded
+
+    def run(self, streams: Streams, cancel: CancelToken) -> Ending:
+        """Run the program to its end; see `runner.ports.Lease.run`."""
+        if self._used or self._channel is None:
+            raise BackendError("this sandbox was used or released already; acquire a new one")
+        self._used = True
+        wall_s = self._spec.limits.wall_s
+        start_s = time.monotonic()
+        conversation = Conversation(
+            self._channel,
+            streams,
+            cancel,
+            float("inf") if isinstance(wall_s, Unlimited) else wall_s,
+        )
+        try:
+            heard = conversation.hold()
+        except LostError:
+            if conversation.heard.ended is None:
+                return self._lost(time.monotonic() - start_s)
+            heard = conversation.heard  # how it ended is known; the list of changes is cut
+        return result.ending(heard, self._spec.argv[0])
+
+    def release(self) -> None:
+        """Kill and remove everything; may be called twice."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._container is not None:
+            self._engine.remove(self._container)
+            self._container = None
+        if self._files is not None:
+            shutil.rmtree(self._files, ignore_errors=True)
+            self._files = None
+
+    def _build(self, run_id: str, owner: str, image: str) -> Found:
+        source = self._spec.workspace.source
+        entries = packing.entries(source) if source is not None else ()
+        self._files = Path(tempfile.mkdtemp(prefix=f"{FILES_PREFIX}{owner}-"))
+        plan = make_plan(
+            self._spec,
+            run_id=run_id,
+            owner=owner,
+            image=image,
+            copied=packing.measured(entries),
+            files_folder=str(self._files),
+        )
+        self._hand_over(plan)
+        self._container = self._engine.create(plan.create, f"runner-{run_id}")
+        self._channel = channel = self._engine.attach(self._container)
+        self._engine.start(self._container)
+        channel.send((boot.sources(), encode_json(Kind.CONFIG, plan.config)), SETUP_TIMEOUT_S)
+        if source is not None:
+            channel.send(packing.frames(source, entries), SETUP_TIMEOUT_S)
+        channel.send((encode(Kind.START),), SETUP_TIMEOUT_S)
+        return Found.of(decode_json(channel.expect(Kind.READY, SETUP_TIMEOUT_S)))
+
+    def _hand_over(self, plan: Plan) -> None:
+        """Files that are mounted one by one stand in a folder that only this user can enter."""
+        if self._files is None:
+            return
+        for index, file in enumerate(plan.mounted):
+            path = self._files / str(index)
+            path.write_bytes(file.content)
+            path.chmod(0o555 if file.executable else 0o444)
+
+    def _lost(self, wall_s: float) -> Ending:
+        """Init did not live to tell: the kernel took it for memory, or it is a fault."""
+        container = self._container
+        if container is not None and self._engine.ran_out_of_memory(container, self._since_s):
+            return Ending(
+                Termination.LIMIT,
+                Usage(wall_s=wall_s),
+                limit=LimitName.MEMORY,
+                changes_truncated=True,
+            )
+        raise LostError("the sandbox's container was lost while the program ran")

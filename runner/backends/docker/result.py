@@ -1,0 +1,80 @@
+"""From what init told to an `Ending`. Pure."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from runner.backends.docker.conversation import Heard
+from runner.errors import EXIT_NOT_FOUND, BackendError
+from runner.model.limits import LimitName
+from runner.model.outcome import Change, ChangeKind, Ending, Failure, Termination
+from runner.model.usage import Usage
+
+
+def ending(heard: Heard, program: str) -> Ending:
+    """What came of the run. BackendError: init said nothing, or could not set the program up."""
+    ended = heard.ended
+    if ended is None:
+        raise BackendError("the sandbox's init told of no end")
+    usage = _usage(ended["usage"])
+    changes = tuple(_change(change) for change in heard.changes)
+
+    def end(termination: Termination, **more: Any) -> Ending:
+        return Ending(
+            termination, usage, changes=changes, changes_truncated=heard.changes_cut, **more
+        )
+
+    limit = ended["limit"]
+    if heard.stopped_for == "cancelled" and limit == "told":
+        return end(Termination.CANCELLED)
+    if heard.stopped_for == "output":
+        # Whether init had time to end the program for it or not: it was cut short.
+        return end(Termination.LIMIT, limit=LimitName.OUTPUT)
+    if limit is not None and limit != "told":
+        return end(Termination.LIMIT, limit=LimitName(limit))
+    if ended["failed_at"] == "setup":
+        raise BackendError(
+            f"the program's process could not be set up in the sandbox: "
+            f"{os.strerror(ended['errno'])}"
+        )
+    if ended["failed_at"] == "exec":
+        return end(
+            Termination.EXITED,
+            exit_code=EXIT_NOT_FOUND,
+            failure=Failure("program_not_found", _not_started(program, ended["errno"])),
+        )
+    status = ended["status"]
+    if os.WIFSIGNALED(status):
+        return end(Termination.SIGNALED, signal=os.WTERMSIG(status))
+    return end(Termination.EXITED, exit_code=os.WEXITSTATUS(status))
+
+
+def _not_started(program: str, errno_code: int) -> str:
+    if errno_code in (errno.ENOENT, errno.ENOTDIR):
+        return (
+            f"there is no program {program!r} in the sandbox's image, or its interpreter is "
+            "missing; check the name, or use an image that has it"
+        )
+    return f"{program!r} can't be started: {os.strerror(errno_code)}"
+
+
+def _usage(told: dict[str, Any]) -> Usage:
+    return Usage(
+        wall_s=told["wall_s"],
+        cpu_user_s=told["cpu_user_s"],
+        cpu_system_s=told["cpu_system_s"],
+        memory_peak_bytes=told["memory_peak_bytes"],
+        processes=told["processes"],
+    )
+
+
+def _change(told: dict[str, Any]) -> Change:
+    return Change(
+        path=told["path"],
+        kind=ChangeKind(told["kind"]),
+        type=told["type"],
+        sha256=told.get("sha256"),
+        size_bytes=told.get("size_bytes"),
+    )
