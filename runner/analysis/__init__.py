@@ -1,1 +1,5 @@
 """Reading: a command or a script becomes an Intent."""
+
+from runner.analysis.reader import read
+
+__all__ = ["read"]

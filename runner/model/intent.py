@@ -11,11 +11,18 @@ class Word:
     """One word of a command after quotes and escapes were resolved.
 
     `text` is the word's value when it is literal, and its source text when it is `dynamic`: only
-    running it would tell (`$x`, `$(…)`, a glob).
+    running it would tell (`$x`, `$(…)`, a glob). Of a dynamic word the last three fields tell what
+    is known all the same; as they stand by default nothing is.
     """
 
     text: str
     dynamic: bool = False
+    prefix: str = ""
+    """Every word that it can become starts with this."""
+    suffix: str = ""
+    """Every word that it can become ends with this."""
+    many: bool = True
+    """It can become any number of words, none among them (`$x` unquoted, a glob)."""
 
 
 class Access(StrEnum):

@@ -12,14 +12,29 @@ from runner.model.decision import Effect
 class Match:
     """Conditions on one simple command; all that are stated must hold. Empty means "not stated".
 
-    Patterns are globs over the whole word (`*`, `?`, `[…]`); a pattern without `/` in `commands`
-    also matches the base name of a command given as a path.
+    Patterns are globs over the whole word (`*`, `?`, `[…]`, `[!…]`); a pattern without `/` in
+    `commands` also matches the base name of a command given as a path. In `paths` and `writes` a
+    `*` stays within one component, `**` crosses them, and `/x/**` matches `/x` itself too.
+
+    What only running would tell is taken against the request:
+
+    - A `deny`, `ask` or `rewrite` rule matches a command when a dynamic word *could* become what
+      the rule states and no literal part of it excludes that: `rm $x` matches `args: [-r*]`,
+      `paths: [/]`, for `$x` can become any words; `rm "$x"` does not, for it stays one word and
+      can't be both a flag and a path; `rm -rf "$x"` does; `rm -rf "$x/build"` and `rm -rf *.o` do
+      not. Where every layer that speaks of dynamic commands says `defer`, such a doubt about a
+      program's words is left to the `execve`.
+    - An `allow` rule never matches on a dynamic word, and is narrower in four ways: its `paths`,
+      `writes` and `hosts` must hold for every path or host that the command names; a name given
+      as a path is the program of that name only in the system's own folders; and a name without a
+      folder is no program's once the request or its text sets `PATH` or a loader's variables.
+    - What was found in Python, Perl and the like is advice: there only what is sure matches.
     """
 
     commands: tuple[str, ...] = ()
     """The command's name is one of these."""
     args: tuple[str, ...] = ()
-    """Each pattern matches some argument; a single-letter flag matches inside a bundle (`-rf`)."""
+    """Each pattern matches some argument; `-r` also matches inside a bundle (`-rf`)."""
     any_args: tuple[str, ...] = ()
     """At least one pattern matches some argument."""
     paths: tuple[str, ...] = ()

@@ -1,0 +1,99 @@
+"""What the readers share: where a command was found, what was collected, and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from runner.model.intent import Assignment, PathUse, SimpleCommand, Word
+
+DEPTH_LIMIT = 32
+"""Wrappers and texts inside each other; more than anybody writes by hand."""
+COMMANDS_LIMIT = 50_000
+TEXTS_LIMIT = 512
+"""Texts inside one request that are parsed by themselves; each may start a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command was found."""
+
+    via: tuple[str, ...] = ()
+    line: int = 1
+    depth: int = 0
+    language: str = "bash"
+    """Of shell text found here: `bash`, `sh`, `ksh`, `zsh`."""
+    advice: bool = False
+    """It was found in a language that is read for advice: what can't be read is passed over."""
+
+    def behind(self, wrapper: str) -> Place:
+        """The place of what `wrapper` runs."""
+        return replace(self, via=(*self.via, wrapper), depth=self.depth + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One simple command about to be noted and looked into."""
+
+    words: tuple[Word, ...]
+    place: Place
+    assignments: tuple[Assignment, ...] = ()
+    redirects: tuple[PathUse, ...] = ()
+    stdin: Word | None = None
+    """The heredoc or here-string that it reads, when there is one."""
+
+
+@dataclass(slots=True)
+class Collector:
+    """Everything found so far."""
+
+    commands: list[SimpleCommand] = field(default_factory=list)
+    paths: list[PathUse] = field(default_factory=list)
+    hosts: list[Word] = field(default_factory=list)
+    unreadable: str | None = None
+    texts: int = 0
+
+    def add(self, call: Call) -> None:
+        """Note a command; beyond the limit the whole is unreadable."""
+        if len(self.commands) >= COMMANDS_LIMIT:
+            self.fail(f"it holds more than the {COMMANDS_LIMIT} commands that are read")
+            return
+        self.commands.append(
+            SimpleCommand(
+                words=call.words,
+                assignments=call.assignments,
+                redirects=call.redirects,
+                via=call.place.via,
+                line=call.place.line,
+            )
+        )
+
+    def fail(self, reason: str) -> None:
+        """Something could not be read; the first reason is kept."""
+        self.unreadable = self.unreadable or reason
+
+
+class Readers(Protocol):
+    """The readers of each language, for one another."""
+
+    @property
+    def found(self) -> Collector:
+        """Where everything goes."""
+
+    def command(self, call: Call) -> None:
+        """Note a command and whatever it runs."""
+
+    def shell(self, text: Word, place: Place) -> None:
+        """Read shell text; a dynamic one is a dynamic command."""
+
+    def python(self, text: Word, place: Place) -> None:
+        """Read Python text, as far as it goes."""
+
+    def unknown(self, source: str, place: Place) -> None:
+        """Note that something runs here which only running would tell."""
+
+
+def join(words: Sequence[Word]) -> Word:
+    """The words joined by blanks, as `eval` and `ssh` do."""
+    return Word(" ".join(word.text for word in words), any(word.dynamic for word in words))

@@ -1,0 +1,40 @@
+"""The fast path: a command of plain words is read without starting a parser.
+
+One line, one command, words of unquoted safe characters or of simple quotes; no operator, no
+expansion, no reserved word in front. What it takes means the same in every shell; all else is left
+to the grammar.
+"""
+
+from __future__ import annotations
+
+import re
+
+from runner.model.intent import Word
+
+_TEXT_LIMIT = 8192
+_PIECE = r"""(?:[A-Za-z0-9_./:@%+,=\-]+|'[^'\x00-\x1f\x7f]*'|"[^"$`\\\x00-\x1f\x7f]*")"""
+_WORD = re.compile(_PIECE + "+")
+_TEXT = re.compile(rf"[ \t]*{_PIECE}+(?:[ \t]+{_PIECE}+)*[ \t]*\n?")
+_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)"|([^'"]+)""")
+_RESERVED = frozenset(
+    {"if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for",
+     "in", "function", "select", "time", "coproc", "declare", "typeset", "local", "export",
+     "readonly", "nameref", "let", "foreach", "end", "repeat", "noglob", "nocorrect"}
+)  # fmt: skip
+
+
+def words(text: str) -> tuple[Word, ...] | None:
+    """The words of a plain command, or None when it is not one."""
+    if len(text) > _TEXT_LIMIT or not _TEXT.fullmatch(text):
+        return None
+    pieces = _WORD.findall(text)
+    first = pieces[0]
+    if "=" in first or first in _RESERVED:
+        return None
+    return tuple(Word(_resolve(piece)) for piece in pieces)
+
+
+def _resolve(piece: str) -> str:
+    if "'" not in piece and '"' not in piece:
+        return piece
+    return "".join(a or b or c for a, b, c in _QUOTED.findall(piece))

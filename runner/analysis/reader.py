@@ -1,0 +1,155 @@
+"""Reading a program: the way in."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+
+from runner.analysis import python, shell, unwrap
+from runner.analysis.context import DEPTH_LIMIT, Call, Collector, Place, Readers
+from runner.model.intent import Intent, Word
+from runner.model.request import Argv, Program, Script, ShellText
+
+SHELLS = frozenset({"bash", "sh"})
+_CACHE_ENTRIES = 256
+_CACHE_TEXT_LIMIT_BYTES = 64 * 1024
+_UNKNOWN_LIMIT = 200
+"""Characters of source text that a dynamic command is shown with."""
+
+
+def read(program: Program) -> Intent:
+    """What a program would do, as far as reading it tells.
+
+    Never raises: what can't be read is stated in `Intent.unreadable`. Keeps no state but a small
+    cache of what was read before; may start the parser of `runner.analysis.shfmt`.
+    """
+    if isinstance(program, Script):
+        intent = _cached(program.language, program.content, program.name, program)
+        return _with_arguments(intent, program)
+    if isinstance(program, ShellText):
+        content = program.text.encode("utf-8", "surrogatepass")
+        return _cached(program.language, content, "", program)
+    return _fresh(program)
+
+
+class _Cache:
+    """Intents of texts by digest, the ones used last."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[bytes, Intent] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> Intent | None:
+        with self._lock:
+            intent = self._entries.get(key)
+            if intent is not None:
+                self._entries.move_to_end(key)
+            return intent
+
+    def put(self, key: bytes, intent: Intent) -> None:
+        with self._lock:
+            self._entries[key] = intent
+            while len(self._entries) > _CACHE_ENTRIES:
+                self._entries.popitem(last=False)
+
+
+_CACHE = _Cache()
+
+
+def _cached(language: str, content: bytes, name: str, program: Program) -> Intent:
+    if len(content) > _CACHE_TEXT_LIMIT_BYTES:
+        return _fresh(program)
+    kind = type(program).__name__
+    head = f"{kind}\0{language}\0{name}\0{getattr(program, 'interpreter', ())}\0"
+    key = hashlib.sha256(head.encode("utf-8", "surrogatepass") + content).digest()
+    intent = _CACHE.get(key)
+    if intent is None:
+        intent = _fresh(program)
+        if intent.unreadable is None:  # a failure may have been the machine's
+            _CACHE.put(key, intent)
+    return intent
+
+
+def _with_arguments(intent: Intent, program: Script) -> Intent:
+    """The script's own arguments on the command that stands for it; they are not in the cache."""
+    if program.language in SHELLS or not program.args or not intent.commands:
+        return intent
+    own = intent.commands[0]
+    words = (*own.words, *(Word(text) for text in program.args))
+    return replace(intent, commands=(replace(own, words=words), *intent.commands[1:]))
+
+
+def _fresh(program: Program) -> Intent:
+    session = _Session()
+    language = "argv" if isinstance(program, Argv) else program.language
+    try:
+        session.read(program)
+    except (RecursionError, MemoryError):
+        session.found.fail("it is nested too deep to read")
+    except Exception as error:
+        session.found.fail(f"reading it failed: {type(error).__name__}")
+    found = session.found
+    return Intent(
+        language=language,
+        commands=tuple(found.commands),
+        paths=tuple(found.paths),
+        hosts=tuple(found.hosts),
+        unreadable=found.unreadable,
+    )
+
+
+class _Session(Readers):
+    """One reading; ties the readers of the languages together."""
+
+    def __init__(self) -> None:
+        self._found = Collector()
+
+    @property
+    def found(self) -> Collector:
+        return self._found
+
+    def read(self, program: Program) -> None:
+        if isinstance(program, Argv):
+            self.command(Call(tuple(Word(text) for text in program.words), Place()))
+        elif isinstance(program, ShellText):
+            self.shell(Word(program.text), Place(language=_shell_language(program.language)))
+        else:
+            self._script(program)
+
+    def command(self, call: Call) -> None:
+        if not call.words and not call.assignments and not call.redirects:
+            return
+        self._found.add(call)
+        unwrap.unwrap(self, call)
+
+    def shell(self, text: Word, place: Place) -> None:
+        if place.depth > DEPTH_LIMIT:
+            self._found.fail(f"line {place.line} nests more than {DEPTH_LIMIT} texts in each other")
+            return
+        shell.read_shell(self, text, place)
+
+    def python(self, text: Word, place: Place) -> None:
+        if place.depth <= DEPTH_LIMIT:
+            python.read_python(self, text, place)
+
+    def unknown(self, source: str, place: Place) -> None:
+        word = Word(source[:_UNKNOWN_LIMIT], dynamic=True)
+        self._found.add(Call((word,), place))
+
+    def _script(self, program: Script) -> None:
+        text = program.content.decode("utf-8", "surrogateescape")
+        if program.language in SHELLS:
+            self.shell(Word(text), Place(language=program.language))
+            return
+        words = (*program.interpreter, program.name)
+        self._found.add(Call(tuple(Word(each) for each in words), Place()))
+        if program.language == "python":
+            problem = python.read_python(self, Word(text), Place(("python",), 1, 1, "sh", True))
+            if problem is not None:
+                self._found.fail(problem)
+
+
+def _shell_language(language: str) -> str:
+    return language if language in {"bash", "sh", "ksh", "zsh"} else "bash"

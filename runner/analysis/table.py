@@ -1,0 +1,137 @@
+"""The table of wrappers (`wrappers.yaml`, where its columns are explained), loaded once."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import yaml
+
+NO_OPTIONS: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """One row: a command that runs another, and how to find that one."""
+
+    names: tuple[str, ...]
+    kind: str = "command"
+    flags: frozenset[str] = NO_OPTIONS
+    values: frozenset[str] = NO_OPTIONS
+    optional: frozenset[str] = NO_OPTIONS
+    stop: frozenset[str] = NO_OPTIONS
+    text: frozenset[str] = NO_OPTIONS
+    text_after: frozenset[str] = NO_OPTIONS
+    split: frozenset[str] = NO_OPTIONS
+    chdir: frozenset[str] = NO_OPTIONS
+    exec: frozenset[str] = NO_OPTIONS
+    delete: frozenset[str] = NO_OPTIONS
+    writes: frozenset[str] = NO_OPTIONS
+    interactive: frozenset[str] = NO_OPTIONS
+    replace: frozenset[str] = NO_OPTIONS
+    settings: frozenset[str] = NO_OPTIONS
+    dynamic: frozenset[str] = NO_OPTIONS
+    code: frozenset[str] = NO_OPTIONS
+    until: frozenset[str] = NO_OPTIONS
+    subcommand: frozenset[str] = NO_OPTIONS
+    keys: tuple[str, ...] = ()
+    first_if: tuple[str, ...] = ()
+    operands: int = 0
+    rest: str = "command"
+    language: str | None = None
+    assignments: bool = False
+    numeric: bool = False
+    interspersed: bool = False
+    bare: bool = False
+    appended: bool = False
+    host: bool = False
+    first: bool = False
+    texts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    commands: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """How it is called in `via`."""
+        return self.names[0]
+
+    @property
+    def lenient(self) -> bool:
+        """Whether options that are not in the table are no reason to doubt."""
+        return self.kind in {"lenient", "code", "python"}
+
+    @property
+    def takes_value(self) -> frozenset[str]:
+        """Every option that has a value."""
+        return (
+            self.values | self.text | self.split | self.chdir | self.settings | self.dynamic
+            | self.replace | self.code
+        )  # fmt: skip
+
+    @property
+    def takes_none(self) -> frozenset[str]:
+        """Every option that has none."""
+        return self.flags | self.interactive
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All rows, and the variables whose value is run."""
+
+    exact: Mapping[str, Wrapper]
+    patterns: tuple[tuple[re.Pattern[str], Wrapper], ...]
+    text_variables: frozenset[str]
+    prompt_variables: frozenset[str]
+    file_variables: frozenset[str]
+
+    def find(self, command: str) -> Wrapper | None:
+        """The row of a command, by its base name."""
+        name = command.rsplit("/", 1)[-1]
+        wrapper = self.exact.get(name)
+        if wrapper is None and name:
+            for pattern, candidate in self.patterns:
+                if pattern.fullmatch(name):
+                    return candidate
+        return wrapper
+
+
+@functools.cache
+def load() -> Table:
+    """The shipped table."""
+    source = resources.files("runner.analysis").joinpath("wrappers.yaml").read_bytes()
+    data = yaml.load(source, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    exact: dict[str, Wrapper] = {}
+    patterns = []
+    for row in data["wrappers"]:
+        wrapper = _wrapper(row)
+        for name in wrapper.names:
+            if any(c in name for c in "*?["):
+                patterns.append((re.compile(fnmatch.translate(name)), wrapper))
+            else:
+                exact[name] = wrapper
+    variables = data["variables"]
+    return Table(
+        exact=exact,
+        patterns=tuple(patterns),
+        text_variables=frozenset(variables["text"]),
+        prompt_variables=frozenset(variables["prompt"]),
+        file_variables=frozenset(variables["file"]),
+    )
+
+
+def _wrapper(row: Mapping[str, Any]) -> Wrapper:
+    fields: dict[str, Any] = {}
+    for key, value in row.items():
+        if key in {"names", "keys", "first_if"}:
+            fields[key] = tuple(str(item) for item in value)
+        elif isinstance(value, dict):
+            fields[key] = {name: frozenset(map(str, items)) for name, items in value.items()}
+        elif isinstance(value, list):
+            fields[key] = frozenset(map(str, value))
+        else:
+            fields[key] = value
+    return Wrapper(**fields)
