@@ -1,11 +1,315 @@
-"""Puts the adapters together; finds entry points."""
+"""The engine as a library: puts the adapters together and finds entry points."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import partial
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, cast
+
+from runner.clock import SystemClock
+from runner.compile import check_workspace, inherited_names, policy_layers, tighten
+from runner.errors import BackendUnavailableError, RunnerError, SettingsError
+from runner.intake import build_request
+from runner.model.decision import Decision
+from runner.model.event import EventDraft, EventKind
+from runner.model.limits import LimitOverrides
+from runner.model.outcome import Outcome
+from runner.model.principal import Principal
+from runner.model.profile import Profile, Restrictions, WorkspaceMode
+from runner.model.request import ExecRequest
+from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
+from runner.schema.policies import load_policy_dir
+from runner.schema.profiles import load_profile
+from runner.settings import Settings, host_environment, load_settings
+from runner.streams import Cancellation, NullSink
+from runner.supervisor import Caller, Plan, Policy, Supervisor
+
+BUILT_IN = {
+    ("runner.backends", "native"): "runner.backends.native:create",
+    ("runner.backends", "docker"): "runner.backends.docker:create",
+    ("runner.stores", "sqlite"): "runner.stores.sqlite:create",
+    ("runner.policies", "rules"): "runner.policy.engine:create",
+}
+"""What ships with runner, named here too: looking through all installed packages takes longer
+than a run."""
+
 
 class Runner:
-    """Placeholder until the engine stands."""
+    """Runs what agents propose: decided, contained, metered and recorded.
+
+    A context manager; safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: str | os.PathLike[str] | None = None,
+        backend: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """`home`: the state folder; `backend`: `native` or `docker`. Else the settings' own.
+
+        StateError, SettingsError, PolicyError: what is wrong with either. Runs of supervisors that
+        died are closed here.
+        """
+        if settings is None:
+            settings = load_settings(
+                {"home": os.fspath(home) if home is not None else None, "backend": backend}
+            )
+        self._settings = settings
+        clock = SystemClock()
+        self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
+        self._restrictions: list[Restrictions] = [
+            layer
+            for folder in settings.policy_dirs.value
+            for layer in load_policy_dir(folder.path, cast("Any", folder.kind))
+        ]
+        self._supervisor = Supervisor(self._store, clock, settings.keep_output_bytes.value)
+        self._lock = threading.Lock()
+        self._backends: dict[str, Backend] = {}
+        self._decision_points: dict[tuple[object, ...], DecisionPoint] = {}
+        self._store.recover()
+
+    @property
+    def store(self) -> Store:
+        """Audit log and ledger of this state folder."""
+        return self._store
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force, each with its origin."""
+        return self._settings
+
+    def run(
+        self,
+        argv: Sequence[str] | None = None,
+        *,
+        shell: str | None = None,
+        script: str | os.PathLike[str] | None = None,
+        code: str | bytes | None = None,
+        language: str | None = None,
+        args: Sequence[str] = (),
+        profile: str | None = None,
+        agent: str | None = None,
+        parent: str | None = None,
+        session: str | None = None,
+        tenant: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: int | bytes | str | None = None,
+        limits: Mapping[str, object] | LimitOverrides | None = None,
+        labels: Mapping[str, str] | None = None,
+        stdout: OutputSink | None = None,
+        stderr: OutputSink | None = None,
+        backend: str | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Outcome:
+        """Run one of `argv`, `shell` text, a `script` (path) or `code` in a `language`.
+
+        Args:
+            args: arguments of a script or code.
+            profile: a profile's name or file; the settings' default else.
+            cwd: the workspace folder; this process's own else.
+            stdin: bytes, text (UTF-8) or an open descriptor; nothing else.
+            limits: by the keys of a profile, e.g. `{"wall": "5s"}`; they can only tighten.
+            stdout: where output goes as it comes; the outcome holds what was kept either way.
+            cancel: ends the run when set.
+
+        Returns:
+            The outcome; a denial and a crossed limit are outcomes too.
+
+        Raises:
+            RunnerError: runner could not do its work; `code` says what, `outcome` the record.
+        """
+        with self._refusals_recorded(agent, profile):
+            request = build_request(
+                argv=argv, shell=shell, script=script, code=code, language=language, args=args,
+                cwd=cwd, env=env, profile=profile or self._settings.profile.value, agent=agent,
+                parent=parent, session=session, tenant=tenant, limits=limits, labels=labels,
+            )  # fmt: skip
+        caller = Caller(
+            stdin.encode() if isinstance(stdin, str) else stdin,
+            stdout or NullSink(),
+            stderr or NullSink(),
+        )
+        return self.execute(request, caller, cancel, backend=backend)
+
+    def execute(
+        self,
+        request: ExecRequest,
+        caller: Caller,
+        cancel: CancelToken | None = None,
+        *,
+        backend: str | None = None,
+    ) -> Outcome:
+        """Run a request that was built already; what the surfaces call."""
+        with contextlib.ExitStack() as stack:
+            token = cancel if cancel is not None else stack.enter_context(Cancellation())
+            with self._refusals_recorded(request.principal.agent, request.profile):
+                holder = self.backend(backend)
+                policy = self.policy(request, holder.name)
+                inherited = host_environment(inherited_names(request, policy.profile))
+                # What can't be compiled is a refusal, found before the run begins.
+                self._supervisor.plan(request, policy, inherited)
+            return self._supervisor.run(
+                request, policy, backend=holder, caller=caller, cancel=token, inherited=inherited
+            )
+
+    def plan(self, request: ExecRequest, *, backend: str | None = None) -> Plan:
+        """Decision and compiled sandbox, nothing run and nothing recorded."""
+        policy = self.policy(request, backend or self._settings.backend.value)
+        inherited = host_environment(inherited_names(request, policy.profile))
+        return self._supervisor.plan(request, policy, inherited)
+
+    def check(self, request: ExecRequest) -> Decision:
+        """Only the decision, recorded as one that was asked for."""
+        policy = self.policy(request, self._settings.backend.value)
+        return self._supervisor.check(request, policy)
+
+    def policy(self, request: ExecRequest, backend: str) -> Policy:
+        """The profile, tightened by every layer above it, and the rules of all."""
+        loaded = load_profile(request.profile, self._settings.profile_dirs.value)
+        profile = tighten(loaded, self._restrictions)
+        if profile.workspace is not WorkspaceMode.NONE:
+            self._check_workspace(request.directory)
+            if backend == "native":
+                profile = self._with_own_python(profile, request.directory)
+        layers = policy_layers(profile, self._restrictions)
+        with self._lock:
+            if layers not in self._decision_points:
+                create = _load("runner.policies", "rules")
+                self._decision_points[layers] = create(layers)
+            return Policy(profile, self._decision_points[layers])
+
+    def backend(self, name: str | None = None) -> Backend:
+        """The backend by this name, made once."""
+        wanted = name or self._settings.backend.value
+        with self._lock:
+            if wanted not in self._backends:
+                cache = Path(self._settings.home.value) / "cache"
+                self._backends[wanted] = _load("runner.backends", wanted)(cache)
+            return self._backends[wanted]
+
+    def close(self) -> None:
+        """End every sandbox and let go of the log; may be called twice."""
+        for backend in self._backends.values():
+            backend.close()
+        self._backends.clear()
+        self._store.close()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_workspace(self, directory: str) -> None:
+        home = self._settings.user_home
+        denied = [pattern for layer in self._restrictions for pattern in layer.read_deny]
+        check_workspace(
+            directory,
+            str(home.resolve()) if home is not None else None,
+            str(Path(self._settings.home.value).resolve()),
+            denied,
+        )
+
+    def _with_own_python(self, profile: Profile, directory: str) -> Profile:
+        """Show the Python installation that runner itself runs on, where /usr does not hold it.
+
+        A virtual environment in the workspace points there. It is the one folder outside of the
+        profile that is known without trusting anything in the workspace.
+        """
+        prefix = str(Path(sys.base_prefix).resolve())
+        denied = [pattern for layer in self._restrictions for pattern in layer.read_deny]
+        inside = f"{directory}/".startswith(f"{prefix}/") or f"{prefix}/".startswith(
+            f"{directory}/"
+        )
+        if (
+            prefix.startswith("/usr/")
+            or prefix in ("/", "/usr", *profile.read)
+            or inside
+            or any(fnmatchcase(prefix, pattern) for pattern in denied)
+        ):
+            return profile
+        return replace(profile, read=(*profile.read, prefix))
+
+    @contextlib.contextmanager
+    def _refusals_recorded(self, agent: str | None, profile: str | None) -> Iterator[None]:
+        """A request that is refused before it can be decided is recorded all the same."""
+        try:
+            yield
+        except RunnerError as error:
+            data = {"code": error.code, "message": str(error), "profile": profile}
+            principal = Principal(uid=os.getuid(), agent=agent or "default")
+            with contextlib.suppress(RunnerError), self._store.transaction() as tx:
+                tx.append(EventDraft(EventKind.REQUEST_REFUSED, data, principal))
+            raise
 
 
 class AsyncRunner:
-    """Placeholder until the engine stands."""
+    """`Runner` for async callers: each run in a thread of its own, cancelled with its scope."""
+
+    def __init__(self, **options: Any) -> None:
+        """The options of `Runner`."""
+        self._runner = Runner(**options)
+
+    async def run(self, argv: Sequence[str] | None = None, **options: Any) -> Outcome:
+        """`Runner.run`; when the surrounding scope is cancelled, the run is ended first."""
+        import anyio  # noqa: PLC0415  (only async callers need it)
+        from anyio import to_thread  # noqa: PLC0415
+
+        with Cancellation() as cancel:
+
+            async def end_with_scope() -> None:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    cancel.set()
+
+            outcome: Outcome | None = None
+            async with anyio.create_task_group() as group:
+                group.start_soon(end_with_scope)
+                outcome = await to_thread.run_sync(
+                    partial(self._runner.run, argv, cancel=cancel, **options)
+                )
+                group.cancel_scope.cancel()
+        if outcome is None:
+            raise RunnerError("the run was cancelled before it began")
+        return outcome
+
+    async def aclose(self) -> None:
+        """End every sandbox and let go of the log."""
+        from anyio import to_thread  # noqa: PLC0415
+
+        await to_thread.run_sync(self._runner.close)
+
+    async def __aenter__(self) -> AsyncRunner:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _load(group: str, name: str) -> Callable[..., Any]:
+    """What an entry point names; SettingsError if there is none."""
+    target = BUILT_IN.get((group, name))
+    if target is not None:
+        module, _, attribute = target.partition(":")
+        return cast("Callable[..., Any]", getattr(import_module(module), attribute))
+    for entry in entry_points(group=group, name=name):
+        try:
+            return cast("Callable[..., Any]", entry.load())
+        except ImportError as error:
+            raise BackendUnavailableError(f"{name!r} can't be loaded: {error}") from error
+    known = sorted({n for g, n in BUILT_IN if g == group} | set(entry_points(group=group).names))
+    kind = group.removeprefix("runner.").removesuffix("s")
+    raise SettingsError(f"there is no {kind} {name!r}; known are {', '.join(known)}")

@@ -19,6 +19,8 @@ class RunnerError(Exception):
     code = "runner_failed"
     exit_code = EXIT_RUNNER
     http_status = 503
+    outcome: object = None
+    """The `Outcome` that was recorded (`runner_failed`), when the run had begun."""
 
 
 class BadInputError(RunnerError):

@@ -1,0 +1,190 @@
+"""What is written down of each step of a run: model objects to the data of audit events.
+
+Pure. Command lines stand in the log as they were asked for; of a script, of a variable's value
+and of a program's output only name, size and digest do, so that more people may read the log than
+the runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from runner.audit.canonical import canonical
+from runner.compile import spec_digest
+from runner.model.decision import Decision
+from runner.model.event import EventDraft, EventKind
+from runner.model.intent import Intent
+from runner.model.limits import LIMIT_KEYS, spelled
+from runner.model.outcome import Change, Output
+from runner.model.request import Argv, ExecRequest, Program, ShellText
+from runner.model.spec import SandboxSpec
+
+TEXT_BYTES = 16 * 1024
+"""Of a command line this much is written out; a digest covers all of it."""
+CHANGES_LISTED = 200
+"""Changed paths written out; a digest covers all of them."""
+
+
+def decided(
+    run_id: str,
+    request: ExecRequest,
+    *,
+    intent: Intent,
+    decision: Decision,
+    spec: SandboxSpec | None,
+    backend: str,
+) -> EventDraft:
+    """The first event of a run: what was asked, what reading told, what was decided."""
+    return EventDraft(
+        EventKind.RUN_DECIDED,
+        {
+            **_asked(request, intent),
+            "backend": backend,
+            "decision": decision_data(decision),
+            "spec_digest": spec_digest(spec) if spec is not None else None,
+            "limits": _limits(spec) if spec is not None else None,
+        },
+        request.principal,
+        run_id,
+    )
+
+
+def checked(request: ExecRequest, intent: Intent, decision: Decision) -> EventDraft:
+    """A decision that was asked for without a run."""
+    data = {**_asked(request, intent), "decision": decision_data(decision)}
+    return EventDraft(EventKind.DECISION_CHECKED, data, request.principal)
+
+
+def started(
+    run_id: str,
+    request: ExecRequest,
+    spec: SandboxSpec,
+    protections: Sequence[str],
+    degraded: Sequence[str],
+) -> EventDraft:
+    """The sandbox stands; the program starts once this is durable."""
+    return EventDraft(
+        EventKind.RUN_STARTED,
+        {
+            "spec_digest": spec_digest(spec),
+            "protections": list(protections),
+            "degraded": list(degraded),
+        },
+        request.principal,
+        run_id,
+    )
+
+
+def ended(run_id: str, request: ExecRequest, outcome: Mapping[str, Any]) -> EventDraft:
+    """The last event of a run; `outcome` as `outcome_data` makes it."""
+    return EventDraft(EventKind.RUN_ENDED, outcome, request.principal, run_id)
+
+
+def outcome_data(
+    *,
+    termination: str,
+    limit: str | None = None,
+    exit_code: int | None = None,
+    signal: int | None = None,
+    failure: tuple[str, str] | None = None,
+    usage: Mapping[str, Any] | None = None,
+    stdout: Output | None = None,
+    stderr: Output | None = None,
+    changes: Sequence[Change] = (),
+    changes_truncated: bool = False,
+) -> dict[str, Any]:
+    """An outcome as the log has it."""
+    listed = [{**asdict(change), "kind": change.kind.value} for change in changes]
+    return {
+        "termination": termination,
+        "limit": limit,
+        "exit_code": exit_code,
+        "signal": signal,
+        "error": None if failure is None else {"code": failure[0], "message": failure[1]},
+        "usage": dict(usage) if usage is not None else None,
+        "stdout": _output(stdout),
+        "stderr": _output(stderr),
+        "changes": {
+            "count": len(listed),
+            "truncated": changes_truncated,
+            "sha256": hashlib.sha256(canonical(listed)).hexdigest(),
+            "first": listed[:CHANGES_LISTED],
+        },
+    }
+
+
+def decision_data(decision: Decision) -> dict[str, Any]:
+    """A decision as the log has it."""
+    return {
+        "effect": decision.effect.value,
+        "enforced": decision.enforced,
+        "reason": decision.reason,
+        "policy_digest": decision.policy_digest,
+        "obligations": list(decision.obligations),
+        "rules": [
+            {"id": rule.id, "layer": rule.layer, "effect": rule.effect.value}
+            for rule in decision.rules
+        ],
+    }
+
+
+def _asked(request: ExecRequest, intent: Intent) -> dict[str, Any]:
+    return {
+        "profile": request.profile,
+        "program": _program(request.program),
+        "directory": request.directory,
+        "labels": dict(request.labels),
+        "environment": [name for name, _ in request.environment],
+        "terminal": request.terminal,
+        "intent": {
+            "language": intent.language,
+            "commands": len(intent.commands),
+            "dynamic_commands": len(intent.dynamic_commands),
+            "unreadable": intent.unreadable,
+        },
+    }
+
+
+def _program(program: Program) -> dict[str, Any]:
+    if isinstance(program, Argv):
+        words = list(program.words)
+        digest = hashlib.sha256(canonical(words)).hexdigest()
+        shown, used = [], 0
+        for word in words:
+            used += len(word)
+            if used > TEXT_BYTES:
+                break
+            shown.append(word)
+        return {"kind": "argv", "argv": shown, "words": len(words), "sha256": digest}
+    if isinstance(program, ShellText):
+        raw = program.text.encode("utf-8", "surrogateescape")
+        return {
+            "kind": "shell",
+            "language": program.language,
+            "text": program.text[:TEXT_BYTES],
+            "bytes": len(raw),
+            "sha256": hashlib.sha256(raw).hexdigest(),
+        }
+    return {
+        "kind": "script",
+        "language": program.language,
+        "name": program.name,
+        "path": program.path,
+        "interpreter": list(program.interpreter),
+        "args": list(program.args),
+        "bytes": len(program.content),
+        "sha256": hashlib.sha256(program.content).hexdigest(),
+    }
+
+
+def _limits(spec: SandboxSpec) -> dict[str, str]:
+    return {key: spelled(field, getattr(spec.limits, field)) for key, field in LIMIT_KEYS.items()}
+
+
+def _output(output: Output | None) -> dict[str, Any] | None:
+    if output is None:
+        return None
+    return {"bytes": output.bytes_total, "sha256": output.sha256, "truncated": output.truncated}

@@ -1,0 +1,282 @@
+"""The one path: every run of every surface goes through `Supervisor.run`, top to bottom.
+
+It knows the ports and no adapter. What it does is written down before it is done.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from runner import records
+from runner.analysis import read
+from runner.compile import HOME, compile_spec, denied_environment
+from runner.errors import RunnerError
+from runner.model.action import Exec
+from runner.model.decision import Decision, Effect, MatchedRule
+from runner.model.event import AuditEvent, EventDraft
+from runner.model.intent import Intent
+from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Termination
+from runner.model.profile import Profile, WorkspaceMode
+from runner.model.request import ExecRequest
+from runner.model.spec import SandboxSpec
+from runner.model.usage import Usage
+from runner.ports import (
+    Backend,
+    CancelToken,
+    Clock,
+    DecisionPoint,
+    Lease,
+    OutputSink,
+    Store,
+    Streams,
+)
+from runner.streams import STDERR, STDOUT, Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a request is held against: the tightened profile and the rules of all layers."""
+
+    profile: Profile
+    decisions: DecisionPoint
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would happen: the reading, the decision, and the sandbox if it is permitted."""
+
+    intent: Intent
+    decision: Decision
+    spec: SandboxSpec | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The streams of whoever wants the run."""
+
+    stdin: int | bytes | None
+    stdout: OutputSink
+    stderr: OutputSink
+    terminal: int | None = None
+
+
+class Supervisor:
+    """Decides, contains, meters and records runs; one for each state folder and process."""
+
+    def __init__(self, store: Store, clock: Clock, keep_output_bytes: int) -> None:
+        """`keep_output_bytes`: how much of each stream of a run is kept for `runner logs`."""
+        self._store = store
+        self._clock = clock
+        self._keep_output_bytes = keep_output_bytes
+
+    def plan(
+        self, request: ExecRequest, policy: Policy, inherited: Mapping[str, str] | None = None
+    ) -> Plan:
+        """Read and decide; compile the sandbox if it may run. Touches nothing.
+
+        RequestError or BackendError when what is asked can't be built under this profile.
+        """
+        intent = read(request.program)
+        decision = _decide(request, intent, policy)
+        spec = None
+        if decision.permits:
+            spec = compile_spec(request, policy.profile, decision.obligations, inherited)
+        return Plan(intent, decision, spec)
+
+    def check(self, request: ExecRequest, policy: Policy) -> Decision:
+        """Only the decision, recorded as such."""
+        intent = read(request.program)
+        decision = _decide(request, intent, policy)
+        with self._store.transaction() as tx:
+            tx.append(records.checked(request, intent, decision))
+        return decision
+
+    def run(
+        self,
+        request: ExecRequest,
+        policy: Policy,
+        *,
+        backend: Backend,
+        caller: Caller,
+        cancel: CancelToken,
+        inherited: Mapping[str, str] | None = None,
+    ) -> Outcome:
+        """One run from request to outcome.
+
+        A denial, a crossed limit and a cancelled run are outcomes. RunnerError when runner could
+        not do its work: then, if the run had begun, its end is recorded as `runner_failed` and
+        the error carries that outcome.
+        """
+        plan = self.plan(request, policy, inherited)
+        run = _Run(self._store, request, policy.profile.name, backend.name, plan)
+        if plan.spec is None:
+            return run.denied()
+        run.decided()
+        try:
+            lease = backend.acquire(plan.spec, run.id)
+            try:
+                run.started(lease)
+                gate = Gate(plan.spec.limits.output_bytes, self._keep_output_bytes, run.keep)
+                streams = Streams(caller.stdin, caller.stdout, caller.stderr, gate, caller.terminal)
+                ending = lease.run(streams, cancel)
+            finally:
+                lease.release()
+        except RunnerError as error:
+            error.outcome = run.failed(error)
+            raise
+        except BaseException:
+            run.interrupted()
+            raise
+        return run.ended(ending, gate)
+
+
+class _Run:
+    """One run's way through the record; every method makes its step durable."""
+
+    def __init__(
+        self, store: Store, request: ExecRequest, profile: str, backend: str, plan: Plan
+    ) -> None:
+        self.id = f"run-{secrets.token_hex(10)}"
+        self._store = store
+        self._request = request
+        self._profile = profile
+        self._backend = backend
+        self._plan = plan
+        self._first: AuditEvent | None = None
+        self._protections: tuple[str, ...] = ()
+        self._degraded: tuple[str, ...] = ()
+
+    def denied(self) -> Outcome:
+        """Decision and outcome in one step: nothing lies between them."""
+        data = records.outcome_data(termination=Termination.DENIED.value)
+        with self._store.transaction() as tx:
+            tx.open_run(self.id, self._request.principal, self._profile, self._backend)
+            self._first = tx.append(self._decided_event())
+            last = tx.append(records.ended(self.id, self._request, data))
+            tx.close_run(self.id, Usage())
+        return self._outcome(Ending(Termination.DENIED, Usage()), last)
+
+    def decided(self) -> None:
+        """The intent, before anything is built."""
+        with self._store.transaction() as tx:
+            tx.open_run(self.id, self._request.principal, self._profile, self._backend)
+            self._first = tx.append(self._decided_event())
+
+    def started(self, lease: Lease) -> None:
+        """What is in force, before the program runs."""
+        self._protections, self._degraded = lease.protections, lease.degraded
+        spec = self._plan.spec
+        if spec is None:
+            raise RunnerError("a denied run can't start")
+        with self._store.transaction() as tx:
+            tx.append(
+                records.started(self.id, self._request, spec, self._protections, self._degraded)
+            )
+
+    def keep(self, stream: str, data: bytes) -> None:
+        """A part of the output that is kept."""
+        self._store.keep_output(self.id, stream, data)
+
+    def ended(self, ending: Ending, gate: Gate) -> Outcome:
+        """The outcome, whatever it was."""
+        stdout, stderr = gate.output(STDOUT), gate.output(STDERR)
+        failure = ending.failure
+        data = records.outcome_data(
+            termination=ending.termination.value,
+            limit=ending.limit.value if ending.limit is not None else None,
+            exit_code=ending.exit_code,
+            signal=ending.signal,
+            failure=(failure.code, failure.message) if failure is not None else None,
+            usage=asdict(ending.usage),
+            stdout=stdout,
+            stderr=stderr,
+            changes=ending.changes,
+            changes_truncated=ending.changes_truncated,
+        )
+        last = self._close(data, ending.usage)
+        return self._outcome(ending, last, gate)
+
+    def failed(self, error: RunnerError) -> Outcome | None:
+        """Runner's own failure; None if even that could not be recorded (recovery will)."""
+        failure = Failure(error.code, str(error))
+        data = records.outcome_data(
+            termination=Termination.RUNNER_FAILED.value, failure=(failure.code, failure.message)
+        )
+        with suppress(RunnerError):
+            last = self._close(data, Usage())
+            return self._outcome(Ending(Termination.RUNNER_FAILED, Usage(), failure=failure), last)
+        return None
+
+    def interrupted(self) -> None:
+        """An interrupt or a defect of ours ended the run; whatever it was goes on its way."""
+        data = records.outcome_data(termination=Termination.CANCELLED.value)
+        with suppress(RunnerError):
+            self._close(data, Usage())
+
+    def _close(self, data: Mapping[str, object], usage: Usage) -> AuditEvent:
+        with self._store.transaction() as tx:
+            last = tx.append(records.ended(self.id, self._request, data))
+            tx.close_run(self.id, usage)
+        return last
+
+    def _decided_event(self) -> EventDraft:
+        plan = self._plan
+        return records.decided(
+            self.id,
+            self._request,
+            intent=plan.intent,
+            decision=plan.decision,
+            spec=plan.spec,
+            backend=self._backend,
+        )
+
+    def _outcome(self, ending: Ending, last: AuditEvent, gate: Gate | None = None) -> Outcome:
+        first = self._first if self._first is not None else last
+        streams = {}
+        if gate is not None:
+            streams = {"stdout": gate.output(STDOUT), "stderr": gate.output(STDERR)}
+        return Outcome(
+            run_id=self.id,
+            decision=self._plan.decision,
+            termination=ending.termination,
+            usage=ending.usage,
+            backend=self._backend,
+            profile=self._profile,
+            audit=AuditRange(first.seq, last.seq, last.leaf_hash.hex()),
+            limit=ending.limit,
+            exit_code=ending.exit_code,
+            signal=ending.signal,
+            failure=ending.failure,
+            protections=self._protections,
+            degraded=self._degraded,
+            changes=ending.changes,
+            changes_truncated=ending.changes_truncated,
+            **streams,
+        )
+
+
+def _decide(request: ExecRequest, intent: Intent, policy: Policy) -> Decision:
+    decision = policy.decisions.decide(
+        Exec(
+            principal=request.principal,
+            intent=intent,
+            workspace=HOME if policy.profile.workspace is WorkspaceMode.NONE else request.directory,
+            environment=tuple(name for name, _ in request.environment),
+            labels=request.labels,
+        )
+    )
+    denied = denied_environment(request, policy.profile)
+    if not denied:
+        return decision
+    # Variables that make programs load code are the profile's to refuse, whatever the rules say.
+    names = ", ".join(denied)
+    reason = f"the profile '{policy.profile.name}' does not let a request set {names}; leave it out"
+    rule = MatchedRule(
+        "environment.deny", f"profile:{policy.profile.name}", Effect.DENY, reason, names
+    )
+    return Decision(
+        Effect.DENY, reason, decision.policy_digest, (rule, *decision.rules), decision.obligations
+    )
