@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner.errors",),
     ("runner.model",),
     ("runner.ports",),
-    ("runner.streams",),
+    ("runner.streams", "runner.clock"),
     (
         "runner.analysis",
         "runner.policy",
@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.metering",
         "runner.audit",
         "runner.syscalls",
+        "runner.records",
     ),
     ("runner.supervisor",),
     (
@@ -41,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.settings",
     ),
     ("runner.testing",),
-    ("runner.app",),
+    ("runner.app", "runner.intake"),
     ("runner.surfaces", "runner.__main__"),
 )
 
@@ -68,6 +69,7 @@ PURE = (
     "runner.metering",
     "runner.audit",
     "runner.syscalls",
+    "runner.records",
 )
 # Whose business is files, processes, the network, time or chance.
 OUTSIDE_MODULES = frozenset(
