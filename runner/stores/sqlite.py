@@ -38,7 +38,8 @@ from runner.stores.kept import KeptOutput
 from runner.stores.liveness import LiveLock, claimed, known_supervisors
 from runner.stores.queue import WriterQueue
 from runner.stores.reader import LogReader
-from runner.stores.writer import Writer, write_first_event
+from runner.stores.transaction import write_first_event
+from runner.stores.writer import Writer
 
 QUEUE_NAME = "queue.lock"
 

@@ -14,178 +14,23 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
-from runner.audit.canonical import canonical, escape, unescape
-from runner.audit.event import NO_PREVIOUS, rfc3339, seal
-from runner.audit.merkle import HASH_BYTES, Tree
 from runner.errors import RecordError
-from runner.metering import microseconds
-from runner.model.event import AuditEvent, EventDraft, EventKind
-from runner.model.principal import Principal
-from runner.model.usage import Usage
 from runner.ports import Clock
 from runner.stores.database import connect, roll_back, sentence
-from runner.stores.kept import check_run_id
 from runner.stores.queue import WriterQueue
+from runner.stores.transaction import LogEnd, SqliteTransaction
 
 _BATCH = 64  # transactions in one commit; more would let other processes wait too long
 
 _RESCUE_S = 0.1  # how long to wait before looking whether those who were to commit still come
 
-_DAMAGED = "the log is damaged; `runner audit verify` tells where"
-
-
-class _Log:
-    """The log's end inside a database transaction: where the next event goes."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-        row = connection.execute("SELECT size, peaks FROM tree WHERE id = 0").fetchone()
-        try:
-            self.stored_size = int(row[0])
-            self.tree = Tree.from_bytes(self.stored_size, row[1])
-        except (TypeError, ValueError):
-            raise RecordError(_DAMAGED) from None
-        self.previous = NO_PREVIOUS
-        if self.stored_size:
-            last = connection.execute(
-                "SELECT leaf_hash FROM events WHERE seq = ?", (self.stored_size - 1,)
-            ).fetchone()
-            if last is None or not isinstance(last[0], bytes) or len(last[0]) != HASH_BYTES:
-                raise RecordError(_DAMAGED)
-            self.previous = last[0]
-
-    def append(self, draft: EventDraft, now_s: float) -> AuditEvent:
-        event = seal(draft, self.tree.size, now_s, self.previous)
-        agent = None if draft.principal is None else escape(draft.principal.agent)
-        self.connection.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                event.seq,
-                event.time,
-                event.kind,
-                event.run_id,
-                agent,
-                event.leaf_hash,
-                event.previous,
-                event.body,
-            ),
-        )
-        self.tree = self.tree.appended(event.leaf_hash)
-        self.previous = event.leaf_hash
-        return event
-
-    def store_tree(self) -> None:
-        changed = self.connection.execute(
-            "UPDATE tree SET size = ?, peaks = ? WHERE id = 0 AND size = ?",
-            (self.tree.size, self.tree.to_bytes(), self.stored_size),
-        )
-        if changed.rowcount != 1:
-            raise RecordError(_DAMAGED)
-
-
-def write_first_event(connection: sqlite3.Connection, draft: EventDraft, now_s: float) -> None:
-    """Append to a new log, inside the transaction that made its tables."""
-    log = _Log(connection)
-    log.append(draft, now_s)
-    log.store_tree()
-
-
-class SqliteTransaction:
-    """`ports.Transaction`; usable inside its `with` block only."""
-
-    def __init__(self, log: _Log, clock: Clock, supervisor_id: Callable[[], str]) -> None:
-        self._log: _Log | None = log
-        self._clock = clock
-        self._supervisor_id = supervisor_id
-
-    def append(self, draft: EventDraft) -> AuditEvent:
-        """Give the event its place in the log. RecordError: it can't be recorded."""
-        log = self._open()
-        if draft.run_id is not None:
-            check_run_id(draft.run_id)
-        return log.append(draft, self._clock.now())
-
-    def open_run(self, run_id: str, principal: Principal, profile: str, backend: str) -> None:
-        """Note the run as this supervisor's; charge the call to agent, parent and uid."""
-        connection = self._open().connection
-        check_run_id(run_id)
-        if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
-            raise RecordError(f"run {run_id} is in the log already: a run id is used once")
-        p = principal
-        connection.execute(
-            "INSERT INTO runs VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
-            (
-                run_id,
-                self._supervisor_id(),
-                escape(p.agent),
-                *(None if text is None else escape(text) for text in (p.parent, p.session)),
-                None if p.tenant is None else escape(p.tenant),
-                p.uid,
-                escape(profile),
-                escape(backend),
-                rfc3339(self._clock.now()),
-            ),
-        )
-        _charge(connection, principal, calls=1, wall_us=0)
-
-    def close_run(self, run_id: str, usage: Usage) -> None:
-        """The run is over; charge its wall time. RecordError: no such run is open."""
-        connection = self._open().connection
-        found = connection.execute(
-            "SELECT agent, parent, session, tenant, uid FROM runs "
-            "WHERE run_id = ? AND state = 'open'",
-            (run_id,),
-        ).fetchone()
-        if found is None:
-            raise RecordError(f"run {run_id!r} can't be closed: no run by that id is open")
-        try:
-            wall_us = microseconds(usage.wall_s)
-        except ValueError as error:
-            raise RecordError(f"run {run_id} can't be closed: {error}") from None
-        _charge(connection, _principal(*found), calls=0, wall_us=wall_us)
-        connection.execute(
-            "UPDATE runs SET state = 'closed', closed = ?, usage = ? WHERE run_id = ?",
-            (rfc3339(self._clock.now()), canonical(asdict(usage)).decode(), run_id),
-        )
-
-    def recover_runs(self, supervisor_id: str) -> list[str]:
-        """Close every run that a dead supervisor left open, each with an event of its own."""
-        log = self._open()
-        rows = log.connection.execute(
-            "SELECT run_id, profile, backend, opened, agent, parent, session, tenant, uid "
-            "FROM runs WHERE state = 'open' AND supervisor = ? ORDER BY rowid",
-            (supervisor_id,),
-        ).fetchall()
-        for run_id, profile, backend, opened, *who in rows:
-            data = {
-                "termination": "unknown",
-                "reason": "its supervisor died",
-                "supervisor": supervisor_id,
-                "profile": unescape(profile),
-                "backend": unescape(backend),
-                "opened": opened,
-            }
-            self.append(EventDraft(EventKind.RUN_RECOVERED, data, _principal(*who), run_id))
-            self.close_run(run_id, Usage())
-        return [row[0] for row in rows]
-
-    def end(self) -> None:
-        """Refuse all further use."""
-        self._log = None
-
-    def _open(self) -> _Log:
-        if self._log is None:
-            raise RecordError("a transaction was used after its end: open another one")
-        return self._log
-
 
 class _Batch:
     """The transactions of one commit."""
 
-    def __init__(self, log: _Log) -> None:
+    def __init__(self, log: LogEnd) -> None:
         self.log = log
         self.members = 0
         """How many succeeded and wait for the commit."""
@@ -277,7 +122,7 @@ class Writer:
             self._queue.enter()
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
-            self._batch = _Batch(_Log(connection))
+            self._batch = _Batch(LogEnd(connection))
         except BaseException as error:
             self._let_go()
             if isinstance(error, sqlite3.Error | OSError):
@@ -368,27 +213,3 @@ class Writer:
         if isinstance(error, RecordError):
             return error
         return RecordError(f"the record could not be written: {sentence(self._path, error)}")
-
-
-def _principal(
-    agent: str, parent: str | None, session: str | None, tenant: str | None, uid: int
-) -> Principal:
-    """Who a row of `runs` names."""
-    return Principal(
-        uid=uid,
-        agent=unescape(agent),
-        parent=None if parent is None else unescape(parent),
-        session=None if session is None else unescape(session),
-        tenant=None if tenant is None else unescape(tenant),
-    )
-
-
-def _charge(connection: sqlite3.Connection, who: Principal, calls: int, wall_us: int) -> None:
-    """Charge the agent, its parent and the uid, each once."""
-    agents = {who.agent} if who.parent is None else {who.agent, who.parent}
-    scopes = [("agent", escape(agent)) for agent in sorted(agents)] + [("uid", str(who.uid))]
-    connection.executemany(
-        "INSERT INTO totals VALUES (?, ?, ?, ?) ON CONFLICT (scope, key) DO UPDATE SET "
-        "calls = calls + excluded.calls, wall_us = wall_us + excluded.wall_us",
-        [(scope, key, calls, wall_us) for scope, key in scopes],
-    )
