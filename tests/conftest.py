@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
@@ -38,17 +39,25 @@ def docker_missing() -> str | None:
     return None
 
 
+NATIVE_TRIAL = """
+import sys
+from runner import Runner, RunnerError
+try:
+    with Runner(home=sys.argv[1] + "/home", backend="native") as runner:
+        outcome = runner.run(["true"], cwd=sys.argv[1] + "/work")
+except RunnerError as error:
+    sys.exit(str(error))
+sys.exit(None if outcome.ok else f"`true` ended as {outcome.termination}: {outcome.failure}")
+"""
+
+
 @cache
 def native_missing() -> str | None:
     """Why the native backend can't run `true` here under the default profile, or None."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder, "work")
-        work.mkdir()
+        Path(folder, "work").mkdir()
         done = subprocess.run(
-            [*RUNNER_COMMAND, "run", "--backend", "native", "-C", str(work), "--", "true"],
-            env={**os.environ, "RUNNER_HOME": str(Path(folder, "home"))},
+            [sys.executable, "-c", NATIVE_TRIAL, folder],
             capture_output=True,
             text=True,
             timeout=300,
