@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from runner.model.profile import Profile, Restrictions, WorkspaceMode
 from runner.model.request import ExecRequest
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
 from runner.schema.policies import load_policy_dir
-from runner.schema.profiles import load_profile
+from runner.schema.profiles import load_profile, shipped_profiles
 from runner.settings import Settings, host_environment, load_settings
 from runner.streams import Cancellation, NullSink
 from runner.supervisor import Caller, Plan, Policy, Supervisor
@@ -77,7 +78,8 @@ class Runner:
         self._lock = threading.Lock()
         self._backends: dict[str, Backend] = {}
         self._decision_points: dict[tuple[object, ...], DecisionPoint] = {}
-        self._store.recover()
+        self.recovered = self._store.recover()
+        """Runs that were closed as `unknown` because their supervisor had died."""
 
     @property
     def store(self) -> Store:
@@ -130,7 +132,7 @@ class Runner:
         Raises:
             RunnerError: runner could not do its work; `code` says what, `outcome` the record.
         """
-        with self._refusals_recorded(agent, profile):
+        with self.refusals_recorded(agent, profile):
             request = build_request(
                 argv=argv, shell=shell, script=script, code=code, language=language, args=args,
                 cwd=cwd, env=env, profile=profile or self._settings.profile.value, agent=agent,
@@ -154,7 +156,7 @@ class Runner:
         """Run a request that was built already; what the surfaces call."""
         with contextlib.ExitStack() as stack:
             token = cancel if cancel is not None else stack.enter_context(Cancellation())
-            with self._refusals_recorded(request.principal.agent, request.profile):
+            with self.refusals_recorded(request.principal.agent, request.profile):
                 holder = self.backend(backend)
                 policy = self.policy(request, holder.name)
                 inherited = host_environment(inherited_names(request, policy.profile))
@@ -198,6 +200,26 @@ class Runner:
                 cache = Path(self._settings.home.value) / "cache"
                 self._backends[wanted] = _load("runner.backends", wanted)(cache)
             return self._backends[wanted]
+
+    def sweep(self) -> list[str]:
+        """Remove what dead supervisors left on this machine; a line for each thing."""
+        return self.backend().sweep()
+
+    def try_profiles(self) -> dict[str, str | None]:
+        """Build and release a sandbox under each shipped profile: name -> why it can't run."""
+        found: dict[str, str | None] = {}
+        for path in shipped_profiles():
+            name = path.stem
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    request = build_request(argv=["true"], cwd=folder, profile=name)
+                    plan = self.plan(request)
+                    if plan.spec is not None:
+                        self.backend().acquire(plan.spec, "trial").release()
+                    found[name] = None
+                except RunnerError as error:
+                    found[name] = str(error)
+        return found
 
     def close(self) -> None:
         """End every sandbox and let go of the log; may be called twice."""
@@ -243,7 +265,7 @@ class Runner:
         return replace(profile, read=(*profile.read, prefix))
 
     @contextlib.contextmanager
-    def _refusals_recorded(self, agent: str | None, profile: str | None) -> Iterator[None]:
+    def refusals_recorded(self, agent: str | None, profile: str | None) -> Iterator[None]:
         """A request that is refused before it can be decided is recorded all the same."""
         try:
             yield

@@ -45,6 +45,7 @@ def build_request(
     shell: str | None = None,
     script: str | os.PathLike[str] | None = None,
     code: str | bytes | None = None,
+    content: bytes | None = None,
     language: str | None = None,
     args: Sequence[str] = (),
     cwd: str | os.PathLike[str] | None = None,
@@ -58,7 +59,9 @@ def build_request(
     labels: Mapping[str, str] | None = None,
     terminal: bool = False,
 ) -> ExecRequest:
-    """One of `argv`, `shell` (text), `script` (path) and `code` (with `language`) as a request.
+    """One of `argv`, `shell` (text), `script` (path), `code` (with `language`) as a request.
+
+    `content` is a script's bytes that came without a file: its language from `#!` or `language`.
 
     `args` go to a script or code. A relative `script` is looked up from `cwd`, which is this
     process's own folder when it is not given. RequestError says what is wrong.
@@ -66,7 +69,13 @@ def build_request(
     directory = _directory(cwd)
     stated = [
         name
-        for name, value in (("argv", argv), ("shell", shell), ("script", script), ("code", code))
+        for name, value in (
+            ("argv", argv),
+            ("shell", shell),
+            ("script", script),
+            ("code", code),
+            ("content", content),
+        )
         if value is not None
     ]
     if len(stated) != 1:
@@ -80,6 +89,8 @@ def build_request(
         program = ShellText(_text(shell, "shell"), _shell_language(language))
     elif script is not None:
         program = read_script(Path(directory, script), tuple(args), language)
+    elif content is not None:
+        program = script_from_text(content, tuple(args), language)
     else:
         program = _code(code if code is not None else "", language, tuple(args))
     return ExecRequest(

@@ -1,0 +1,164 @@
+"""`runner audit`, `runner logs` and `runner usage`: what was recorded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runner.errors import RequestError
+
+if TYPE_CHECKING:
+    from runner.audit.verify import Verification
+    from runner.stores.reader import LogReader
+
+audit_app = typer.Typer(
+    help="The log: show, verify and export it.", no_args_is_help=True, rich_markup_mode=None
+)
+
+RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only this run's events.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(audit_app, name="audit")
+    app.command("logs")(logs)
+    app.command("usage")(usage)
+
+
+@audit_app.command()
+def show(
+    run: RunId = None,
+    last: Annotated[
+        int, typer.Option("--last", metavar="N", min=0, help="Only the last N; 0: all.")
+    ] = 50,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One canonical JSON object a line.")
+    ] = False,
+) -> None:
+    """Events, oldest first."""
+    log = _log()
+    start = max(0, log.head().size - last) if last and run is None else 0
+    events = list(log.events(run, start))
+    for event in events[-last:] if last else events:
+        if as_json:
+            sys.stdout.buffer.write(event.body + b"\n")
+        else:
+            print(f"{event.seq:>6}  {event.time}  {event.run_id or '-':24}  {_summary(event.body)}")
+
+
+@audit_app.command()
+def verify(
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="[EXPORT]", help="A jsonl export instead of this user's log."),
+    ] = None,
+) -> None:
+    """Check every event, the chain and the tree. Exit code 1 names the first that does not hold."""
+    from runner.audit.verify import verify_jsonl  # noqa: PLC0415
+
+    found: Verification
+    if file is None:
+        found = _log().verify()
+    else:
+        try:
+            with open(file, "rb") as lines:
+                found = verify_jsonl(lines)
+        except OSError as error:
+            raise RequestError(f"export {file!r} can't be read: {error.strerror}") from error
+    if found.failure is not None:
+        print(f"event {found.failure.seq}: {found.failure.why}", file=sys.stderr)
+        raise typer.Exit(1)
+    print(f"{found.size} events, head {found.head}")
+    if found.root is not None:
+        print(f"tree root {found.root}")
+
+
+@audit_app.command()
+def export(
+    form: Annotated[str, typer.Option("--format", metavar="jsonl", help="How.")] = "jsonl",
+    start: Annotated[
+        int, typer.Option("--from", metavar="SEQ", min=0, help="Begin with this event.")
+    ] = 0,
+) -> None:
+    """Write the log to stdout; `runner audit verify FILE` checks it anywhere."""
+    if form != "jsonl":
+        raise RequestError(f"--format {form!r} is not known; there is jsonl")
+    _log().export(sys.stdout.buffer, start)
+
+
+def logs(
+    run: Annotated[str, typer.Argument(metavar="RUN")],
+    stderr: Annotated[bool, typer.Option("--stderr", help="Only what it wrote there.")] = False,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Only what it wrote there.")] = False,
+) -> None:
+    """What was kept of a run's output; stdout to stdout, stderr to stderr."""
+    from runner.app import Runner  # noqa: PLC0415
+
+    with Runner() as runner:
+        if next(runner.store.events(run), None) is None:
+            raise RequestError(
+                f"there is no run {run!r} in the log; `runner audit show` lists them"
+            )
+        kept = {name: runner.store.kept_output(run, name) or b"" for name in ("stdout", "stderr")}
+    both = stdout == stderr
+    if both or stdout:
+        sys.stdout.buffer.write(kept["stdout"])
+        sys.stdout.buffer.flush()
+    if both or stderr:
+        target = sys.stderr if both else sys.stdout
+        target.buffer.write(kept["stderr"])
+
+
+def usage(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Calls and wall time so far, for each agent and each user."""
+    totals = _log().totals()
+    if as_json:
+        rows = [
+            {"scope": t.scope, "key": t.key, "calls": t.calls, "wall_s": t.wall_s} for t in totals
+        ]
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{'scope':6} {'name':32} {'calls':>8} {'wall':>12}")
+    for total in totals:
+        print(f"{total.scope:6} {total.key:32} {total.calls:>8} {total.wall_s:>10.2f} s")
+
+
+def _log() -> LogReader:
+    from runner.settings import load_settings  # noqa: PLC0415
+    from runner.stores.reader import open_log  # noqa: PLC0415
+
+    return open_log(Path(load_settings().home.value))
+
+
+def _summary(body: bytes) -> str:
+    event: dict[str, Any] = json.loads(body)
+    data = event["data"]
+    principal = event["principal"] or {}
+    agent = principal.get("agent", "-")
+    match event["kind"]:
+        case "run.decided" | "decision.checked":
+            program = data["program"]
+            shown = program.get("argv") or program.get("text") or program.get("name")
+            says = f"{data['decision']['effect']}: {_one_line(shown)}"
+        case "run.ended":
+            parts = [data["termination"], data["limit"], data["exit_code"], data["signal"]]
+            says = " ".join(str(part) for part in parts if part is not None)
+        case "run.started":
+            says = f"degraded: {', '.join(data['degraded'])}" if data["degraded"] else ""
+        case "request.refused":
+            says = _one_line(data["message"])
+        case _:
+            says = ""
+    return f"{event['kind']:17} {agent:12} {says}".rstrip()
+
+
+def _one_line(shown: object) -> str:
+    text = " ".join(shown) if isinstance(shown, list) else str(shown)
+    line = ascii(text)[1:-1]  # what an agent wrote must not move the reader's cursor
+    return line if len(line) <= 80 else f"{line[:77]}..."

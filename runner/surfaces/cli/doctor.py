@@ -1,0 +1,86 @@
+"""`runner doctor`: what protects a run here, tried and not guessed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runner.errors import EXIT_RUNNER
+
+if TYPE_CHECKING:
+    from runner.app import Runner
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    backend: Annotated[
+        str | None, typer.Option("--backend", metavar="native|docker", help="Which one to try.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    apparmor: Annotated[
+        bool,
+        typer.Option("--apparmor", help="Print the AppArmor profile that Ubuntu 24.04 needs."),
+    ] = False,
+) -> None:
+    """Try every protection and every shipped profile. Exit code 125 if the default can't run."""
+    if apparmor:
+        from runner.backends.native.probe import apparmor_profile  # noqa: PLC0415
+
+        print(apparmor_profile(sys.executable), end="")
+        return
+    from runner.app import Runner  # noqa: PLC0415
+
+    with Runner(backend=backend) as runner:
+        holder = runner.backend()
+        statuses = holder.probe()
+        profiles = runner.try_profiles()
+        default = runner.settings.profile.value
+        report = _report(runner, holder.name, statuses, profiles)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        _print(report)
+    if profiles.get(default) is not None:
+        raise typer.Exit(EXIT_RUNNER)
+
+
+def _report(
+    runner: Runner, backend: str, statuses: Any, profiles: dict[str, str | None]
+) -> dict[str, Any]:
+    return {
+        "backend": backend,
+        "home": str(runner.settings.home.value),
+        "python": sys.version.split()[0],
+        "protections": [
+            {
+                "protection": status.protection.value,
+                "in_force": status.in_force,
+                "detail": status.detail,
+                "remedy": status.remedy,
+            }
+            for status in statuses
+        ],
+        "profiles": [
+            {"profile": name, "runs": why is None, "why_not": why} for name, why in profiles.items()
+        ],
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    print(f"backend {report['backend']}, python {report['python']}, state in {report['home']}\n")
+    for row in report["protections"]:
+        mark = "in force" if row["in_force"] else "WITHHELD"
+        print(f"  {mark}  {row['protection']:18} {row['detail']}")
+        if row["remedy"]:
+            print(f"  {'':8}  {'':18} -> {row['remedy']}")
+    print("\nprofiles")
+    for row in report["profiles"]:
+        says = "runs here" if row["runs"] else f"CAN'T RUN: {row['why_not']}"
+        print(f"  {row['profile']:10} {says}")
