@@ -119,7 +119,7 @@ def statuses(found: Found, info: dict[str, Any]) -> tuple[ProtectionStatus, ...]
             p.LANDLOCK,
             False,
             "",
-            "the docker backend does not use it; the image is read-only and nothing else is mounted",
+            "the docker backend does not use it: the image and all mounts are read-only",
             "Use the native backend where Landlock is required.",
         ),
         _status(

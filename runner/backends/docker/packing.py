@@ -4,7 +4,8 @@ It is read twice, for its size (which the sandbox's file system is made to) and 
 what changes in between is cut to the size that was seen.
 """
 
-# ruff: noqa: PTH  (a workspace may be large: pathlib costs several times as much a path)
+# A workspace may be large: pathlib costs several times as much a path.
+# ruff: noqa: PTH115, PTH118
 
 from __future__ import annotations
 

@@ -12,6 +12,13 @@ from runner.model.limits import LimitName
 from runner.model.outcome import Change, ChangeKind, Ending, Failure, Termination
 from runner.model.usage import Usage
 
+NOT_A_PROGRAM = frozenset(
+    {
+        errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOEXEC, errno.EPERM,
+    }
+)  # fmt: skip
+"""What execve(2) says of a file that is there and is none."""
+
 
 def ending(heard: Heard, program: str) -> Ending:
     """What came of the run. BackendError: init said nothing, or could not set the program up."""
@@ -43,7 +50,7 @@ def ending(heard: Heard, program: str) -> Ending:
         return end(
             Termination.EXITED,
             exit_code=EXIT_NOT_FOUND,
-            failure=Failure("program_not_found", _not_started(program, ended["errno"])),
+            failure=_not_executed(program, ended["errno"]),
         )
     status = ended["status"]
     if os.WIFSIGNALED(status):
@@ -51,13 +58,16 @@ def ending(heard: Heard, program: str) -> Ending:
     return end(Termination.EXITED, exit_code=os.WEXITSTATUS(status))
 
 
-def _not_started(program: str, errno_code: int) -> str:
+def _not_executed(program: str, errno_code: int) -> Failure:
+    """The same codes as the native backend gives."""
     if errno_code in (errno.ENOENT, errno.ENOTDIR):
-        return (
-            f"there is no program {program!r} in the sandbox's image, or its interpreter is "
-            "missing; check the name, or use an image that has it"
+        return Failure(
+            "program_not_found",
+            f"the program {program!r} is not in the sandbox's image, or its interpreter is not; "
+            "check the name, or use an image that has it",
         )
-    return f"{program!r} can't be started: {os.strerror(errno_code)}"
+    code = "program_not_found" if errno_code in NOT_A_PROGRAM else "program_not_started"
+    return Failure(code, f"the program {program!r} can't be executed: {os.strerror(errno_code)}")
 
 
 def _usage(told: dict[str, Any]) -> Usage:

@@ -1,6 +1,7 @@
 """From init to the program: one fork, every privilege dropped, one exec."""
 
-# ruff: noqa: PTH  (paths are bytes here, of names that nobody promises to be text)
+# Paths are bytes here, of names that nobody promises to be text.
+# ruff: noqa: PTH118
 
 from __future__ import annotations
 

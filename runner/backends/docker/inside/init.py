@@ -6,7 +6,8 @@ kills every process of the pid namespace (pid_namespaces(7)); and it ends when i
 which the engine closes when the supervisor is gone. Nothing here blocks but poll(2).
 """
 
-# ruff: noqa: PTH  (paths are bytes here, of names that nobody promises to be text)
+# Paths are bytes here, of names that nobody promises to be text.
+# ruff: noqa: PTH103, PTH120
 
 from __future__ import annotations
 
@@ -37,6 +38,8 @@ HELD_BYTES = 4 * READ_BYTES
 """Output held here before the program has to wait for its reader."""
 TICK_S = 0.05
 CHANGES_A_FRAME = 500
+CHANGES_FRAME_BYTES = 64 * 1024
+"""A frame ends behind the path that crosses this; in JSON a byte takes six at the most."""
 
 
 class SupervisorGoneError(Exception):
@@ -252,8 +255,15 @@ class Init:
         found, cut = tree.changes(
             self._root, self._known, self._mounted, room.f_blocks * room.f_frsize
         )
-        for start in range(0, len(found), CHANGES_A_FRAME):
-            self._send(encode_json(Kind.CHANGES, found[start : start + CHANGES_A_FRAME]))
+        part: list[dict[str, Any]] = []
+        part_bytes = 0
+        for change in found:
+            part.append(change)
+            part_bytes += len(change["path"])
+            if part_bytes >= CHANGES_FRAME_BYTES or len(part) >= CHANGES_A_FRAME:
+                self._send(encode_json(Kind.CHANGES, part))
+                part, part_bytes = [], 0
+        self._send(encode_json(Kind.CHANGES, part))
         self._send(encode_json(Kind.DONE, cut))
 
     def _await_end(self) -> None:

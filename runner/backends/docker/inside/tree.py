@@ -4,7 +4,8 @@ Both happen while no process of the program exists, so nothing can be swapped in
 are bytes here; only the wire has them as text with surrogate escapes (PEP 383).
 """
 
-# ruff: noqa: PTH  (paths are bytes here, of names that nobody promises to be text)
+# Paths are bytes here, of names that nobody promises to be text.
+# ruff: noqa: PTH101, PTH103, PTH115, PTH116, PTH118, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -18,8 +19,10 @@ from typing import Any
 CHUNK_BYTES = 1 << 20
 CHANGES_MAX = 10_000
 """More than anyone reads; the list says that it was cut."""
-PATH_MAX_BYTES = 64 * 1024
-"""Trees deeper than this are reported to here: their names would cost quadratic memory."""
+CHANGES_MAX_BYTES = 4 << 20
+"""Of all paths in the list together: a deep tree's are long."""
+PATH_MAX_BYTES = 16 * 1024
+"""Four times PATH_MAX; what is deeper than that is left out, and the list says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +138,9 @@ def changes(
     seen: set[bytes] = set()
     cut = False
     left_bytes = budget_bytes
+    told_bytes = 0
     for name, path, status in _walk(root):
-        if status is None or len(found) >= CHANGES_MAX:
+        if status is None or len(found) >= CHANGES_MAX or told_bytes > CHANGES_MAX_BYTES:
             cut = True
             continue
         if name in mounted:
@@ -158,6 +162,7 @@ def changes(
         unread = kind == "file" and sha256 is None
         if not unread and before == Known(kind, stat.S_IMODE(status.st_mode), sha256):
             continue
+        told_bytes += len(name)
         found.append(
             {
                 "path": _text(name),
