@@ -110,6 +110,8 @@ def _harmless(tree: Node) -> bool:
     for node in nodes(tree):
         if "Slice" in node or node.get("Excl"):
             return False
+        if node.get("Type") == "LetClause":
+            return False
         if node.get("Type") == "DeclClause":
             if not all(_plain_declaration(argument) for argument in node.get("Args") or []):
                 return False

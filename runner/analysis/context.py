@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -97,3 +98,8 @@ class Readers(Protocol):
 def join(words: Sequence[Word]) -> Word:
     """The words joined by blanks, as `eval` and `ssh` do."""
     return Word(" ".join(word.text for word in words), any(word.dynamic for word in words))
+
+
+def is_glob(word: Word) -> bool:
+    """Whether a word is dynamic by globs alone: it becomes names of files that are there."""
+    return word.dynamic and word.many and not re.search(r"[$`(…]", word.text)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from runner.analysis.table import Wrapper
 from runner.model.intent import Assignment, Word
 
-_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)\+?=", re.ASCII)
-
 
 @dataclass(slots=True)
 class Taken:
@@ -39,14 +37,14 @@ def may_be_option(word: Word) -> bool:
 
 
 def assignment(word: Word) -> Assignment | None:
-    """`NAME=value` as a word."""
+    """`NAME=value` as a word of env(1) or sudo(8): any name will do, `BASH_FUNC_ls%%` too."""
     known = word.prefix if word.dynamic else word.text
-    found = _ASSIGNMENT.match(known)
-    if found is None:
+    name, equals, value = known.partition("=")
+    if not equals or not name or name.startswith("-") or (word.dynamic and word.many):
         return None
     if word.dynamic:
-        return Assignment(found[1], Word(word.text, dynamic=True))
-    return Assignment(found[1], Word(word.text[found.end() :]))
+        return Assignment(name, Word(word.text, dynamic=True))
+    return Assignment(name, Word(value))
 
 
 class _Taker:
@@ -78,7 +76,7 @@ class _Taker:
             self._long(word.text)
         elif len(word.text) > 1 and word.text.startswith("-"):
             self._short(word.text)
-        elif row.interspersed:
+        elif row.interspersed or (row.kind == "lenient" and not row.subcommand):
             self.taken.operands.append(word)
         else:
             return False

@@ -72,8 +72,11 @@ _HOSTS = {
 _ADDRESSES = {"connect", "connect_ex", "create_connection", "sendto"}
 
 
-def read_python(text: str) -> list[Finding]:
-    """What `text` would do; SyntaxError, ValueError, RecursionError, MemoryError as `ast.parse`."""
+def read_python(text: bytes) -> list[Finding]:
+    """What `text` would do; it is bytes, for it may declare its encoding.
+
+    SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tree = ast.parse(text)
@@ -417,7 +420,7 @@ def _main() -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_LIMIT_S, _CPU_LIMIT_S))
     resource.setrlimit(resource.RLIMIT_DATA, (_DATA_LIMIT_BYTES, _DATA_LIMIT_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    text = sys.stdin.buffer.read()
     try:
         result: dict[str, object] = {"findings": read_python(text)}
     except (SyntaxError, ValueError) as error:

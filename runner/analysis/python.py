@@ -19,7 +19,7 @@ from runner.analysis import pyread
 from runner.analysis.context import Call, Place, Readers
 from runner.model.intent import Access, PathUse, Word
 
-_TEXT_LIMIT_BYTES = 4 * 1024 * 1024
+_TEXT_LIMIT_BYTES = 1024 * 1024
 _HARMLESS_BYTES = 32 * 1024
 _HARMLESS_BRACKETS = 40
 """Opening brackets in a row of nesting: CPython refuses at 200 by itself."""
@@ -74,10 +74,14 @@ def _url_host(url: str) -> str | None:
 def _findings(text: str) -> tuple[list[pyread.Finding], str | None]:
     if len(text) > _TEXT_LIMIT_BYTES:
         return [], f"the Python text is longer than the {_TEXT_LIMIT_BYTES >> 20} MiB that are read"
-    if not _harmless(text):
-        return _in_child(text)
     try:
-        return pyread.read_python(text), None
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return [], "the Python text holds characters that no encoding has"
+    if not _harmless(text):
+        return _in_child(content)
+    try:
+        return pyread.read_python(content), None
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         return [], _problem(str(getattr(error, "msg", error)), line)
@@ -100,11 +104,11 @@ def _harmless(text: str) -> bool:
     return deepest <= _HARMLESS_BRACKETS
 
 
-def _in_child(text: str) -> tuple[list[pyread.Finding], str | None]:
+def _in_child(content: bytes) -> tuple[list[pyread.Finding], str | None]:
     source = os.memfd_create("python-text", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(source), "wb") as stream:
-            stream.write(text.encode("utf-8", "surrogateescape"))
+            stream.write(content)
         os.lseek(source, 0, os.SEEK_SET)
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-B", str(Path(pyread.__file__))],

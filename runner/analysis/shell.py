@@ -12,6 +12,7 @@ from dataclasses import replace
 from runner.analysis import constants, plain, shfmt
 from runner.analysis.context import TEXTS_LIMIT, Call, Place, Readers
 from runner.analysis.shfmt import Node, ShellSyntaxError
+from runner.analysis.unwrap import SUBSCRIPT
 from runner.analysis.words import WordReader
 from runner.model.intent import Access, Assignment, PathUse, Word
 
@@ -48,7 +49,11 @@ def read_shell(readers: Readers, text: Word, place: Place) -> None:
     if found.texts > TEXTS_LIMIT:
         found.fail(f"it holds more than the {TEXTS_LIMIT} nested texts that are read")
         return
-    source = text.text.encode("utf-8", "surrogateescape")
+    try:
+        source = text.text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        found.fail("the shell text holds characters that no encoding has")
+        return
     dialects = _DIALECTS[place.language]
     if place.language == "sh" and not _BASH_DIFFERS.search(source):
         dialects = ("posix",)
@@ -100,6 +105,8 @@ class _Walk:
                     place = self._statement(node, place)
                 elif node.get("Type") == "ParamExp":
                     self._parameter(node, place)
+                elif node.get("Type") == "Word":
+                    self._operand(node, place)
                 inside: list[object] = [v for k, v in node.items() if k not in ("Pos", "End")]
             elif isinstance(node, list):
                 inside = node
@@ -187,6 +194,12 @@ class _Walk:
         if operation.get("Op") == "@" and transform == "P":
             # `${x@P}` expands the value like a prompt, substitutions included.
             self._readers.unknown(self._span(node), place.behind("@P"))
+
+    def _operand(self, node: Node, place: Place) -> None:
+        """A word of a test or of arithmetic: a quoted subscript is run all the same."""
+        word = self._words.value(node)
+        if not word.dynamic and SUBSCRIPT.search(word.text):
+            self._readers.unknown(word.text, place.behind("arithmetic"))
 
     def _span(self, node: Node) -> str:
         start = (node.get("Pos") or {}).get("Offset", 0)

@@ -87,6 +87,8 @@ class Table:
     text_variables: frozenset[str]
     prompt_variables: frozenset[str]
     file_variables: frozenset[str]
+    subscripts: frozenset[str]
+    """Commands of the shell that evaluate a word as a name with a subscript."""
 
     def find(self, command: str) -> Wrapper | None:
         """The row of a command, by its base name."""
@@ -120,6 +122,7 @@ def load() -> Table:
         text_variables=frozenset(variables["text"]),
         prompt_variables=frozenset(variables["prompt"]),
         file_variables=frozenset(variables["file"]),
+        subscripts=frozenset(data["subscripts"]),
     )
 
 

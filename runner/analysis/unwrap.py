@@ -8,13 +8,15 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from runner.analysis import code, options, plain, table
-from runner.analysis.context import DEPTH_LIMIT, Call, Place, Readers, join
+from runner.analysis.context import DEPTH_LIMIT, Call, Place, Readers, is_glob, join
 from runner.analysis.options import Taken
 from runner.analysis.table import Wrapper
 from runner.model.intent import Access, Assignment, PathUse, Word
 
 _STREAMS = re.compile(r"-|/dev/stdin|/dev/fd/.*|/proc/(?:self|\d+|thread-self)/fd/.*")
 """Script names that are an open descriptor: what is in it can't be told."""
+SUBSCRIPT = re.compile(r"\w\[.*(?:\$\(|`)", re.DOTALL)
+"""Text that runs a command once it is evaluated as arithmetic: `a[$(cmd)]`."""
 _SUBSHELLS = {"sh": "sh", "dash": "sh", "ash": "sh", "posh": "sh", "yash": "sh", "bash": "bash",
               "rbash": "bash", "zsh": "zsh"}  # fmt: skip
 _APPENDED = Word("…", dynamic=True)
@@ -26,7 +28,12 @@ def unwrap(readers: Readers, call: Call) -> None:
     _variables(readers, call.assignments, call.place)
     if not call.words or call.words[0].dynamic:
         return
-    row = table.load().find(call.words[0].text)
+    rows = table.load()
+    if call.words[0].text in rows.subscripts:
+        for word in call.words[1:]:
+            if not word.dynamic and SUBSCRIPT.search(word.text):
+                readers.unknown(word.text, call.place.behind(call.words[0].text))
+    row = rows.find(call.words[0].text)
     if row is None:
         return
     if call.place.depth >= DEPTH_LIMIT:
@@ -84,7 +91,7 @@ def _inner_lenient(readers: Readers, call: Call, rest: tuple[Word, ...], place: 
 
 def _nothing_left(readers: Readers, row: Wrapper, taken: Taken, call: Call, place: Place) -> None:
     """No command behind the wrapper: some start a shell that reads its standard input."""
-    if row.lenient or taken.values(row.text) or call.place.via[-1:] == (place.via[-1],):
+    if row.lenient or taken.values(row.text):
         return
     starts_shell = row.bare or any(option in row.interactive for option, _ in taken.options)
     if starts_shell and call.stdin is not None:
@@ -254,14 +261,13 @@ def _find(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     """`find … -exec CMD ; -delete -fprint FILE` (find(1)); fd's `-x CMD`."""
     words = call.words[1:]
     first = next((i for i, w in enumerate(words) if _is_expression(w)), len(words))
+    if _find_is_doubtful(row, words, first):
+        readers.unknown(_shown(call), place)
     index = 0
     while index < len(words):
         word = words[index]
         index += 1
         if word.dynamic:
-            # Several words may hold an action; one alone, where the folders stand, can't run any.
-            if word.many and not word.prefix and word.text.startswith(("$", "`")):
-                readers.unknown(_shown(call), place)
             continue
         if word.text in row.exec:
             command = _until(words[index:], frozenset({";"}))
@@ -279,6 +285,38 @@ def _find(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         elif word.text in row.writes and index < len(words):
             use = PathUse(words[index], Access.WRITE)
             readers.found.add(Call((), place, redirects=(use,)))
+
+
+def _find_is_doubtful(row: Wrapper, words: tuple[Word, ...], first: int) -> bool:
+    """Whether a dynamic word could be an action.
+
+    As the value of a test it can't. Among the folders one that stays one word can't be `-exec`
+    either, for that needs a terminator: none may stand free, nor a second dynamic word.
+    """
+    leading = 0
+    free = {";", "+", "{}"}
+    index = 0
+    while index < len(words):
+        word = words[index]
+        index += 1
+        if not word.dynamic:
+            if word.text in row.exec:
+                index += len(_until(words[index:], frozenset({";", "+"}))) + 1
+            elif word.text in row.values | row.writes:
+                index += 1
+                if index <= len(words) and words[index - 1].dynamic and words[index - 1].many:
+                    return True
+            elif word.text in free:
+                leading += 1
+        elif is_glob(word) and not word.prefix:
+            leading += not word.suffix
+        elif word.prefix and not word.prefix.startswith("-"):
+            continue
+        elif word.many or word.prefix or index > first:
+            return True
+        else:
+            leading += 1
+    return leading > 1
 
 
 def _is_expression(word: Word) -> bool:
@@ -377,9 +415,11 @@ def _variables(readers: Readers, assignments: tuple[Assignment, ...], place: Pla
             "$(" in each.value.text or "`" in each.value.text
         ):
             readers.unknown(each.value.text, inner)
-        elif each.name in rows.file_variables and each.value.text:
+        elif each.name.startswith("BASH_FUNC_") or (
+            each.name in rows.file_variables and each.value.text
+        ):
             readers.unknown(f"{each.name}={each.value.text}", inner)
-        elif not each.value.dynamic and re.search(r"\w\[.*(?:\$\(|`)", each.value.text, re.DOTALL):
+        elif not each.value.dynamic and SUBSCRIPT.search(each.value.text):
             # Arithmetic on it later runs what stands in the subscript.
             readers.unknown(each.value.text, inner)
 

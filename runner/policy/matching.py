@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from runner.analysis.context import is_glob
 from runner.model.decision import Effect
 from runner.model.intent import Word
 from runner.model.rule import Rule
 from runner.policy.globs import Glob, globs
-from runner.policy.subject import NamedPath, Subject, is_glob
+from runner.policy.subject import NamedPath, Subject
 
 _SYSTEM_FOLDERS = frozenset(
     {"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"}

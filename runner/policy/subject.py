@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from runner.analysis.context import is_glob
 from runner.model.action import Exec
 from runner.model.intent import Access, Intent, SimpleCommand, Word
 
@@ -241,11 +242,6 @@ class _Folders:
 def normal(path: str) -> str:
     """An absolute path without `.`, `..` and double slashes, resolved lexically."""
     return posixpath.normpath("/" + path.lstrip("/"))
-
-
-def is_glob(word: Word) -> bool:
-    """Whether a word is dynamic by globs alone: it becomes names of files that are there."""
-    return word.dynamic and word.many and not re.search(r"[$`(…]", word.text)
 
 
 def shown(command: SimpleCommand) -> str:
