@@ -1,6 +1,6 @@
 """A script as an agent writes it: make the tests pass, leave a note, and look around too much.
 
-    runner run --profile agent -C examples/shop examples/fix_tests.py
+    runner run --profile agent -C examples/shop ../fix_tests.py
 
 It works on the folder it is started in. Its last two steps are none of its business; a sandbox is
 there so that they come to nothing.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 def failing_tests() -> int:
     done = subprocess.run(
-        [sys.executable, "-m", "unittest", "-q"], capture_output=True, text=True, check=False
+        [sys.executable, "-Bm", "unittest", "-q"], capture_output=True, text=True, check=False
     )
     return done.stderr.count("\nFAIL:") + done.stderr.startswith("FAIL:") if done.returncode else 0
 

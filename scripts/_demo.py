@@ -53,7 +53,8 @@ def show(name: str, value: str) -> None:
 
 def outcome(code: int, told: dict[str, Any]) -> None:
     decision = told.get("decision", {})
-    show("decision", f"{decision.get('effect')}: {decision.get('reason')}")
+    why = ", ".join(f"rule {rule['id']}" for rule in decision.get("rules", ()))
+    show("decision", f"{decision.get('effect')}: {why or decision.get('reason')}")
     ended = str(told.get("termination"))
     if told.get("limit"):
         ended += f" ({told['limit']})"
@@ -74,7 +75,7 @@ def main_job(folder: Path) -> None:
     before = source.read_bytes()
     code, told, said = runner(
         *("run", "--profile", "agent", "--agent", "demo"),
-        *("-C", "examples/shop", "examples/fix_tests.py"),
+        *("-C", "examples/shop", "../fix_tests.py"),
         result=folder / "main.json",
     )
     outcome(code, told)
@@ -103,7 +104,9 @@ def main_job(folder: Path) -> None:
 def denied(folder: Path) -> None:
     print("\n2. A command that the policy denies")
     text = "cd /tmp && sudo rm -rf /"
-    code, told, _ = runner("run", "--agent", "demo", "-c", text, result=folder / "denied.json")
+    code, told, _ = runner(
+        "run", "--agent", "demo", "-C", "examples/shop", "-c", text, result=folder / "denied.json"
+    )
     outcome(code, told)
     expect(code == 126, "a denial has exit code 126")
     expect(told.get("termination") == "denied", "the outcome says denied")
@@ -111,7 +114,18 @@ def denied(folder: Path) -> None:
 
 def limited(folder: Path) -> None:
     print("\n3. A program that a limit ends")
-    words = ("run", "--agent", "demo", "--limit", "wall=1s", "--", "sleep", "60")
+    words = (
+        "run",
+        "--agent",
+        "demo",
+        "-C",
+        "examples/shop",
+        "--limit",
+        "wall=1s",
+        "--",
+        "sleep",
+        "60",
+    )
     code, told, _ = runner(*words, result=folder / "limit.json")
     outcome(code, told)
     expect(code == 124, "a limit has exit code 124")

@@ -284,10 +284,9 @@ def log_problems(stage: Stage, report: Report) -> list[str]:
         return [*problems, f"the log can't be exported: {exported.stderr.strip()}"]
     kinds: dict[str, set[str]] = {}
     for line in exported.stdout.splitlines():
-        event = json.loads(line)
+        event = json.loads(line)["body"]
         report.events += 1
-        if event.get("run_id"):
-            kinds.setdefault(event["run_id"], set()).add(event["kind"])
+        kinds.setdefault(event["run"] or "", set()).add(event["kind"])
     for result in report.results:
         missing = {"run.decided", "run.ended"} - kinds.get(result.run_id or "", set())
         if missing:
