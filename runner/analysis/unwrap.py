@@ -19,6 +19,8 @@ SUBSCRIPT = re.compile(r"\w\[.*(?:\$\(|`)", re.DOTALL)
 """Text that runs a command once it is evaluated as arithmetic: `a[$(cmd)]`."""
 _SUBSHELLS = {"sh": "sh", "dash": "sh", "ash": "sh", "posh": "sh", "yash": "sh", "bash": "bash",
               "rbash": "bash", "zsh": "zsh"}  # fmt: skip
+_FOLDERS_LIMIT = 4
+"""More starting folders of a find than this are not told apart."""
 _APPENDED = Word("…", dynamic=True)
 """Stands for the words that xargs and its like append."""
 
@@ -276,8 +278,8 @@ def _find(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
                     command = command[: position + 1]
                     break
             index += len(command) + 1
-            if command:
-                inner = tuple(_placeholder(part, "{}") for part in command)
+            folders = words[:first] or (Word("."),)
+            for inner in _found_names(command, () if word.text == "-execdir" else folders):
                 readers.command(replace(call, words=inner, place=place, assignments=()))
         elif word.text in row.delete:
             folders = words[:first] or (Word("."),)
@@ -285,6 +287,29 @@ def _find(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         elif word.text in row.writes and index < len(words):
             use = PathUse(words[index], Access.WRITE)
             readers.found.add(Call((), place, redirects=(use,)))
+
+
+def _found_names(command: tuple[Word, ...], folders: tuple[Word, ...]) -> list[tuple[Word, ...]]:
+    """The command of `-exec` for what `{}` can be: a folder itself, and names below it.
+
+    `folders` empty: anything.
+    """
+    if not command:
+        return []
+    known = [w.text for w in folders if not w.dynamic and not w.text.startswith("-")]
+    if len(known) != len(folders) or not 0 < len(known) <= _FOLDERS_LIMIT:
+        return [tuple(_placeholder(part, "{}") for part in command)]
+    variants = []
+    for folder in known:
+        below = Word("{}", dynamic=True, prefix=folder.rstrip("/") + "/")
+        for name in (below, Word(folder)):
+            words = tuple(
+                name if part.text == "{}" and not part.dynamic else _placeholder(part, "{}")
+                for part in command
+            )
+            if words not in variants:
+                variants.append(words)
+    return variants
 
 
 def _find_is_doubtful(row: Wrapper, words: tuple[Word, ...], first: int) -> bool:
