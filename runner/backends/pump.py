@@ -7,18 +7,25 @@ program by back-pressure and never the loop: limits hold while nobody reads.
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runner.errors import RunnerError
 from runner.ports import OutputGate, OutputSink
 from runner.streams import STDERR, STDOUT
 
 READ_BYTES = 65536
 BUFFER_BYTES = 4 * READ_BYTES
 """Held per direction before the reading side has to wait."""
+
+# A pipe or socket whose reader left; a terminal that hung up.
+_NOBODY_READS = (errno.EPIPE, errno.ECONNRESET, errno.EIO)
+_END_OF_FILE = b"\x04\x04"
+"""VEOF (termios(3)), the end of a terminal's input: the first may only end an unfinished line."""
 
 _READ = selectors.EVENT_READ
 _WRITE = selectors.EVENT_WRITE
@@ -60,6 +67,9 @@ class Pump:
         self._stdin_to = stdin_to
         self._stdin_source = stdin if isinstance(stdin, int) else None
         self._stdin_pending = bytearray(stdin if isinstance(stdin, bytes) else b"")
+        self._stdin_last = _END_OF_FILE if tty else b""
+        if self._stdin_source is None:
+            self._stdin_pending += self._stdin_last
         self._stdin_open = stdin_to is not None
         self._flows = [_Outflow(STDOUT, stdout_from, stdout, bytearray())]
         if stderr_from is not None:
@@ -177,8 +187,12 @@ class Pump:
                     return
         except BlockingIOError:
             return
-        except (BrokenPipeError, ConnectionResetError):
-            # Nobody reads any more; the program's output is still counted and kept.
+        except OSError as error:
+            if error.errno not in _NOBODY_READS:
+                raise RunnerError(
+                    f"the run's {flow.name} can't be passed on: {error.strerror}"
+                ) from error
+            # The program's output is still counted and kept.
             flow.broken = True
             flow.pending.clear()
 
@@ -196,6 +210,7 @@ class Pump:
             self._stdin_pending += data
         else:
             self._stdin_source = None
+            self._stdin_pending += self._stdin_last
             if not self._stdin_pending:
                 self._end_stdin()
 
