@@ -125,7 +125,10 @@ class Supervisor:
             finally:
                 lease.release()
         except RunnerError as error:
-            error.outcome = run.failed(error)
+            error.outcome = run.failed(error.code, str(error))
+            raise
+        except Exception as error:
+            run.failed(RunnerError.code, f"{type(error).__name__}: {error}")
             raise
         except BaseException:
             run.interrupted()
@@ -199,9 +202,9 @@ class _Run:
         last = self._close(data, ending.usage)
         return self._outcome(ending, last, gate)
 
-    def failed(self, error: RunnerError) -> Outcome | None:
+    def failed(self, code: str, message: str) -> Outcome | None:
         """Runner's own failure; None if even that could not be recorded (recovery will)."""
-        failure = Failure(error.code, str(error))
+        failure = Failure(code, message)
         data = records.outcome_data(
             termination=Termination.RUNNER_FAILED.value, failure=(failure.code, failure.message)
         )
@@ -211,7 +214,7 @@ class _Run:
         return None
 
     def interrupted(self) -> None:
-        """An interrupt or a defect of ours ended the run; whatever it was goes on its way."""
+        """An interrupt ended the run; it goes on its way."""
         data = records.outcome_data(termination=Termination.CANCELLED.value)
         with suppress(RunnerError):
             self._close(data, Usage())
