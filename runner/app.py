@@ -19,7 +19,7 @@ from typing import Any, cast
 from runner.clock import SystemClock
 from runner.compile import check_workspace, inherited_names, policy_layers, tighten
 from runner.errors import BackendUnavailableError, RunnerError, SettingsError
-from runner.intake import build_request
+from runner.intake import build_request, checked_stdin
 from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
 from runner.model.limits import LimitOverrides
@@ -67,13 +67,13 @@ class Runner:
                 {"home": os.fspath(home) if home is not None else None, "backend": backend}
             )
         self._settings = settings
-        clock = SystemClock()
-        self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
         self._restrictions: list[Restrictions] = [
             layer
             for folder in settings.policy_dirs.value
             for layer in load_policy_dir(folder.path, cast("Any", folder.kind))
         ]
+        clock = SystemClock()
+        self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
         self._supervisor = Supervisor(self._store, clock, settings.keep_output_bytes.value)
         self._lock = threading.Lock()
         self._backends: dict[str, Backend] = {}
@@ -133,16 +133,13 @@ class Runner:
             RunnerError: runner could not do its work; `code` says what, `outcome` the record.
         """
         with self.refusals_recorded(agent, profile):
+            source = checked_stdin(stdin)
             request = build_request(
                 argv=argv, shell=shell, script=script, code=code, language=language, args=args,
                 cwd=cwd, env=env, profile=profile or self._settings.profile.value, agent=agent,
                 parent=parent, session=session, tenant=tenant, limits=limits, labels=labels,
             )  # fmt: skip
-        caller = Caller(
-            stdin.encode() if isinstance(stdin, str) else stdin,
-            stdout or NullSink(),
-            stderr or NullSink(),
-        )
+        caller = Caller(source, stdout or NullSink(), stderr or NullSink())
         return self.execute(request, caller, cancel, backend=backend)
 
     def execute(
@@ -174,7 +171,8 @@ class Runner:
 
     def check(self, request: ExecRequest) -> Decision:
         """Only the decision, recorded as one that was asked for."""
-        policy = self.policy(request, self._settings.backend.value)
+        with self.refusals_recorded(request.principal.agent, request.profile):
+            policy = self.policy(request, self._settings.backend.value)
         return self._supervisor.check(request, policy)
 
     def policy(self, request: ExecRequest, backend: str) -> Policy:
@@ -298,12 +296,18 @@ class AsyncRunner:
                     cancel.set()
 
             outcome: Outcome | None = None
+            failure: Exception | None = None
             async with anyio.create_task_group() as group:
                 group.start_soon(end_with_scope)
-                outcome = await to_thread.run_sync(
-                    partial(self._runner.run, argv, cancel=cancel, **options)
-                )
+                try:
+                    outcome = await to_thread.run_sync(
+                        partial(self._runner.run, argv, cancel=cancel, **options)
+                    )
+                except Exception as error:  # the group would wrap it
+                    failure = error
                 group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         if outcome is None:
             raise RunnerError("the run was cancelled before it began")
         return outcome

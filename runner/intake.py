@@ -104,31 +104,36 @@ def build_request(
         program=program,
         directory=directory,
         profile=profile,
-        environment=tuple((env or {}).items()),
+        environment=tuple((_text(k, "env"), _text(v, f"env {k}")) for k, v in (env or {}).items()),
         limits=limits if isinstance(limits, LimitOverrides) else parse_limit_mapping(limits or {}),
         labels=tuple(_label(key, value) for key, value in (labels or {}).items()),
         terminal=terminal,
     )
 
 
+def checked_stdin(stdin: int | bytes | str | None) -> int | bytes | None:
+    """What a run reads from: text as UTF-8. RequestError: a descriptor that is not open."""
+    if isinstance(stdin, str):
+        return stdin.encode("utf-8", "surrogateescape")
+    if isinstance(stdin, int):
+        try:
+            os.fstat(stdin)
+        except (OSError, OverflowError) as error:
+            raise RequestError(
+                f"stdin {stdin} is no open descriptor; pass one, or bytes"
+            ) from error
+    return stdin
+
+
 def read_script(path: Path, args: tuple[str, ...], language: str | None) -> Script:
     """A script from a file, opened once; its interpreter from `#!`, `language` or its name."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(path, "rb", opener=_open_regular) as file:
+            content = file.read(SCRIPT_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise RequestError(f"script {str(path)!r} can't be read: {why}") from error
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise RequestError(
-                f"script {str(path)!r} is not a file; name a script, or `-` for stdin"
-            )
-        content = file.read(SCRIPT_BYTES + 1)
-    if len(content) > SCRIPT_BYTES:
-        raise RequestError(
-            f"script {str(path)!r} is larger than {SCRIPT_BYTES >> 20} MiB; "
-            "run a program with `runner run -- PROGRAM`"
-        )
+    _check_size(content, f"script {str(path)!r}")
     resolved = path.resolve()
     found, interpreter = interpreter_of(content, resolved.name, language)
     return Script(content, found, interpreter, resolved.name, str(resolved), args)
@@ -136,6 +141,7 @@ def read_script(path: Path, args: tuple[str, ...], language: str | None) -> Scri
 
 def script_from_text(content: bytes, args: tuple[str, ...], language: str | None) -> Script:
     """A script that came over stdin; its interpreter from `#!` or `language`."""
+    _check_size(content, "the script on stdin")
     found, interpreter = interpreter_of(content, "-", language)
     suffix = LANGUAGES[found][1] if found in LANGUAGES else "script"
     return Script(content, found, interpreter, f"stdin.{suffix}", None, args)
@@ -160,6 +166,23 @@ def interpreter_of(content: bytes, name: str, language: str | None) -> tuple[str
         f"can't tell what {what} is written in: begin it with a `#!` line, "
         f"or give --language ({', '.join(LANGUAGES)})"
     )
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """An opener for `open` that waits for no FIFO's writer and takes nothing but files."""
+    fd = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise RequestError(f"script {path!r} is not a file; name a script, or `-` for stdin")
+
+
+def _check_size(content: bytes, what: str) -> None:
+    if len(content) > SCRIPT_BYTES:
+        raise RequestError(
+            f"{what} is larger than {SCRIPT_BYTES >> 20} MiB; "
+            "run a program with `runner run -- PROGRAM`"
+        )
 
 
 def _shebang(content: bytes) -> tuple[str, ...]:
@@ -203,7 +226,12 @@ def _code(code: str | bytes, language: str | None, args: tuple[str, ...]) -> Scr
         raise RequestError(f"code needs a language: {', '.join(LANGUAGES)}")
     known = _language(language)
     interpreter, suffix = LANGUAGES[known]
-    raw = code if isinstance(code, bytes) else code.encode("utf-8", "surrogateescape")
+    try:
+        raw = code if isinstance(code, bytes) else code.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"code holds half a surrogate pair at character {error.start}, which is no text"
+        ) from error
     return Script(raw, known, interpreter, f"code.{suffix}", None, args)
 
 
@@ -240,7 +268,7 @@ def _directory(cwd: str | os.PathLike[str] | None) -> str:
 def _name(value: str | None, what: str) -> str | None:
     if value is None:
         return None
-    if not value or len(value) > NAME_CHARACTERS or not value.isprintable():
+    if not _text(value, what) or len(value) > NAME_CHARACTERS or not value.isprintable():
         raise RequestError(
             f"{what} {value!r} is not a name: 1 to {NAME_CHARACTERS} printable characters"
         )
@@ -249,7 +277,7 @@ def _name(value: str | None, what: str) -> str | None:
 
 def _label(key: str, value: str) -> tuple[str, str]:
     _name(key, "label")
-    if len(value) > NAME_CHARACTERS or not (value.isprintable() or not value):
+    if len(_text(value, f"label {key}")) > NAME_CHARACTERS or not value.isprintable():
         raise RequestError(
             f"label {key}={value!r} is too long or not printable: at most {NAME_CHARACTERS}"
         )
