@@ -13,6 +13,7 @@ from runner.errors import RequestError
 
 if TYPE_CHECKING:
     from runner.audit.verify import Verification
+    from runner.ports import Store
     from runner.stores.reader import LogReader
 
 audit_app = typer.Typer(
@@ -41,6 +42,8 @@ def show(
 ) -> None:
     """Events, oldest first."""
     log = _log()
+    if run is not None:
+        _check_run(log, run)
     start = max(0, log.head().size - last) if last and run is None else 0
     events = list(log.events(run, start))
     for event in events[-last:] if last else events:
@@ -99,10 +102,7 @@ def logs(
     from runner.app import Runner  # noqa: PLC0415
 
     with Runner() as runner:
-        if next(runner.store.events(run), None) is None:
-            raise RequestError(
-                f"there is no run {run!r} in the log; `runner audit show` lists them"
-            )
+        _check_run(runner.store, run)
         kept = {name: runner.store.kept_output(run, name) or b"" for name in ("stdout", "stderr")}
     both = stdout == stderr
     if both or stdout:
@@ -134,6 +134,12 @@ def _log() -> LogReader:
     from runner.stores.reader import open_log  # noqa: PLC0415
 
     return open_log(Path(load_settings().home.value))
+
+
+def _check_run(log: LogReader | Store, run: str) -> None:
+    """RequestError if the log has no such run; an id is ASCII, and SQLite takes only UTF-8."""
+    if not run.isascii() or next(iter(log.events(run)), None) is None:
+        raise RequestError(f"there is no run {run!r} in the log; `runner audit show` lists them")
 
 
 def _summary(body: bytes) -> str:

@@ -5,13 +5,15 @@ Commands import what they need when they run, so that `runner --help` answers at
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from runner.errors import RunnerError
+from runner.errors import EXIT_RUNNER, RunnerError
 from runner.surfaces.cli import audit, config, doctor, profile, run
 
 EPILOG = (
@@ -22,15 +24,25 @@ EPILOG = (
 
 
 class Group(TyperGroup):
-    """Turns runner's own errors into one sentence and their exit code, for every command."""
+    """Turns what went wrong into one sentence and its exit code, for every command."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run the command and see its answer out."""
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
         except RunnerError as error:
             say_error(error)
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            # What is still buffered must not fail once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+            if not isinstance(error, BrokenPipeError):  # `| head` has read what it wanted
+                what = error.filename or "the answer can't be written to stdout"
+                say_error(RunnerError(f"{what}: {error.strerror}"))
+            raise typer.Exit(EXIT_RUNNER) from error
 
 
 app = typer.Typer(
@@ -77,4 +89,25 @@ def say_error(error: RunnerError) -> None:
 
 def main() -> None:
     """The console script."""
-    app()
+    _hold_standard_streams()
+    try:
+        app()
+    except Exception as error:  # a defect of ours, told as what it is
+        import traceback  # noqa: PLC0415
+
+        *_, last = traceback.extract_tb(error.__traceback__)
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        say_error(RunnerError(f"a defect of runner at {where}: {what}; please report it"))
+        sys.exit(EXIT_RUNNER)
+
+
+def _hold_standard_streams() -> None:
+    """Open /dev/null where 0, 1 or 2 is closed, or the log might be opened there and printed to."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    # Python leaves out those that were closed; these stay open as long as the process lives.
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

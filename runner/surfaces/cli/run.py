@@ -241,6 +241,8 @@ class _Asked:
             )
 
     def _program(self) -> dict[str, Any]:
+        from runner.intake import SCRIPT_BYTES  # noqa: PLC0415
+
         if self._command is not None:
             if self._words:
                 raise RequestError("give either -c TEXT or a script, not both")
@@ -253,7 +255,7 @@ class _Asked:
             return {"argv": self._words}
         first, *args = self._words
         if first == "-":
-            content = sys.stdin.buffer.read()
+            content = sys.stdin.buffer.read(SCRIPT_BYTES + 1)
             self.stdin = None
             return {"content": content, "language": self._language, "args": args}
         return {"script": first, "language": self._language, "args": args}
@@ -286,21 +288,13 @@ def _execute(
     from runner.surfaces.cli.terminal import cancelled_by_signals, raw_terminal  # noqa: PLC0415
 
     caller = Caller(
-        stdin=stdin if stdin is None or _is_open(stdin) else None,
+        stdin=stdin,
         stdout=NullSink() if quiet else FdSink(1),
         stderr=NullSink() if quiet else FdSink(2),
         terminal=0 if request.terminal and os.isatty(0) else None,
     )
     with cancelled_by_signals() as cancel, raw_terminal(caller.terminal):
         return runner.execute(request, caller, cancel, backend=backend)
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def _show_plan(runner: Runner, request: ExecRequest, backend: str | None) -> None:
@@ -321,7 +315,8 @@ def _check_result(result: str | None) -> None:
     if result is None:
         return
     folder = Path(result).absolute().parent
-    if Path(result).is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    writable = os.access(folder, os.W_OK | os.X_OK) or _is_device(Path(result))
+    if not result or Path(result).is_dir() or not writable:
         raise RequestError(
             f"--result {result!r} can't be written: choose a file in a folder of yours"
         )
@@ -368,12 +363,21 @@ def _report_failure(error: RunnerError, result: str | None, *, as_json: bool) ->
 
 
 def _write_result(result: str, document: dict[str, Any]) -> None:
-    """Whole or not at all: somebody may be waiting for the file."""
-    target = Path(result).absolute()
+    """Whole or not at all, for somebody may be waiting for the file; a device is never replaced."""
+    text = json.dumps(document, indent=2) + "\n"
+    target = Path(os.path.realpath(result))
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        fresh.write_text(json.dumps(document, indent=2) + "\n")
+        if _is_device(Path(result)):
+            Path(result).write_text(text)
+            return
+        fresh.write_text(text)
         fresh.replace(target)
     except OSError as error:
         fresh.unlink(missing_ok=True)
         raise RunnerError(f"the result can't be written to {result!r}: {error.strerror}") from error
+
+
+def _is_device(path: Path) -> bool:
+    """Whether something other than a file or folder is there: /dev/stdout, /dev/null, a FIFO."""
+    return path.exists() and not path.is_file() and not path.is_dir()
