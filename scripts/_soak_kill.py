@@ -27,7 +27,7 @@ RUNNER = (
     "import sys; from runner.surfaces.cli.main import main; sys.exit(main())",
 )
 BOUND_S = 20.0
-"""Nothing may live longer than this after the kill; far more than it takes, for busy machines."""
+"""What may live on after the kill at most; far more than it takes, for busy machines."""
 LANDMARK_S = 60.0
 LAUNCHER = "import zygote"
 """Stands in the command line of the launcher and of what it forks, until that executes."""
@@ -58,25 +58,19 @@ if os.fork() == 0:
 if os.fork() == 0:
     busy("child")
 print("begun", flush=True)
-time.sleep(0.3)
+time.sleep(float(sys.argv[2]))
 print("ended", flush=True)
 """
+SHORT_S, ENDLESS_S = 0.3, 3600.0
+"""How long the program stays: endless where the kill alone can end it in time."""
 
 
 @dataclass(frozen=True)
 class Landmark:
-    """Something that can be seen from outside, and about how long what follows it lasts."""
+    """Something that can be seen from outside, and within what time after it a kill comes."""
 
     name: str
     spread_s: float
-
-
-LANDMARKS = (
-    Landmark("spawned", 0.5),
-    Landmark("launcher", 0.08),
-    Landmark("begun", 0.3),
-    Landmark("ended", 0.06),
-)
 
 
 @dataclass
@@ -100,8 +94,9 @@ class Round:
 class Soak:
     """One state folder and one workspace for all rounds."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, bound_s: float) -> None:
         self.folder = folder
+        self.bound_s = bound_s
         self.home = folder / "home"
         self.workspace = folder / "work"
         self.workspace.mkdir()
@@ -111,10 +106,31 @@ class Soak:
         self.mounts = mounts_of(folder)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RUNNER_", "XDG_"))}
         self.environment = kept | {"RUNNER_HOME": str(self.home)}
+        self.landmarks: list[Landmark] = []
+
+    def calibrate(self) -> float:
+        """One run left alone: that it works here, and how long a start takes, in seconds."""
+        output = self.folder / "calibration"
+        output.touch()
+        supervisor = self._start("nobody", output, SHORT_S)
+        ended = self.descendants.ended
+        start_s = self.descendants.wait(
+            lambda: supervisor in ended or bool(psutil.Process(supervisor).children()), LANDMARK_S
+        )
+        self.descendants.wait(lambda: supervisor in ended, LANDMARK_S)
+        if start_s is None or ended.get(supervisor) != 0:
+            sys.exit(f"soak-kill: a run does not work here: {output.read_text().strip()}")
+        self.landmarks = [
+            Landmark("spawned", start_s),
+            Landmark("launcher", 0.1),
+            Landmark("begun", 0.3),
+            Landmark("ended", 0.06),
+        ]
+        return start_s
 
     def round(self, number: int) -> Round:
         """Everything about one kill."""
-        landmark = self.random.choice(LANDMARKS)
+        landmark = self.random.choice(self.landmarks)
         this = Round(
             number,
             landmark,
@@ -125,14 +141,16 @@ class Soak:
         events_before = self._size()
         output = self.folder / "output"
         output.write_bytes(b"")
-        supervisor = self._start(this.marker, output)
+        stays = this.wanted != "launcher" and landmark.name != "ended"
+        supervisor = self._start(this.marker, output, ENDLESS_S if stays else SHORT_S)
         self._kill(this, supervisor, output)
         self._look_at_processes(this)
         self._look_at_record(this, events_before, output)
         return this
 
-    def _start(self, marker: str, output: Path) -> int:
-        words = ("run", "-C", str(self.workspace), "--env", f"SOAK={marker}", "work.py", marker)
+    def _start(self, marker: str, output: Path, program_s: float) -> int:
+        words = ("run", "-C", str(self.workspace), "--env", f"SOAK={marker}",
+                 "work.py", marker, str(program_s))  # fmt: skip
         redirected = os.O_WRONLY | os.O_APPEND
         return os.posix_spawn(
             sys.executable,
@@ -184,7 +202,7 @@ class Soak:
         return None
 
     def _look_at_processes(self, this: Round) -> None:
-        this.death_s = self.descendants.wait(lambda: not self.descendants.alive(), BOUND_S)
+        this.death_s = self.descendants.wait(lambda: not self.descendants.alive(), self.bound_s)
         if this.death_s is None:
             this.violations += [f"lives on: {described(p)}" for p in self.descendants.alive()]
             self.descendants.kill_all()
@@ -300,13 +318,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="soak-kill", description=__doc__)
     parser.add_argument("--times", type=int, default=200, metavar="N", help="rounds; default 200")
     parser.add_argument("--seed", type=int, help="for the same choices again")
+    parser.add_argument(
+        "--bound", type=float, default=BOUND_S, metavar="S", help="seconds until all must be gone"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else secrets.randbelow(1 << 32)
     print(f"seed {seed}, uid {os.getuid()}")
     rounds: list[Round] = []
     with tempfile.TemporaryDirectory(prefix="runner-soak-") as name:
-        soak = Soak(Path(name).resolve(), seed)
+        soak = Soak(Path(name).resolve(), seed, options.bound)
+        print(f"a start takes {soak.calibrate():.2f} s here")
         for number in range(1, options.times + 1):
             this = soak.round(number)
             rounds.append(this)
