@@ -54,7 +54,13 @@ def _spec(**overrides) -> SandboxSpec:
 
 def _plan(spec, copied=Copied()):  # noqa: B008  (frozen)
     return plan(
-        spec, run_id="r1", owner="me", image="sha256:i", copied=copied, files_folder="/files"
+        spec,
+        run_id="r1",
+        owner="me",
+        image="sha256:i",
+        copied=copied,
+        files_folder="/files",
+        program_filter=b"12345678",
     )
 
 
@@ -157,7 +163,7 @@ def test_paths_shown_are_read_only_and_alone():
 
 
 def test_the_system_calls_that_are_refused():
-    profile = seccomp(_spec())
+    profile = seccomp(_spec(), own=False)
     assert profile["defaultAction"] == "SCMP_ACT_ALLOW"
     rules = {}
     for rule in profile["syscalls"]:
@@ -178,9 +184,16 @@ def test_the_system_calls_that_are_refused():
     assert packet in [rule["args"][0] for rule in rules["socket"]]
 
 
+def test_init_may_make_a_user_namespace_only_where_the_program_may_not():
+    (rule,) = [r for r in seccomp(_spec(), own=True)["syscalls"] if r["names"] == ["unshare"]]
+    assert rule["args"] == [{"index": 0, "value": 0x10000000, "op": "SCMP_CMP_NE"}]
+    loosened = {r["names"][0] for r in seccomp(_spec(), own=True)["syscalls"]}
+    assert loosened == {r["names"][0] for r in seccomp(_spec(), own=False)["syscalls"]}
+
+
 def test_a_profiles_changes_of_the_system_calls():
     changed = replace(_spec(), syscalls=Syscalls(deny=("link",), allow=("bpf",)))
-    names = {rule["names"][0] for rule in seccomp(changed)["syscalls"]}
+    names = {rule["names"][0] for rule in seccomp(changed, own=True)["syscalls"]}
     assert "link" in names
     assert "bpf" not in names
     assert set(unnamed(changed)).isdisjoint(names)
@@ -316,7 +329,7 @@ def test_changes_become_changes():
     assert ending(heard, "prog").changes == (Change("a", ChangeKind.DELETED, "file"),)
 
 
-FOUND = Found(True, True, True, ("0", "0", "4294967295"), True, True, True, ("lo",))
+FOUND = Found(True, True, False, 0, True, ("0", "0", "4294967295"), True, True, True, ("lo",))
 ENGINE = {"MemoryLimit": True, "PidsLimit": True, "CpuCfsQuota": True, "CgroupVersion": "2"}
 
 
@@ -327,6 +340,7 @@ def test_protections_follow_from_what_was_found():
     p = Protection
     assert missing(FOUND) == {p.USER_NAMESPACE, p.LANDLOCK}
     assert missing(replace(FOUND, uid_map=("0", "100000", "65536"))) == {p.LANDLOCK}
+    assert missing(replace(FOUND, user_namespace=True, landlock_abi=1)) == set()
     assert p.SECCOMP in missing(replace(FOUND, seccomp=False))
     assert p.NETWORK_NAMESPACE in missing(replace(FOUND, interfaces=("eth0", "lo")))
     assert p.CGROUP in missing(FOUND, {**ENGINE, "PidsLimit": False})

@@ -8,10 +8,12 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import psutil
 
+from runner.backends.bpf import program_for
 from runner.backends.docker.engine import Engine
 from runner.backends.docker.found import statuses
 from runner.backends.docker.lease import FILES_PREFIX, DockerLease
@@ -21,6 +23,7 @@ from runner.model.limits import UNLIMITED, Limits
 from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection, ProtectionStatus
 from runner.model.spec import SandboxSpec, Workspace
+from runner.syscalls import refusals
 
 _ENDED_STATES = frozenset({"created", "exited", "dead"})
 
@@ -65,7 +68,8 @@ class DockerBackend:
         engine = Engine(self._base_url)
         try:
             image = engine.image_id(spec.image or self._image)
-            lease = _Held(self, engine, spec, run_id, image)
+            own = self._filter(spec.syscalls)
+            lease = _Held(self, engine, spec, run_id=run_id, image=image, program_filter=own)
         except BaseException:
             engine.close()
             raise
@@ -119,6 +123,12 @@ class DockerBackend:
         finally:
             engine.close()
 
+    def _filter(self, changes: Syscalls) -> bytes:
+        """The program's own seccomp filter; empty for an engine of another architecture."""
+        if self._info.get("Architecture") != os.uname().machine:
+            return b""
+        return _compiled(changes)
+
     def _judge(self, lease: DockerLease, spec: SandboxSpec) -> None:
         found = {status.protection: status for status in statuses(lease.found, self._info)}
         required = set(spec.requires)
@@ -129,7 +139,8 @@ class DockerBackend:
                 raise ProtectionMissingError(protection.value, found[protection].detail)
         in_force = tuple(sorted(one.value for one in found if found[one].in_force))
         weaker = [one.value for one in found if not found[one].in_force]
-        weaker += [f"seccomp:{name}" for name in unnamed(spec)]
+        if not self._filter(spec.syscalls):
+            weaker += [f"seccomp:{name}" for name in unnamed(spec)]
         lease.judge(in_force, tuple(sorted(weaker)))
 
 
@@ -137,10 +148,24 @@ class _Held(DockerLease):
     """A lease that its backend knows of, with an engine connection of its own."""
 
     def __init__(
-        self, backend: DockerBackend, engine: Engine, spec: SandboxSpec, run_id: str, image: str
+        self,
+        backend: DockerBackend,
+        engine: Engine,
+        spec: SandboxSpec,
+        *,
+        run_id: str,
+        image: str,
+        program_filter: bytes,
     ) -> None:
         self._backend = backend
-        super().__init__(engine, spec, run_id, owner_now(), image)
+        super().__init__(
+            engine,
+            spec,
+            run_id=run_id,
+            owner=owner_now(),
+            image=image,
+            program_filter=program_filter,
+        )
 
     def release(self) -> None:
         """As DockerLease, then the backend forgets it."""
@@ -171,6 +196,11 @@ def _place() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip().replace("-", "")
     namespace = Path("/proc/self/ns/pid").stat().st_ino
     return f"{boot[:16]}.{namespace}"
+
+
+@cache
+def _compiled(changes: Syscalls) -> bytes:
+    return program_for(refusals(changes))
 
 
 _REMEDY = "Start a Docker engine, build the images with `scripts/build-images`, and try again."

@@ -8,7 +8,7 @@ from importlib import resources
 
 PACKAGE = "runner.backends.docker.inside"
 # In the order in which they import each other.
-MODULES = ("wire", "tree", "counters", "child", "watch", "init")
+MODULES = ("wire", "tree", "counters", "walls", "child", "watch", "init")
 
 _PROGRAM = f"""\
 import json, os, sys, types

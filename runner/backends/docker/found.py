@@ -17,6 +17,8 @@ class Found:
 
     seccomp: bool
     no_new_privileges: bool
+    user_namespace: bool
+    landlock_abi: int
     pid_one: bool
     uid_map: tuple[str, ...]
     root_read_only: bool
@@ -30,6 +32,8 @@ class Found:
         return Found(
             seccomp=told["seccomp"],
             no_new_privileges=told["no_new_privileges"],
+            user_namespace=told["user_namespace"],
+            landlock_abi=told["landlock_abi"],
             pid_one=told["pid_one"],
             uid_map=tuple(told["uid_map"]),
             root_read_only=told["root_read_only"],
@@ -57,10 +61,13 @@ def statuses(found: Found, info: dict[str, Any]) -> tuple[ProtectionStatus, ...]
     rows = (
         _status(
             p.USER_NAMESPACE,
-            mapped,
-            "the engine maps the container's users",
-            "the engine does not map users: root of a container is root of the host",
-            "Start the engine with `--userns-remap default`, or run it rootless.",
+            found.user_namespace or mapped,
+            "the program's own, inside of the container"
+            if found.user_namespace
+            else "the engine maps the container's users",
+            "the engine does not map users, and no user namespace can be made in a container",
+            "Set the sysctl user.max_user_namespaces to a number above 0, or start the engine "
+            "with `--userns-remap default`.",
         ),
         _status(p.MOUNT_NAMESPACE, True, "the container's own", "", ""),
         _status(
@@ -111,16 +118,16 @@ def statuses(found: Found, info: dict[str, Any]) -> tuple[ProtectionStatus, ...]
         _status(
             p.SECCOMP,
             found.seccomp,
-            "runner's deny-list, by the engine",
+            "runner's deny-list, by the engine and again by the program's process",
             "the engine or the kernel has no seccomp filters",
             "Use a kernel with CONFIG_SECCOMP_FILTER and an engine built with seccomp.",
         ),
         _status(
             p.LANDLOCK,
-            False,
-            "",
-            "the docker backend does not use it: the image and all mounts are read-only",
-            "Use the native backend where Landlock is required.",
+            found.landlock_abi > 0,
+            f"ABI {found.landlock_abi}, set by the program's process before it starts",
+            "the kernel of the engine has it not, or not turned on",
+            "Start the engine's machine with `lsm=landlock,…` on the kernel command line.",
         ),
         _status(
             p.CGROUP,

@@ -46,8 +46,17 @@ FILES_PREFIX = "runner-docker-"
 class DockerLease:
     """A container whose init is ready; `runner.ports.Lease`."""
 
-    def __init__(self, engine: Engine, spec: SandboxSpec, run_id: str, owner: str, image: str):
-        """Build it. BackendError: the engine or init could not."""
+    def __init__(
+        self,
+        engine: Engine,
+        spec: SandboxSpec,
+        *,
+        run_id: str,
+        owner: str,
+        image: str,
+        program_filter: bytes,
+    ) -> None:
+        """Build it; see `plan.plan` for the words. BackendError: the engine or init could not."""
         self._engine = engine
         self._spec = spec
         self._container: str | None = None
@@ -56,7 +65,7 @@ class DockerLease:
         self._used = False
         self._since_s = time.time()
         try:
-            self.found = self._build(run_id, owner, image)
+            self.found = self._build(run_id, owner, image, program_filter)
         except BaseException:
             self.release()
             raise
@@ -110,7 +119,7 @@ class DockerLease:
             shutil.rmtree(self._files, ignore_errors=True)
             self._files = None
 
-    def _build(self, run_id: str, owner: str, image: str) -> Found:
+    def _build(self, run_id: str, owner: str, image: str, program_filter: bytes) -> Found:
         source = self._spec.workspace.source
         entries = packing.entries(source) if source is not None else ()
         self._files = Path(tempfile.mkdtemp(prefix=f"{FILES_PREFIX}{owner}-"))
@@ -121,6 +130,7 @@ class DockerLease:
             image=image,
             copied=packing.measured(entries),
             files_folder=str(self._files),
+            program_filter=program_filter,
         )
         self._hand_over(plan)
         self._container = self._engine.create(plan.create, f"runner-{run_id}")

@@ -16,7 +16,7 @@ from typing import Any
 from runner.backends.docker.boot import COMMAND
 from runner.model.limits import Unlimited
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec
-from runner.syscalls import NUMBERS, refusals
+from runner.syscalls import CLONE_NEW_FLAGS, NUMBERS, refusals
 
 UID = 20000
 """The program's user and group: nobody's on an ordinary host, where accounts end at 59999 but
@@ -82,8 +82,13 @@ def plan(
     image: str,
     copied: Copied,
     files_folder: str,
+    program_filter: bytes,
 ) -> Plan:
-    """Compile `spec`; `files_folder` is where the caller puts `mounted`, each named by index."""
+    """Compile `spec`; `files_folder` is where the caller puts `mounted`, each named by index.
+
+    `program_filter` is the program's own seccomp filter (8 bytes an instruction), or empty where
+    none could be compiled for the engine's architecture.
+    """
     limits = spec.limits
     writable = _writable(spec)
     mounted = tuple(file for file in spec.files if not _below(file.path, RUN_FOLDER))
@@ -92,6 +97,8 @@ def plan(
     if not isinstance(limits.memory_bytes, Unlimited):
         extra_bytes = INIT_MEMORY_BYTES + copied.bytes + copied.paths * ENTRY_MEMORY_BYTES
         memory_bytes = limits.memory_bytes + extra_bytes
+    config = _config(spec, writable, inside, mounted)
+    config["seccomp"] = base64.b64encode(program_filter).decode("ascii")
     host_config = {
         "AutoRemove": True,
         "Binds": [],
@@ -116,7 +123,10 @@ def plan(
         "ReadonlyPaths": list(READONLY_PATHS),
         "ReadonlyRootfs": True,
         "RestartPolicy": {"Name": "no"},
-        "SecurityOpt": ["no-new-privileges:true", f"seccomp={json.dumps(seccomp(spec))}"],
+        "SecurityOpt": [
+            "no-new-privileges:true",
+            f"seccomp={json.dumps(seccomp(spec, own=bool(program_filter)))}",
+        ],
         "Tmpfs": _tmpfs(spec, writable, inside, copied),
         "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
     }
@@ -141,11 +151,14 @@ def plan(
         "Labels": {LABEL_RUN: run_id, LABEL_OWNER: owner},
         "HostConfig": host_config,
     }
-    return Plan(image, create, _config(spec, writable, inside, mounted), mounted)
+    return Plan(image, create, config, mounted)
 
 
-def seccomp(spec: SandboxSpec) -> dict[str, Any]:
-    """The engine's form of the system calls that are refused.
+def seccomp(spec: SandboxSpec, *, own: bool) -> dict[str, Any]:
+    """The engine's form of the system calls that are refused to everything in the container.
+
+    Where the program gets a filter of its `own` with all of them, init may make the one user
+    namespace that the program lives in; nothing else may be unshared even then.
 
     No list of architectures: the runtime's filter is then for the machine's own, and a call by
     another one's numbers (`int 0x80`, x32) kills. Calls that have a number only are left out: the
@@ -160,7 +173,11 @@ def seccomp(spec: SandboxSpec) -> dict[str, Any]:
             "action": "SCMP_ACT_ERRNO",
             "errnoRet": refusal.errno_code,
         }
-        if refusal.when is not None:
+        if own and refusal.name == "unshare":
+            rule["args"] = [
+                {"index": 0, "value": CLONE_NEW_FLAGS["CLONE_NEWUSER"], "op": "SCMP_CMP_NE"}
+            ]
+        elif refusal.when is not None:
             rule["args"] = [
                 {
                     "index": refusal.when.index,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import errno
 import fcntl
 import os
@@ -15,11 +15,7 @@ import struct
 import termios
 from dataclasses import dataclass
 
-# include/uapi/linux/prctl.h and capability.h
-_PR_CAPBSET_DROP = 24
-_PR_SET_NO_NEW_PRIVS = 38
-_CAPABILITY_VERSION_3 = 0x20080522
-_CAPABILITIES_END = 64
+from runner.backends.docker.inside import walls
 
 DEFAULT_PATH = b"/usr/local/bin:/usr/bin:/bin"
 OOM_SCORE = 500
@@ -36,6 +32,12 @@ class Program:
     uid: int
     gid: int
     open_files: int | None
+    user_namespace: bool
+    """Whether it gets one of its own."""
+    writable: tuple[bytes, ...] | None
+    """Folders for Landlock to leave writable; None: without Landlock."""
+    seccomp: bytes
+    """A filter of its own on top of the container's; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,20 @@ def start(program: Program, *, terminal: bool, window: list[int] | None) -> Chil
         stdout, their_out = os.pipe2(os.O_CLOEXEC)
         stderr, their_err = os.pipe2(os.O_CLOEXEC)
         theirs = (their_in, their_out, their_err)
-    libc = ctypes.CDLL(None, use_errno=True)
+    # The child asks to be mapped into its user namespace, and is told that it is.
+    asked, ask = os.pipe2(os.O_CLOEXEC)
+    mapped, map_done = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _become(program, theirs, tell, libc, terminal=terminal)
-    os.close(tell)
+        _become(program, theirs, (tell, ask, mapped), terminal=terminal)
+    for fd in (tell, ask, mapped):
+        os.close(fd)
+    with contextlib.suppress(OSError):  # then the child's read ends, and it says so
+        if os.read(asked, 1):
+            walls.map_user(pid, program.uid, program.gid)
+            os.write(map_done, b"m")
+    os.close(asked)
+    os.close(map_done)
     for fd in set(theirs):
         os.close(fd)
     with os.fdopen(told, "rb") as reader:
@@ -88,14 +99,24 @@ def resize(fd: int, rows: int, columns: int) -> None:
 
 
 def _become(
-    program: Program, stdio: tuple[int, int, int], tell: int, libc: ctypes.CDLL, *, terminal: bool
+    program: Program, stdio: tuple[int, int, int], talk: tuple[int, int, int], *, terminal: bool
 ) -> None:
     """In the child: never returns."""
+    tell, ask, mapped = talk
     stage = b"s"
     try:
-        _settle(program, stdio, tell, terminal=terminal)
-        _drop_privileges(program, libc)
+        _settle(program, stdio, talk, terminal=terminal)
+        if program.user_namespace:
+            walls.unshare_user()
+            os.write(ask, b"u")
+            if os.read(mapped, 1) != b"m":
+                raise OSError(errno.EPERM, "uid_map")
+        walls.drop_privileges(program.uid, program.gid)
         os.chdir(program.cwd)
+        if program.writable is not None:
+            walls.restrict_files(program.writable, b"/dev")
+        if program.seccomp:
+            walls.install_filter(program.seccomp)
         stage = b"x"
         _exec(program)
     except OSError as error:
@@ -106,7 +127,9 @@ def _become(
         os._exit(127)
 
 
-def _settle(program: Program, stdio: tuple[int, int, int], tell: int, *, terminal: bool) -> None:
+def _settle(
+    program: Program, stdio: tuple[int, int, int], keep: tuple[int, ...], *, terminal: bool
+) -> None:
     os.setsid()
     if terminal:
         fcntl.ioctl(stdio[0], termios.TIOCSCTTY, 0)
@@ -114,9 +137,11 @@ def _settle(program: Program, stdio: tuple[int, int, int], tell: int, *, termina
         adjust.write(str(OOM_SCORE))
     for fd, source in enumerate(stdio):
         os.dup2(source, fd, inheritable=True)
-    last = 1 << 16
-    os.closerange(3, tell)
-    os.closerange(tell + 1, last)
+    first = 3
+    for fd in sorted(keep):  # the rest closes at the exec
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, 1 << 16)
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):
@@ -133,22 +158,6 @@ def _settle(program: Program, stdio: tuple[int, int, int], tell: int, *, termina
             program.open_files if hard == resource.RLIM_INFINITY else min(program.open_files, hard)
         )
         resource.setrlimit(resource.RLIMIT_NOFILE, (bound, bound))
-
-
-def _drop_privileges(program: Program, libc: ctypes.CDLL) -> None:
-    for capability in range(_CAPABILITIES_END):
-        if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
-            if ctypes.get_errno() == errno.EINVAL:
-                break  # past the kernel's last one
-            raise OSError(ctypes.get_errno(), "PR_CAPBSET_DROP")
-    os.setgroups([])
-    os.setresgid(program.gid, program.gid, program.gid)
-    os.setresuid(program.uid, program.uid, program.uid)
-    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    if libc.capset(header, bytes(24)) != 0:
-        raise OSError(ctypes.get_errno(), "capset")
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
 
 
 def _exec(program: Program) -> None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from runner.backends.docker.inside import child, tree
+from runner.backends.docker.inside import child, tree, walls
 from runner.backends.docker.inside.counters import Cgroup
 from runner.backends.docker.inside.watch import Watch
 from runner.backends.docker.inside.wire import (
@@ -65,6 +65,8 @@ class Init:
         self._stdin_ends = False
         self._taken_bytes = 0
         self._killed_for: str | None = None
+        self._user_namespace = False
+        self._landlock_abi = 0
         os.set_blocking(0, False)
         os.set_blocking(1, False)
 
@@ -91,6 +93,11 @@ class Init:
         if folder is not None:
             self._root = _bytes(folder)
             self._mounted = frozenset(_bytes(path) for path in config["mounted"])
+        # Asked for only where the program gets a filter that keeps it from doing the same.
+        self._user_namespace = bool(config["seccomp"]) and walls.can_have_user_namespace(
+            config["uid"]
+        )
+        self._landlock_abi = walls.landlock_abi()
         self._known = self._unpack()
 
     def _unpack(self) -> dict[bytes, tree.Known]:
@@ -117,6 +124,8 @@ class Init:
         return {
             "seccomp": status.get("Seccomp", "").strip() == "2",
             "no_new_privileges": status.get("NoNewPrivs", "").strip() == "1",
+            "user_namespace": self._user_namespace,
+            "landlock_abi": self._landlock_abi,
             "pid_one": os.getpid() == 1,
             "uid_map": _file("/proc/self/uid_map").split(),
             "root_read_only": bool(os.statvfs("/").f_flag & os.ST_RDONLY),
@@ -140,6 +149,11 @@ class Init:
             uid=config["uid"],
             gid=config["gid"],
             open_files=config["limits"]["open_files"],
+            user_namespace=self._user_namespace,
+            writable=(
+                tuple(_bytes(path) for path in config["writable"]) if self._landlock_abi else None
+            ),
+            seccomp=base64.b64decode(config["seccomp"]),
         )
         watch = Watch(self._cgroup, config["limits"], config["writable"])
         started = child.start(program, terminal=config["terminal"], window=window)
