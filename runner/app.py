@@ -306,6 +306,8 @@ class AsyncRunner:
                 except Exception as error:  # the group would wrap it
                     failure = error
                 group.cancel_scope.cancel()
+        # What was cancelled does not go on with an outcome in its hands.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         if failure is not None:
             raise failure
         if outcome is None:
