@@ -35,6 +35,9 @@ TICK_S = 0.05
 LATE_S = 5.0
 """The builder ends a run at its wall limit; if it has not this much later, it is killed."""
 
+UNREAD_S = 1.0
+"""How long the output of a run that was ended by a limit may stand unread before it is dropped."""
+
 NOT_A_PROGRAM = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC, errno.EPERM,
                            errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR})  # fmt: skip
 
@@ -72,6 +75,7 @@ class NativeLease:
         self._changes: list[Change] = []
         self._changes_truncated = False
         self._done = False
+        self._ticks_after_end = 0
         self._killed_for: str | None = None
         self._window: bytes | None = None
         self._used = False
@@ -89,7 +93,7 @@ class NativeLease:
 
     def run(self, streams: Streams, cancel: CancelToken) -> Ending:
         """Run the program to its end; see the port."""
-        if self._used:
+        if self._used or self._released:
             raise BackendError("a sandbox is used once: acquire another lease")
         self._used = True
         pump = self._make_pump(streams)
@@ -104,7 +108,7 @@ class NativeLease:
                 self._lost()
             pump.run(
                 until=lambda: self._done and pump.drained,
-                tick=lambda: self._tick(streams, started_s),
+                tick=lambda: self._tick(pump, streams, started_s),
                 tick_s=TICK_S,
             )
         finally:
@@ -186,8 +190,13 @@ class NativeLease:
             with contextlib.suppress(PeerGoneError):
                 send(self._control, {"do": "kill", "why": why})
 
-    def _tick(self, streams: Streams, started_s: float) -> None:
+    def _tick(self, pump: Pump, streams: Streams, started_s: float) -> None:
         if self._ended is not None:
+            # A run that was ended does not wait for a reader that reads no more; one that ended
+            # by itself does, as it would without us.
+            self._ticks_after_end += 1
+            if self._ended["by"] is not None and self._ticks_after_end * TICK_S > UNREAD_S:
+                pump.stop_output()
             return
         if streams.gate.exceeded:
             self._kill(LimitName.OUTPUT)

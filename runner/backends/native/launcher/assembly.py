@@ -63,7 +63,7 @@ def assemble(plan: Message, stage: Stage, blobs: list[bytes]) -> None:
     _etc(plan, root, stage)
     _dev(root, stage)
     for name in ("proc", "run/runner", "var/lib", "opt", "mnt", "srv", "sys"):
-        folder(root, name)
+        os.close(folder(root, name))
     attach(root, "tmp", stage.scratch["tmp"], is_folder=True)
     os.symlink("../tmp", f"{ROOT}/var/tmp")
     os.symlink("../run", f"{ROOT}/var/run")

@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NoReturn
 
@@ -46,14 +46,16 @@ def main(
     control: socket.socket, plan: Message, blobs: list[bytes], streams: tuple[int, int, int]
 ) -> NoReturn:
     """Serve one run and end the process. `streams`: the program's stdin, stdout and stderr."""
+    builder = Builder(control, plan, blobs, streams)
     try:
-        Builder(control, plan, blobs, streams).serve()
+        builder.serve()
     except PeerGoneError:
-        os._exit(0)  # the supervisor is gone: init dies with us, and its namespace with it
+        pass  # the supervisor is gone, or wants this sandbox no more
     except BuildError as error:
         _say_failed(control, error.protection, error.why)
     except BaseException as error:  # a fork must never run on in its parent's frames
         _say_failed(control, "setup", f"{type(error).__name__}: {error}")
+    builder.destroy()
     os._exit(0)
 
 
@@ -99,6 +101,13 @@ class Builder:
         started_s = self._wait_for_go(protections)
         self._watch(stage)
         self._end(stage, started_s)
+
+    def destroy(self) -> None:
+        """Kill init, and with it all that is in its namespace; wait until it is gone."""
+        if self._init > 0:
+            os.kill(self._init, signal.SIGKILL)  # not yet reaped, so the number is still its own
+            os.waitpid(self._init, 0)
+            self._init = 0
 
     def _build(self) -> staging.Stage:
         plan = self._plan
@@ -257,6 +266,7 @@ class Builder:
     def _end(self, stage: staging.Stage, started_s: float) -> None:
         full = scratch_is_full(stage.scratch_fd)
         _, _, used = os.wait4(self._init, 0)
+        self._init = 0
         wall_s = time.monotonic() - started_s
         status = os.read(self._status, STATUS_BYTES)
         send(
@@ -276,7 +286,7 @@ class Builder:
         truncated = False
         if stage.upper_fd >= 0:
             truncated = trees.send_all(
-                _changes(stage),
+                self._changes(stage),
                 lambda part: send(self._control, {"at": "changes", "changes": part}),
             )
         send(self._control, {"at": "done", "truncated": truncated})
@@ -284,17 +294,27 @@ class Builder:
         with contextlib.suppress(PeerGoneError):
             receive(self._control)
 
+    def _changes(self, stage: staging.Stage) -> Iterator[trees.Record]:
+        if stage.baseline is not None:
+            found = trees.changed_in_copy(stage.upper_fd, stage.baseline)
+        else:
+            found = trees.changed_in_overlay(stage.upper_fd, stage.merged_fd, stage.lower_fd)
+        # Where an injected file stood was made by us, and the program could not touch it.
+        ours = _mount_points(self._plan)
+        return (record for record in found if record["path"] not in ours)
+
+
+def _mount_points(plan: Message) -> set[str]:
+    """Paths in the workspace, relative to it, that injected files were mounted on."""
+    prefix = f"{plan['workspace']['target']}/"
+    paths = (file["path"] for file in plan["files"])
+    return {path.removeprefix(prefix) for path in paths if path.startswith(prefix)}
+
 
 def _largest_rss_bytes(used: resource.struct_rusage) -> int | None:
     """Of any one process of the run; None when it was no more than our own forks before exec."""
     own_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used.ru_maxrss * 1024 if used.ru_maxrss > own_kib else None
-
-
-def _changes(stage: staging.Stage) -> Any:
-    if stage.baseline is not None:
-        return trees.changed_in_copy(stage.upper_fd, stage.baseline)
-    return trees.changed_in_overlay(stage.upper_fd, stage.merged_fd, stage.lower_fd)
 
 
 def scratch_is_full(fd: int) -> bool:

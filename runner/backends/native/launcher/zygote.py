@@ -26,6 +26,8 @@ def main(channel_fd: int) -> NoReturn:
     kernel.close_all_from(CHANNEL_FD + 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # builders are reaped by the kernel
+    # A killed builder's init too: the machine's own process 1 may take its time.
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     channel = socket.socket(fileno=CHANNEL_FD)
     try:
         while True:
