@@ -159,7 +159,7 @@ class ProgramContract(BackendHarness):
         same(ran.ending.termination, Termination.CANCELLED)
 
     def test_usage_is_measured(self) -> None:
-        text = "x = bytearray(40 << 20)\nfor i in range(len(x)): x[i % 997 * 40000] = 1\n"
+        text = "x = bytearray(40 << 20)\nfor i in range(2_000_000): x[i % 997 * 40000] = 1\n"
         usage = self.python(text).exited().ending.usage
         expect((usage.wall_s or 0) > 0, f"no wall time in {usage}")
         expect((usage.cpu_user_s or 0) > 0, f"no CPU time in {usage}")

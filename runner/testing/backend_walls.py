@@ -88,6 +88,12 @@ class WallContract(BackendHarness):
             same((name, int(status[name], 16)), (name, 0))
         same((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
 
+    def test_its_user_namespace_maps_nobody_else(self) -> None:
+        ran = self.shell("cat /proc/self/uid_map").exited()
+        if "user_namespace" in ran.protections:
+            mapped = [line.split() for line in ran.lines]
+            expect(all(first[1] != "0" for first in mapped), f"the host's root is mapped: {mapped}")
+
     def test_no_namespace_can_be_made(self) -> None:
         text = (
             "import ctypes; libc = ctypes.CDLL(None, use_errno=True)\n"

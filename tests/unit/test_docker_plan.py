@@ -115,9 +115,10 @@ def test_memory_has_room_for_init_and_the_copy_on_top():
 
 def test_processes_and_cpus():
     host = _host(_spec(processes=20, cpus=1.5))
-    assert (host["PidsLimit"], host["NanoCpus"]) == (21, 1_500_000_000)
+    assert (host["PidsLimit"], host["CpuQuota"], host["CpuPeriod"]) == (21, 150_000, 100_000)
     host = _host(_spec(processes=UNLIMITED, cpus=UNLIMITED))
-    assert (host["PidsLimit"], host["NanoCpus"]) == (-1, 0)
+    assert (host["PidsLimit"], host["CpuQuota"]) == (-1, -1)
+    assert _host(_spec(cpus=0.001))["CpuQuota"] == 1000
 
 
 def test_everything_writable_is_bounded():

@@ -31,8 +31,9 @@ _ENDED_STATES = frozenset({"created", "exited", "dead"})
 class DockerBackend:
     """Builds sandboxes as containers; threads may share it."""
 
-    def __init__(self, base_url: str | None, image: str) -> None:
-        """BackendUnavailableError: no SDK or no engine."""
+    def __init__(self, cache: Path | None, base_url: str | None, image: str) -> None:
+        """See `create`. BackendUnavailableError: no SDK or no engine."""
+        self.files_place = cache or Path(tempfile.gettempdir())
         self._base_url = base_url
         self._image = image
         self._lock = threading.Lock()
@@ -97,7 +98,7 @@ class DockerBackend:
                     removed.append(f"container of run {container['Labels'][LABEL_RUN]}")
         finally:
             engine.close()
-        for folder in Path(tempfile.gettempdir()).glob(f"{FILES_PREFIX}*"):
+        for folder in self.files_place.glob(f"{FILES_PREFIX}*"):
             owner = folder.name.removeprefix(FILES_PREFIX).rpartition("-")[0]
             if folder.lstat().st_uid == os.geteuid() and not _alive(owner):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -165,6 +166,7 @@ class _Held(DockerLease):
             owner=owner_now(),
             image=image,
             program_filter=program_filter,
+            files_place=backend.files_place,
         )
 
     def release(self) -> None:

@@ -55,12 +55,17 @@ class DockerLease:
         owner: str,
         image: str,
         program_filter: bytes,
+        files_place: Path,
     ) -> None:
-        """Build it; see `plan.plan` for the words. BackendError: the engine or init could not."""
+        """Build it; see `plan.plan` for the words, `create` for `files_place`.
+
+        BackendError: the engine or init could not.
+        """
         self._engine = engine
         self._spec = spec
         self._container: str | None = None
         self._channel: Channel | None = None
+        self._files_place = files_place
         self._files: Path | None = None
         self._used = False
         self._since_s = time.time()
@@ -122,7 +127,10 @@ class DockerLease:
     def _build(self, run_id: str, owner: str, image: str, program_filter: bytes) -> Found:
         source = self._spec.workspace.source
         entries = packing.entries(source) if source is not None else ()
-        self._files = Path(tempfile.mkdtemp(prefix=f"{FILES_PREFIX}{owner}-"))
+        self._files_place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files = Path(
+            tempfile.mkdtemp(prefix=f"{FILES_PREFIX}{owner}-", dir=self._files_place)
+        )
         plan = make_plan(
             self._spec,
             run_id=run_id,

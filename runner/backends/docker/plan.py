@@ -35,6 +35,9 @@ INIT_MEMORY_BYTES = 24 << 20
 ENTRY_MEMORY_BYTES = 1024
 """What init remembers of each path of the workspace."""
 INIT_PROCESSES = 1
+CPU_PERIOD_US = 100_000
+CPU_QUOTA_LEAST_US = 1000
+"""The least that the kernel takes (Documentation/scheduler/sched-bwc.rst)."""
 SPARE_INODES = 64
 """Mount points and folders that the engine makes."""
 
@@ -114,7 +117,13 @@ def plan(
         "Memory": memory_bytes,
         "MemorySwap": memory_bytes,
         "Mounts": _mounts(spec, mounted, files_folder),
-        "NanoCpus": 0 if isinstance(limits.cpus, Unlimited) else round(limits.cpus * 1e9),
+        # Not NanoCpus: the engine refuses more of them than the machine has processors.
+        "CpuPeriod": CPU_PERIOD_US,
+        "CpuQuota": (
+            -1
+            if isinstance(limits.cpus, Unlimited)
+            else max(CPU_QUOTA_LEAST_US, round(limits.cpus * CPU_PERIOD_US))
+        ),
         "NetworkMode": "none",
         "PidsLimit": (
             -1 if isinstance(limits.processes, Unlimited) else limits.processes + INIT_PROCESSES

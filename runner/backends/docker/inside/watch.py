@@ -24,6 +24,7 @@ class Watch:
         self._folders = [path.encode("utf-8", "surrogateescape") for path in writable]
         self._begin = cgroup.read()
         self._begin_self = resource.getrusage(resource.RUSAGE_SELF)
+        self._begin_children = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._begin_used = self._used()
         self._last = self._begin
         self._processes_peak = 1
@@ -67,6 +68,10 @@ class Watch:
     def usage(self) -> dict[str, Any]:
         """Wall and CPU seconds, peak memory and processes; None for what could not be read."""
         user_s, system_s = self._cpu()
+        # By what was waited for, too: cgroup v1 counts in ticks and misses what is shorter.
+        reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
+        user_s = max(user_s or 0.0, reaped.ru_utime - self._begin_children.ru_utime)
+        system_s = max(system_s or 0.0, reaped.ru_stime - self._begin_children.ru_stime)
         return {
             "wall_s": (self._end_s or time.monotonic()) - self._start_s,
             "cpu_user_s": user_s,
