@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
 from runner.errors import BackendError
 from runner.model.limits import Limits, Unlimited
 
@@ -72,21 +70,39 @@ class Hierarchy(Protocol):
 
 
 def owner_name(run_id: str) -> str:
-    """A group's name: owner's pid, its start time, the run."""
-    started = psutil.Process().create_time()
-    return f"run-{os.getpid()}-{int(started * 100)}-{run_id}"
+    """A group's name: owner's pid namespace, pid and start, then the run.
+
+    The start is in clock ticks since boot: unlike a time of day it stays what it was when the
+    clock is set.
+    """
+    pid = os.getpid()
+    return f"run-{_pid_namespace()}-{pid}-{_start_ticks(pid)}-{run_id}"
 
 
 def _owner_is_dead(name: str) -> bool:
-    parts = name.split("-", 3)
-    if len(parts) != 4 or parts[0] != "run":
-        return False
+    """Whether nobody holds the group of this name; False where that can't be known from here."""
+    parts = name.split("-", 4)
+    if len(parts) != 5 or parts[1] != str(_pid_namespace()):
+        return False  # another container's, which may share the hierarchy but not the numbers
     try:
-        return int(psutil.Process(int(parts[1])).create_time() * 100) != int(parts[2])
-    except psutil.NoSuchProcess:
+        return _start_ticks(int(parts[2])) != int(parts[3])
+    except (FileNotFoundError, ProcessLookupError):
         return True
-    except (psutil.Error, ValueError):
+    except (OSError, ValueError):
         return False
+
+
+def _pid_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process started (proc_pid_stat(5), field 22); None: it only waits to be reaped.
+
+    FileNotFoundError or ProcessLookupError: there is no such process.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _write(path: Path, value: object) -> None:
