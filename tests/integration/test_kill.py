@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from runner import Runner
+from runner.backends.native.cgroups import UnifiedHierarchy, owner_name
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+import _soak_machine as machine  # noqa: E402
+
 BUSY_SEED = 7
 """Chosen so that its first round kills the supervisor while the program runs."""
 
@@ -65,3 +71,45 @@ def test_a_broken_runner_is_found_out(native, tmp_path, broken, seen):
     )
     assert code == 1, said
     assert any(seen in violation for violation in found["violations"]), said
+
+
+def test_control_groups_of_the_dead_are_found(tmp_path):
+    """Judged by names alone, so on plain folders."""
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    unreaped = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, unreaped, os.WEXITED | os.WNOWAIT)
+    own = owner_name("run-own")
+    _, namespace, pid, ticks, _ = own.split("-", 4)
+    dead = [
+        f"run-{namespace}-{gone.pid}-{ticks}-run-gone",
+        f"run-{namespace}-{unreaped}-{ticks}-run-unreaped",
+        f"run-{namespace}-{pid}-{int(ticks) - 1}-run-number-used-again",
+    ]
+    others = [own, f"run-1-{gone.pid}-{ticks}-run-in-another-container", "run-1", "somebody"]
+    for name in (*dead, *others):
+        (tmp_path / name).mkdir()
+    try:
+        removed = UnifiedHierarchy(tmp_path, "").sweep()
+    finally:
+        os.waitpid(unreaped, 0)
+    assert sorted(removed) == sorted(f"control group {tmp_path / name}" for name in dead)
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
+
+
+def test_the_next_start_removes_control_groups(native, runner_home, tmp_path):
+    """Where this user has any; `runner clean` is not needed for it."""
+    work = tmp_path / "work"
+    work.mkdir()
+    code = (
+        "import os, sys; from runner import Runner; from runner.streams import CallbackSink\n"
+        "Runner(home=sys.argv[1]).run(['sh', '-c', 'echo begun; sleep 3600'], cwd=sys.argv[2], "
+        "stdout=CallbackSink(lambda _: os.kill(os.getpid(), 9)))"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, runner_home, work], check=False)
+    assert killed.returncode == -9
+    with Runner(home=runner_home) as runner:
+        (dead,) = runner.recovered
+        if "cgroup" in runner.run(["true"], cwd=work).degraded:
+            pytest.skip("this user has no control groups here")
+        assert machine.cgroup_folders(dead) == []

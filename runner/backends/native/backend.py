@@ -45,6 +45,7 @@ class NativeBackend:
         self._hierarchy: cgroups.Hierarchy | None = None
         self._no_hierarchy = ""
         self._leases: set[NativeLease] = set()
+        self._swept: list[str] = []
 
     @property
     def name(self) -> str:
@@ -82,7 +83,8 @@ class NativeBackend:
     def sweep(self) -> list[str]:
         """Remove control groups of dead supervisors; everything else died with its process."""
         _, hierarchy = self._ready()
-        return hierarchy.sweep() if hierarchy is not None else []
+        removed, self._swept = self._swept, []
+        return removed + (hierarchy.sweep() if hierarchy is not None else [])
 
     def close(self) -> None:
         """Release every lease and end the launcher."""
@@ -102,6 +104,10 @@ class NativeBackend:
                 self._zygote = None
             if self._zygote is None:
                 self._zygote, self._hierarchy, self._no_hierarchy = _start()
+                if self._hierarchy is not None:
+                    # The launcher takes its time to start. What is busy, `clean` will tell of.
+                    with contextlib.suppress(BackendError):
+                        self._swept += self._hierarchy.sweep()
             return self._zygote, self._hierarchy
 
 
