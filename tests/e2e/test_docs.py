@@ -17,6 +17,7 @@ The convention of a page:
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -30,7 +31,7 @@ from typing import Any
 
 import pytest
 
-from runner import errors
+from runner import Runner, errors
 from runner.model.decision import Effect
 from runner.model.event import EventKind
 from runner.model.limits import LIMIT_KEYS, LimitName
@@ -401,6 +402,11 @@ def test_error_codes_have_their_exit_codes() -> None:
         error = left.pop()
         assert told[error.code] == str(error.exit_code), error
         left += error.__subclasses__()
+
+
+def test_reference_has_every_argument_of_the_library() -> None:
+    known = set(inspect.signature(Runner.run).parameters) - {"self"}
+    assert words("The library") == known
 
 
 def fields(schema: dict[str, Any], name: str, root: dict[str, Any]) -> Iterator[str]:
