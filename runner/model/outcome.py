@@ -55,7 +55,8 @@ class Change:
     type: str
     """`file`, `directory`, `symlink`, `fifo`, `socket`, `device`; what it is now, or was."""
     sha256: str | None = None
-    """Hex, of a regular file's content or a link's target; None for the rest and for deletions."""
+    """Hex, of a regular file's content or a link's target; None for the rest, for deletions, and
+    for a file that is mostly a hole."""
     size_bytes: int | None = None
 
 

@@ -19,6 +19,9 @@ from typing import Any, cast
 CHUNK_BYTES = 1 << 20
 MOST_CHANGES = 20_000
 """More are counted as truncated: the list is for people and goes into a record."""
+MOST_HOLE_BYTES = 64 << 20
+"""Of holes in sparse files this much is read, over all files; then they go without a digest. What
+is really there is bounded by the scratch, but a file of a page can claim to be exabytes long."""
 MOST_DEPTH = 512
 """Deeper folders are listed, not entered: recursion and descriptors are bounded."""
 
@@ -149,16 +152,51 @@ def _names(folder_fd: int) -> list[bytes]:
     return sorted(os.fsencode(name) for name in os.listdir(folder_fd))
 
 
+class Digester:
+    """Reads contents for their digests, as long as they are worth it."""
+
+    def __init__(self) -> None:
+        """Nothing was read yet."""
+        self._holes_left_bytes = MOST_HOLE_BYTES
+
+    def content(
+        self, name: bytes, folder_fd: int, found: os.stat_result
+    ) -> tuple[str | None, int | None]:
+        """Digest and size of a regular file or of a link's target; None for what has none.
+
+        A file that is mostly a hole has a size and no digest.
+        """
+        if stat.S_ISLNK(found.st_mode):
+            target = os.fsencode(os.readlink(name, dir_fd=folder_fd))
+            return hashlib.sha256(target).hexdigest(), len(target)
+        if not stat.S_ISREG(found.st_mode):
+            return None, None
+        hole_bytes = max(0, found.st_size - found.st_blocks * 512)
+        if hole_bytes > self._holes_left_bytes:
+            return None, found.st_size
+        self._holes_left_bytes -= hole_bytes
+        digest = hashlib.sha256()
+        with _opened(name, _OPEN_FILE, folder_fd) as fd:
+            while chunk := os.read(fd, CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest(), found.st_size
+
+
 def changed_in_copy(folder_fd: int, baseline: Baseline) -> Iterator[Record]:
     """What differs between the copy now and as it was made, sorted by path."""
     seen: set[bytes] = set()
-    yield from _walk_copy(folder_fd, b"", baseline, seen, 0)
+    yield from _walk_copy(folder_fd, b"", baseline, seen, Digester(), 0)
     for path in sorted(baseline.keys() - seen):
         yield _record(path, "deleted", baseline[path].type)
 
 
 def _walk_copy(
-    folder_fd: int, prefix: bytes, baseline: Baseline, seen: set[bytes], depth: int
+    folder_fd: int,
+    prefix: bytes,
+    baseline: Baseline,
+    seen: set[bytes],
+    digester: Digester,
+    depth: int,
 ) -> Iterator[Record]:
     for name in _names(folder_fd):
         path = prefix + name
@@ -169,7 +207,7 @@ def _walk_copy(
             seen.add(path)
         identity = (found.st_ino, found.st_ctime_ns, found.st_size)
         if before is None or before.identity != identity:
-            digest, size = content(name, folder_fd, found)
+            digest, size = digester.content(name, folder_fd, found)
             same = before is not None and (
                 (before.type, before.mode) == (kind, stat.S_IMODE(found.st_mode))
                 and (before.sha256 == digest or kind != "file")
@@ -180,21 +218,7 @@ def _walk_copy(
                 yield _record(path, word, kind, digest, size)
         if kind == "directory" and depth < MOST_DEPTH:
             with _opened(name, _OPEN_FOLDER, folder_fd) as inner:
-                yield from _walk_copy(inner, path + b"/", baseline, seen, depth + 1)
-
-
-def content(name: bytes, folder_fd: int, found: os.stat_result) -> tuple[str | None, int | None]:
-    """Digest and size of a regular file or of a link's target; None for what has no content."""
-    if stat.S_ISLNK(found.st_mode):
-        target = os.fsencode(os.readlink(name, dir_fd=folder_fd))
-        return hashlib.sha256(target).hexdigest(), len(target)
-    if not stat.S_ISREG(found.st_mode):
-        return None, None
-    digest = hashlib.sha256()
-    with _opened(name, _OPEN_FILE, folder_fd) as fd:
-        while chunk := os.read(fd, CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest(), found.st_size
+                yield from _walk_copy(inner, path + b"/", baseline, seen, digester, depth + 1)
 
 
 def changed_in_overlay(upper_fd: int, merged_fd: int, lower_fd: int) -> Iterator[Record]:
@@ -203,11 +227,16 @@ def changed_in_overlay(upper_fd: int, merged_fd: int, lower_fd: int) -> Iterator
     The upper layer tells where to look, the merged view what is there now: so nothing depends on
     how this kernel marks what was deleted (Documentation/filesystems/overlayfs.rst).
     """
-    return _walk_overlay(upper_fd, merged_fd, lower_fd, b"", 0)
+    return _walk_overlay(upper_fd, merged_fd, lower_fd, b"", Digester(), 0)
 
 
 def _walk_overlay(
-    upper_fd: int, merged_fd: int, lower_fd: int | None, prefix: bytes, depth: int
+    upper_fd: int,
+    merged_fd: int,
+    lower_fd: int | None,
+    prefix: bytes,
+    digester: Digester,
+    depth: int,
 ) -> Iterator[Record]:
     merged = _names(merged_fd)
     for name in sorted(set(_names(upper_fd)).intersection(merged)):
@@ -215,10 +244,10 @@ def _walk_overlay(
         found = os.stat(name, dir_fd=upper_fd, follow_symlinks=False)
         before = _stat_or_none(name, lower_fd)
         kind = type_of(found.st_mode)
-        digest, size = content(name, upper_fd, found)
+        digest, size = digester.content(name, upper_fd, found)
         if before is None:
             yield _record(path, "created", kind, digest, size)
-        elif _differs(name, lower_fd, before, found, digest):
+        elif _differs(name, lower_fd, before, found, digest, digester):
             yield _record(path, "modified", kind, digest, size)
         if kind == "directory" and depth < MOST_DEPTH:
             with (
@@ -227,7 +256,7 @@ def _walk_overlay(
                 _folder_or_none(name, lower_fd, before) as inner_lower,
             ):
                 yield from _walk_overlay(
-                    inner_upper, inner_merged, inner_lower, path + b"/", depth + 1
+                    inner_upper, inner_merged, inner_lower, path + b"/", digester, depth + 1
                 )
     if lower_fd is not None:
         for name in sorted(set(_names(lower_fd)).difference(merged)):
@@ -254,13 +283,16 @@ def _differs(
     before: os.stat_result,
     found: os.stat_result,
     digest: str | None,
+    digester: Digester,
 ) -> bool:
     if before.st_mode != found.st_mode:
         return True
     if stat.S_ISDIR(found.st_mode) or lower_fd is None:
         return False
+    if before.st_size != found.st_size or (digest is None and stat.S_ISREG(found.st_mode)):
+        return True
     try:
-        return content(name, lower_fd, before)[0] != digest
+        return digester.content(name, lower_fd, before)[0] != digest
     except PermissionError:
         return True
 
