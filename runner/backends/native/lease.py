@@ -35,6 +35,10 @@ TICK_S = 0.05
 LATE_S = 5.0
 """The builder ends a run at its wall limit; if it has not this much later, it is killed."""
 
+FULL_LOOKS = 3
+"""Without a cgroup nothing counts refused forks: so many looks in a row at the full number of
+processes are taken for a run that wants more."""
+
 UNREAD_S = 1.0
 """How long the output of a run that was ended by a limit may stand unread before it is dropped."""
 
@@ -76,6 +80,7 @@ class NativeLease:
         self._changes_truncated = False
         self._done = False
         self._ticks_after_end = 0
+        self._full_looks = 0
         self._killed_for: str | None = None
         self._window: bytes | None = None
         self._used = False
@@ -239,9 +244,15 @@ class NativeLease:
                     )
         if samples:
             self._sampled.feed(samples)
+        most = self._spec.limits.processes
+        threads = sum(sample.threads for sample in samples)
+        full = not isinstance(most, Unlimited) and threads >= most
+        self._full_looks = self._full_looks + 1 if full else 0
 
     def _crossed(self) -> LimitName | None:
         if self._cgroup is None:
+            if self._full_looks >= FULL_LOOKS:
+                return LimitName.PROCESSES
             return crossed(self._spec.limits, self._sampled.usage)
         if self._last.out_of_memory_kills:
             return LimitName.MEMORY

@@ -16,9 +16,9 @@ INNER_ID = 1000
 OWN_PROCESSES = 2
 """Builder and init run under the sandbox's user and count in its RLIMIT_NPROC."""
 
-PROCESS_ROOM = 16
-"""RLIMIT_NPROC stands a little above the limit, so that the cgroup, or else the sampler, sees the
-crossing first and can say which limit it was; forks beyond it fail at once."""
+CGROUP_ROOM = 16
+"""With a cgroup RLIMIT_NPROC stands a little above its limit, because only the cgroup counts what
+it refuses and so can say which limit a run met. Without one, it is the limit."""
 
 CPU_ROOM_S = 2
 """RLIMIT_CPU of one process stands behind the limit over all, should nobody look any more."""
@@ -81,7 +81,8 @@ def rlimits(limits: Limits, *, has_cgroup: bool) -> dict[str, int]:
     if not isinstance(limits.open_files, Unlimited):
         bounds["RLIMIT_NOFILE"] = limits.open_files
     if not isinstance(limits.processes, Unlimited):
-        bounds["RLIMIT_NPROC"] = limits.processes + OWN_PROCESSES + PROCESS_ROOM
+        room = OWN_PROCESSES + (CGROUP_ROOM if has_cgroup else 0)
+        bounds["RLIMIT_NPROC"] = limits.processes + room
     if not isinstance(limits.cpu_time_s, Unlimited):
         bounds["RLIMIT_CPU"] = math.ceil(limits.cpu_time_s) + CPU_ROOM_S
     if not has_cgroup and not isinstance(limits.memory_bytes, Unlimited):

@@ -16,7 +16,13 @@ from functools import partial
 from typing import Any, NoReturn
 
 from runner.backends.native.launcher import assembly, inside, kernel, staging, trees
-from runner.backends.native.launcher.protocol import Message, PeerGoneError, receive, send
+from runner.backends.native.launcher.protocol import (
+    Message,
+    PeerGoneError,
+    end_with_peer,
+    receive,
+    send,
+)
 
 WATCH_S = 0.05
 """How often the scratch is looked at; a full one ends the run."""
@@ -48,6 +54,7 @@ def main(
     """Serve one run and end the process. `streams`: the program's stdin, stdout and stderr."""
     builder = Builder(control, plan, blobs, streams)
     try:
+        _raise_open_files()
         builder.serve()
     except PeerGoneError:
         pass  # the supervisor is gone, or wants this sandbox no more
@@ -57,6 +64,12 @@ def main(
         _say_failed(control, "setup", f"{type(error).__name__}: {error}")
     builder.destroy()
     os._exit(0)
+
+
+def _raise_open_files() -> None:
+    """Reading deep trees takes descriptors; the program gets a limit of its own."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _say_failed(control: socket.socket, protection: str, why: str) -> None:
@@ -96,6 +109,7 @@ class Builder:
 
     def serve(self) -> None:
         """The whole run, from namespaces to the list of changes."""
+        end_with_peer(self._control)  # init, if there is one, dies with us
         stage = self._build()
         protections = self._start()
         started_s = self._wait_for_go(protections)
@@ -160,6 +174,7 @@ class Builder:
         _step("user_namespace", lambda: os.setresuid(inner, inner, inner))
         # A change of user makes /proc/self root's, and staging reads there.
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        end_with_peer(self._control)
 
     def _start(self) -> list[str]:
         """Fork init, let it and the program's process get ready; returns what is in force."""
@@ -177,6 +192,7 @@ class Builder:
         ends = inside.Ends(stdin, stdout, stderr, enter_r, go_r, report_w, status_w)
         self._init = _step("pid_namespace", os.fork)
         if self._init == 0:
+            signal.signal(signal.SIGIO, signal.SIG_DFL)
             self._control.close()
             for fd in (enter_w, self._go, self._report, self._status):
                 os.close(fd)

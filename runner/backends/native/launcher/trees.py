@@ -22,8 +22,8 @@ MOST_CHANGES = 20_000
 MOST_HOLE_BYTES = 64 << 20
 """Of holes in sparse files this much is read, over all files; then they go without a digest. What
 is really there is bounded by the scratch, but a file of a page can claim to be exabytes long."""
-MOST_DEPTH = 512
-"""Deeper folders are listed, not entered: recursion and descriptors are bounded."""
+MOST_DEPTH = 256
+"""Deeper folders are listed, not entered: recursion and descriptors (three a level) are bounded."""
 
 Record = dict[str, Any]
 
@@ -340,19 +340,22 @@ def _record(
 
 
 def send_all(changes: Iterator[Record], send: Callable[[list[Record]], None]) -> bool:
-    """Pass the changes on in parts that fit a message; True if there were too many."""
+    """Pass the changes on in parts that fit a message; True if that was not all of them."""
     part: list[Record] = []
     size_bytes = 0
-    for count, record in enumerate(changes):
-        if count >= MOST_CHANGES:
-            if part:
+    whole = True
+    try:
+        for count, record in enumerate(changes):
+            if count >= MOST_CHANGES:
+                whole = False
+                break
+            part.append(record)
+            size_bytes += 6 * len(record["path"]) + 200  # JSON may write a byte as \uXXXX
+            if size_bytes > 64 * 1024:
                 send(part)
-            return True
-        part.append(record)
-        size_bytes += 6 * len(record["path"]) + 200  # JSON may write a byte as \uXXXX
-        if size_bytes > 64 * 1024:
-            send(part)
-            part, size_bytes = [], 0
+                part, size_bytes = [], 0
+    except OSError:
+        whole = False  # a tree made to be unreadable: what was read of it stands, and says so
     if part:
         send(part)
-    return False
+    return not whole
