@@ -342,13 +342,13 @@ def test_a_layer_tightens_a_profile_that_is_given_as_a_file(tmp_path, native, wo
 def test_a_layer_names_the_profiles_that_may_be_used(tmp_path, native, work):
     folder = tmp_path / "policy.d"
     folder.mkdir()
-    (folder / "10.yaml").write_text("profiles: [locked]\n")
+    (folder / "10.yaml").write_text("profiles: [ci]\n")
     layers = Setting((PolicyFolder(folder, "user"),), "test")
     with Runner(settings=settings_at(tmp_path, policy_dirs=layers)) as runner:
         with pytest.raises(RunnerError, match="agent") as caught:
             runner.run(["true"], cwd=work)
         assert caught.value.exit_code in (2, 126)
-        assert runner.run(["true"], cwd=work, profile="locked").ok
+        assert runner.run(["true"], cwd=work, profile="ci").ok
 
 
 KILLED = """

@@ -1,0 +1,253 @@
+"""The one path, over a real store and a fake backend: what happens when, and what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from runner.compile import policy_layers
+from runner.errors import BackendError, ProtectionMissingError, RecordError, RunnerError
+from runner.intake import build_request
+from runner.model.decision import Decision, Effect
+from runner.model.limits import LimitName
+from runner.model.outcome import Outcome, Termination
+from runner.model.protection import Protection
+from runner.model.request import ExecRequest
+from runner.policy.engine import create as decision_point
+from runner.ports import Store, Transaction
+from runner.schema.profiles import load_profile
+from runner.stores.sqlite import SqliteStore
+from runner.stores.sqlite import create as open_store
+from runner.streams import Cancellation, NullSink
+from runner.supervisor import Caller, Policy, Supervisor
+from runner.testing.fakes import FakeBackend, FakeClock, FakeRun, exited, limited
+
+QUIET = Caller(None, NullSink(), NullSink())
+
+
+@pytest.fixture
+def store(tmp_path) -> Iterator[SqliteStore]:
+    opened = open_store(tmp_path / "home", FakeClock())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def policy() -> Policy:
+    profile = load_profile("agent")
+    return Policy(profile, decision_point(policy_layers(profile, [])))
+
+
+@pytest.fixture
+def work(tmp_path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+def run(
+    store: Store, policy: Policy, backend: FakeBackend, request: ExecRequest, caller: Caller = QUIET
+) -> Outcome:
+    supervisor = Supervisor(store, FakeClock(), keep_output_bytes=1024)
+    with Cancellation() as cancel:
+        return supervisor.run(request, policy, backend=backend, caller=caller, cancel=cancel)
+
+
+def recorded(store: Store) -> list[tuple[str, dict]]:
+    """Kind and data of every event but the log's own first."""
+    events = [(event.kind, json.loads(event.body)["data"]) for event in store.events()]
+    assert events[0][0] == "log.created"
+    return events[1:]
+
+
+class FailingStore:
+    """A store whose n-th transaction from now can't be made durable, and all after it."""
+
+    def __init__(self, store: SqliteStore, good: int) -> None:
+        self._store = store
+        self._good = good
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        self._good -= 1
+        if self._good < 0:
+            raise RecordError("the disk is full")
+        return self._store.transaction()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+def test_every_step_is_written_down_before_it_is_taken(store, policy, work):
+    seen: dict[str, list[str]] = {}
+
+    class Watching(FakeBackend):
+        def acquire(self, spec, run_id):
+            seen["built"] = [kind for kind, _ in recorded(store)]
+            return super().acquire(spec, run_id)
+
+    def started(_: object) -> None:
+        seen["started"] = [kind for kind, _ in recorded(store)]
+
+    backend = Watching([FakeRun(stdout=b"out", stderr=b"err", before=started)])
+    outcome = run(store, policy, backend, build_request(argv=["true"], cwd=work))
+    assert seen == {"built": ["run.decided"], "started": ["run.decided", "run.started"]}
+    assert [kind for kind, _ in recorded(store)] == ["run.decided", "run.started", "run.ended"]
+    assert outcome.ok
+    assert (outcome.stdout.data, outcome.stderr.data) == (b"out", b"err")
+    assert (outcome.audit.first_seq, outcome.audit.last_seq) == (1, 3)
+    assert outcome.audit.head == store.head().last_hash
+    assert outcome.protections == backend.in_force
+    assert backend.leases[0].released
+    assert backend.leases[0].run_id == outcome.run_id
+    assert store.kept_output(outcome.run_id, "stderr") == b"err"
+    assert store.recover() == []
+
+
+def test_what_is_denied_is_not_built(store, policy, work):
+    backend = FakeBackend()
+    outcome = run(store, policy, backend, build_request(shell="sudo rm -rf /", cwd=work))
+    assert (outcome.termination, outcome.status) == (Termination.DENIED, 126)
+    assert backend.leases == []
+    (_, decided), (_, ended) = recorded(store)
+    assert decided["decision"]["effect"] == "deny"
+    assert decided["spec_digest"] is None
+    assert ended["termination"] == "denied"
+    assert store.recover() == []
+
+
+def test_a_variable_that_the_profile_denies_is_a_denial(store, policy, work):
+    backend = FakeBackend()
+    request = build_request(argv=["true"], cwd=work, env={"LD_PRELOAD": "x", "FINE": "1"})
+    outcome = run(store, policy, backend, request)
+    assert outcome.decision.effect is Effect.DENY
+    assert "LD_PRELOAD" in outcome.decision.reason
+    assert "FINE" not in outcome.decision.reason
+    assert backend.leases == []
+
+
+@pytest.mark.parametrize("effect", [Effect.ASK, Effect.REWRITE])
+def test_where_nobody_answers_it_is_a_denial(store, policy, work, effect):
+    class Asking:
+        digest = "sha256:0"
+
+        def decide(self, action: object) -> Decision:
+            return Decision(effect, "somebody should look at this", self.digest)
+
+    backend = FakeBackend()
+    asking = Policy(policy.profile, Asking())
+    outcome = run(store, asking, backend, build_request(argv=["true"], cwd=work))
+    assert (outcome.termination, outcome.decision.effect) == (Termination.DENIED, effect)
+    assert backend.leases == []
+
+
+def test_an_obligation_that_nobody_understands_stops_the_run(store, policy, work):
+    class Obliging:
+        digest = "sha256:0"
+
+        def decide(self, action: object) -> Decision:
+            return Decision(Effect.ALLOW, "fine", self.digest, obligations=("sing",))
+
+    backend = FakeBackend()
+    obliging = Policy(policy.profile, Obliging())
+    with pytest.raises(RunnerError, match="sing"):
+        run(store, obliging, backend, build_request(argv=["true"], cwd=work))
+    assert backend.leases == []
+
+
+def test_without_an_intent_on_record_nothing_is_built(store, policy, work):
+    backend = FakeBackend()
+    with pytest.raises(RecordError):
+        run(FailingStore(store, 0), policy, backend, build_request(argv=["true"], cwd=work))
+    assert backend.leases == []
+    assert recorded(store) == []
+
+
+def test_without_its_start_on_record_the_program_does_not_run(store, policy, work):
+    backend = FakeBackend()
+    with pytest.raises(RecordError) as caught:
+        run(FailingStore(store, 1), policy, backend, build_request(argv=["true"], cwd=work))
+    (lease,) = backend.leases
+    assert not lease.ran
+    assert lease.released
+    assert caught.value.outcome is None  # even the failure could not be written down
+    assert [kind for kind, _ in recorded(store)] == ["run.decided"]
+    store.close()
+    again = open_store(store.home, FakeClock())
+    with contextlib.closing(again):
+        assert again.recover() == [lease.run_id]
+        assert [kind for kind, _ in recorded(again)][-1] == "run.recovered"
+        assert again.verify().failure is None
+
+
+FAILURES = {
+    "no engine": (FakeBackend(unavailable=BackendError("no engine")), "backend_failed"),
+    "protection": (FakeBackend(missing=[Protection.SECCOMP]), "protection_missing"),
+    "lost": (FakeBackend([FakeRun(lost="it went away")]), "backend_failed"),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_backends_failure_is_recorded_and_told(store, policy, work, case):
+    backend, code = FAILURES[case]
+    with pytest.raises(BackendError) as caught:
+        run(store, policy, backend, build_request(argv=["true"], cwd=work))
+    outcome = caught.value.outcome
+    assert isinstance(outcome, Outcome)
+    assert (outcome.termination, outcome.status) == (Termination.RUNNER_FAILED, 125)
+    assert outcome.failure is not None
+    assert outcome.failure.code == caught.value.code == code
+    _, ended = recorded(store)[-1]
+    assert ended["error"] == {"code": code, "message": str(caught.value)}
+    assert all(lease.released for lease in backend.leases)
+    assert store.recover() == []
+    if case == "protection":
+        assert isinstance(caught.value, ProtectionMissingError)
+
+
+@pytest.mark.parametrize(
+    ("raised", "termination"),
+    [(KeyboardInterrupt(), "cancelled"), (ZeroDivisionError("1/0"), "runner_failed")],
+)
+def test_whatever_ends_a_run_closes_its_record(store, policy, work, raised, termination):
+    def interrupt(_: object) -> None:
+        raise raised
+
+    backend = FakeBackend([FakeRun(before=interrupt)])
+    with pytest.raises(type(raised)):
+        run(store, policy, backend, build_request(argv=["true"], cwd=work))
+    kind, ended = recorded(store)[-1]
+    assert (kind, ended["termination"]) == ("run.ended", termination)
+    assert backend.leases[0].released
+    assert store.recover() == []
+
+
+def test_limits_codes_and_cancellation_come_through(store, policy, work):
+    runs = [exited(7, cpu_user_s=0.5), limited(LimitName.MEMORY), FakeRun(until_cancelled=True)]
+    backend = FakeBackend(runs, degraded=["cgroup"])
+    request = build_request(argv=["true"], cwd=work)
+    first = run(store, policy, backend, request)
+    assert (first.status, first.usage.cpu_user_s, first.degraded) == (7, 0.5, ("cgroup",))
+    second = run(store, policy, backend, request)
+    assert (second.status, second.limit) == (124, LimitName.MEMORY)
+    supervisor = Supervisor(store, FakeClock(), keep_output_bytes=0)
+    with Cancellation() as cancel:
+        cancel.set()
+        third = supervisor.run(request, policy, backend=backend, caller=QUIET, cancel=cancel)
+    assert (third.status, third.termination) == (130, Termination.CANCELLED)
+    assert third.stdout.sha256 is not None
+    totals = {(total.scope, total.key): total.calls for total in store.totals()}
+    assert totals["agent", "default"] == 3
+
+
+def test_check_is_recorded_and_runs_nothing(store, policy, work):
+    supervisor = Supervisor(store, FakeClock(), keep_output_bytes=0)
+    request = build_request(shell="sudo true", cwd=work)
+    assert supervisor.check(request, policy).effect is Effect.DENY
+    assert [kind for kind, _ in recorded(store)] == ["decision.checked"]
+    assert supervisor.plan(request, policy).spec is None
+    assert len(recorded(store)) == 1  # a plan touches nothing
