@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,7 +34,8 @@ def doctor(
     if apparmor:
         from runner.backends.native.probe import apparmor_profile  # noqa: PLC0415
 
-        print(apparmor_profile(sys.executable), end="")
+        # AppArmor goes by the file that is executed, not by the links that lead there.
+        print(apparmor_profile(str(Path(sys.executable).resolve())), end="")
         return
     from runner.app import Runner  # noqa: PLC0415
 

@@ -64,7 +64,8 @@ def type_of(mode: int) -> str:
 def copy(source_fd: int, target_fd: int, owner: int | None) -> Baseline:
     """Copy a folder's content; owner and group become `owner` unless it is None.
 
-    Files that can't be read, sockets and devices are left out, as a reader would find them.
+    Files that can't be read, sockets and devices are left out, as a reader would find them. With
+    an `owner` it is root that reads: then what the folder's own owner could not read is left out.
     """
     baseline: Baseline = {}
     _copy_folder(source_fd, target_fd, b"", owner, baseline, 0)
@@ -75,12 +76,23 @@ def copy(source_fd: int, target_fd: int, owner: int | None) -> Baseline:
     return baseline
 
 
+def _may_read(found: os.stat_result, workspace: os.stat_result) -> bool:
+    """Whether the workspace's owner could: root copies for that one, not with its own rights."""
+    if found.st_uid == workspace.st_uid:
+        return True
+    group = stat.S_IRGRP if found.st_gid == workspace.st_gid else 0
+    return bool(found.st_mode & (stat.S_IROTH | group))
+
+
 def _copy_folder(
     source_fd: int, target_fd: int, prefix: bytes, owner: int | None, baseline: Baseline, depth: int
 ) -> None:
+    folder = os.fstat(source_fd)
     for name in _names(source_fd):
         path = prefix + name
         found = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
+        if owner is not None and not _may_read(found, folder):
+            continue
         kind = type_of(found.st_mode)
         mode = stat.S_IMODE(found.st_mode) & 0o1777  # set-uid means nothing in there
         digest = None
