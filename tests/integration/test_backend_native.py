@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,11 +10,16 @@ from runner.backends.native import create
 from runner.ports import Backend
 from runner.testing.backend_contract import BackendContract
 
-pytestmark = pytest.mark.usefixtures("native")
 
-
+@pytest.mark.usefixtures("native", "cache")
 class TestNativeBackend(BackendContract):
+    cache_folder: Path
+
+    @pytest.fixture(scope="class")
+    def cache(
+        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        request.cls.cache_folder = tmp_path_factory.mktemp("cache")
+
     def make_backend(self) -> Backend:
-        cache = Path(tempfile.mkdtemp(prefix="runner-cache-"))
-        atexit.register(shutil.rmtree, cache, ignore_errors=True)
-        return create(cache)
+        return create(self.cache_folder)
