@@ -133,6 +133,9 @@ class Builder:
         send(self._control, {"at": "userns", "pid": os.getpid()})
         receive(self._control)  # the maps are written
         self._become_inner_user()
+        # Whatever this process is busy with: it ends with the launcher, which ends with the
+        # supervisor. After the change of user, which would take this back (prctl(2)).
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         self._enter_mounts()
         if stage is None:
             stage = self._stage()
