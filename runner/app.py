@@ -157,11 +157,14 @@ class Runner:
                 holder = self.backend(backend)
                 policy = self.policy(request, holder.name)
                 inherited = host_environment(inherited_names(request, policy.profile))
-                # What can't be compiled is a refusal, found before the run begins.
-                self._supervisor.plan(request, policy, inherited)
-            return self._supervisor.run(
-                request, policy, backend=holder, caller=caller, cancel=token, inherited=inherited
-            )
+                return self._supervisor.run(
+                    request,
+                    policy,
+                    backend=holder,
+                    caller=caller,
+                    cancel=token,
+                    inherited=inherited,
+                )
 
     def plan(self, request: ExecRequest, *, backend: str | None = None) -> Plan:
         """Decision and compiled sandbox, nothing run and nothing recorded."""
@@ -268,6 +271,8 @@ class Runner:
         try:
             yield
         except RunnerError as error:
+            if error.outcome is not None:
+                raise  # the run had begun, and its record tells of the failure
             data = {"code": error.code, "message": str(error), "profile": profile}
             principal = Principal(uid=os.getuid(), agent=agent or "default")
             with contextlib.suppress(RunnerError), self._store.transaction() as tx:
