@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -179,8 +180,9 @@ class Soak:
             this.wanted = "supervisor"  # the other is not there yet, or not any more
             victim = self._find(this.wanted, supervisor)
         if victim is not None:
-            this.victim = this.wanted
-            victim.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it was over that very moment
+                victim.kill()
+                this.victim = this.wanted
 
     def _find(self, kind: str, supervisor: int) -> psutil.Process | None:
         """supervisor - launcher - builder - init - program, each the child of the one before."""
