@@ -52,6 +52,8 @@ DECIDE_AT_EXEC = "decide_at_exec"
 _MAX_WORD_BYTES = 32 * 4096 - 1
 # The largest whole number that JSON carries exactly (RFC 8785, 3.2.2.3).
 _MAX_WHOLE = 2**53 - 1
+# A process before it becomes the program, and the descriptors that an exec takes.
+_LEAST = {"memory_bytes": 4 << 20, "open_files": 8}
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,63}")
 _DEFAULT_TERM = "xterm"
 _ACCOUNT_HOMES = "/home"
@@ -264,7 +266,15 @@ def _limits(asked: LimitOverrides, profile: Profile) -> Limits:
     ]
     if problems:
         raise RequestError("\n".join(problems))
-    return granted.tightened(asked)
+    limits = granted.tightened(asked)
+    for field, least in _LEAST.items():
+        bound = getattr(limits, field)
+        if not isinstance(bound, Unlimited) and bound < least:
+            raise RequestError(
+                f"limit '{keys[field]}' is {spelled(field, bound)}, but no sandbox starts with "
+                f"less than {spelled(field, least)}; ask for more"
+            )
+    return limits
 
 
 def _bad_bounds(asked: LimitOverrides) -> Iterable[str]:

@@ -192,9 +192,14 @@ class Pump:
                 raise RunnerError(
                     f"the run's {flow.name} can't be passed on: {error.strerror}"
                 ) from error
-            # The program's output is still counted and kept.
-            flow.broken = True
             flow.pending.clear()
+            if self._tty:
+                flow.broken = True  # the descriptor is its input as well
+            else:
+                # The program is told as it would be without us: SIGPIPE at its next write.
+                flow.open = False
+                os.close(flow.fd)
+                flow.fd = -1
 
     def _read_stdin(self) -> None:
         source = self._stdin_source

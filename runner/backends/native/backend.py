@@ -197,7 +197,7 @@ class _Build:
             workspace_identity=_identity(spec),
         )
         header, blobs = plan.plan(spec, seccomp, host)
-        builder = self._spawn(header, blobs)
+        builder = self._spawn(header, blobs, host)
         control = self._control
         if control is None:  # pragma: no cover
             raise BackendError("no connection to the builder")
@@ -234,7 +234,7 @@ class _Build:
             with contextlib.suppress(BackendError):  # the sweep finds it later
                 self._cgroup.remove()
 
-    def _spawn(self, header: dict[str, Any], blobs: list[bytes]) -> int:
+    def _spawn(self, header: dict[str, Any], blobs: list[bytes], host: plan.Host) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(BUILD_TIMEOUT_S)
         self._control = ours
@@ -243,6 +243,10 @@ class _Build:
         stdout_r, stdout_w = os.pipe2(os.O_CLOEXEC)
         stderr_r, stderr_w = os.pipe2(os.O_CLOEXEC)
         self._ours = [stdin_w, stdout_r, stderr_r]
+        if host.rootful:
+            # So that the program may open them again by /dev/stdout and the like.
+            for fd in (stdin_r, stdout_w, stderr_w):
+                os.fchown(fd, host.outer_id, host.outer_id)
         try:
             return self._zygote.spawn(theirs, plan_fd, (stdin_r, stdout_w, stderr_w))
         finally:
