@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
@@ -313,14 +313,14 @@ class Builder:
         with contextlib.suppress(PeerGoneError):
             receive(self._control)
 
-    def _changes(self, stage: staging.Stage) -> Iterator[trees.Record]:
+    def _changes(self, stage: staging.Stage) -> trees.Found:
         if stage.baseline is not None:
             found = trees.changed_in_copy(stage.upper_fd, stage.baseline)
         else:
             found = trees.changed_in_overlay(stage.upper_fd, stage.merged_fd, stage.lower_fd)
         # Where an injected file stood was made by us, and the program could not touch it.
         ours = _mount_points(self._plan)
-        return (record for record in found if record["path"] not in ours)
+        return (record for record in found if record is None or record["path"] not in ours)
 
 
 def _mount_points(plan: Message) -> set[str]:

@@ -22,10 +22,17 @@ MOST_CHANGES = 20_000
 MOST_HOLE_BYTES = 64 << 20
 """Of holes in sparse files this much is read, over all files; then they go without a digest. What
 is really there is bounded by the scratch, but a file of a page can claim to be exabytes long."""
+MOST_LISTED_BYTES = 8 << 20
+"""Of paths, over all changes: long ones cost a program nothing, and each is held and recorded."""
+MOST_PATH_BYTES = 4096
+"""PATH_MAX (limits.h): a longer one names nothing in any call."""
 MOST_DEPTH = 256
 """Deeper folders are listed, not entered: recursion and descriptors (three a level) are bounded."""
 
 Record = dict[str, Any]
+
+Found = Iterator[Record | None]
+"""Changes in order; None: here something was left out."""
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # NONBLOCK: a FIFO put in a file's place must not hold us up.
@@ -194,7 +201,7 @@ class Digester:
         return digest.hexdigest(), found.st_size
 
 
-def changed_in_copy(folder_fd: int, baseline: Baseline) -> Iterator[Record]:
+def changed_in_copy(folder_fd: int, baseline: Baseline) -> Found:
     """What differs between the copy now and as it was made, sorted by path."""
     seen: set[bytes] = set()
     yield from _walk_copy(folder_fd, b"", baseline, seen, Digester(), 0)
@@ -209,7 +216,7 @@ def _walk_copy(
     seen: set[bytes],
     digester: Digester,
     depth: int,
-) -> Iterator[Record]:
+) -> Found:
     for name in _names(folder_fd):
         path = prefix + name
         found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
@@ -228,12 +235,14 @@ def _walk_copy(
             if not same:
                 word = "created" if before is None else "modified"
                 yield _record(path, word, kind, digest, size)
-        if kind == "directory" and depth < MOST_DEPTH:
+        if kind == "directory" and depth >= MOST_DEPTH:
+            yield None
+        elif kind == "directory":
             with _opened(name, _OPEN_FOLDER, folder_fd) as inner:
                 yield from _walk_copy(inner, path + b"/", baseline, seen, digester, depth + 1)
 
 
-def changed_in_overlay(upper_fd: int, merged_fd: int, lower_fd: int) -> Iterator[Record]:
+def changed_in_overlay(upper_fd: int, merged_fd: int, lower_fd: int) -> Found:
     """What an overlay's upper layer holds that differs from the lower one.
 
     The upper layer tells where to look, the merged view what is there now: so nothing depends on
@@ -249,7 +258,7 @@ def _walk_overlay(
     prefix: bytes,
     digester: Digester,
     depth: int,
-) -> Iterator[Record]:
+) -> Found:
     merged = _names(merged_fd)
     for name in sorted(set(_names(upper_fd)).intersection(merged)):
         path = prefix + name
@@ -261,7 +270,9 @@ def _walk_overlay(
             yield _record(path, "created", kind, digest, size)
         elif _differs(name, lower_fd, before, found, digest, digester):
             yield _record(path, "modified", kind, digest, size)
-        if kind == "directory" and depth < MOST_DEPTH:
+        if kind == "directory" and depth >= MOST_DEPTH:
+            yield None
+        elif kind == "directory":
             with (
                 _opened(name, _OPEN_FOLDER, upper_fd) as inner_upper,
                 _opened(name, _OPEN_FOLDER, merged_fd) as inner_merged,
@@ -276,12 +287,12 @@ def _walk_overlay(
             yield from _deleted(name, lower_fd, prefix + name, gone, depth)
 
 
-def _deleted(
-    name: bytes, lower_fd: int, path: bytes, before: os.stat_result, depth: int
-) -> Iterator[Record]:
+def _deleted(name: bytes, lower_fd: int, path: bytes, before: os.stat_result, depth: int) -> Found:
     """A path that is gone, and with a folder all that was in it."""
     yield _record(path, "deleted", type_of(before.st_mode))
     if depth >= MOST_DEPTH:
+        if stat.S_ISDIR(before.st_mode):
+            yield None
         return
     with _folder_or_none(name, lower_fd, before) as inner:
         for below in _names(inner) if inner is not None else ():
@@ -351,21 +362,26 @@ def _record(
     }
 
 
-def send_all(changes: Iterator[Record], send: Callable[[list[Record]], None]) -> bool:
+def send_all(changes: Found, send: Callable[[list[Record]], None]) -> bool:
     """Pass the changes on in parts that fit a message; True if that was not all of them."""
     part: list[Record] = []
-    size_bytes = 0
+    part_bytes = listed_bytes = 0
     whole = True
     try:
         for count, record in enumerate(changes):
-            if count >= MOST_CHANGES:
+            if count >= MOST_CHANGES or listed_bytes > MOST_LISTED_BYTES:
                 whole = False
                 break
+            path_bytes = len(os.fsencode(record["path"])) if record is not None else 0
+            if record is None or path_bytes > MOST_PATH_BYTES:
+                whole = False
+                continue
+            listed_bytes += path_bytes
             part.append(record)
-            size_bytes += 6 * len(record["path"]) + 200  # JSON may write a byte as \uXXXX
-            if size_bytes > 64 * 1024:
+            part_bytes += 6 * path_bytes + 200  # JSON may write a byte as \uXXXX
+            if part_bytes > 64 * 1024:
                 send(part)
-                part, size_bytes = [], 0
+                part, part_bytes = [], 0
     except OSError:
         whole = False  # a tree made to be unreadable: what was read of it stands, and says so
     if part:
