@@ -121,7 +121,8 @@ def _clone_host(stage: Stage, plan: Message) -> None:
         except OSError:
             continue  # not there, or not ours to read: then it is not there inside either
     for name in DEVICES:
-        attributes = kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NOEXEC
+        # Read-only is the node, which is the host's own (its times, its mode); not the device.
+        attributes = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NOEXEC
         stage.devices[name] = _clone(f"/dev/{name}", attributes)
     for path in plan["read"]:
         is_folder = stat.S_ISDIR(os.stat(path).st_mode)
