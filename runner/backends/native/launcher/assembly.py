@@ -21,6 +21,8 @@ ROOT = "/tmp"  # any folder that exists: only this mount namespace sees it cover
 ROOT_OWN_BYTES = 1 << 20
 """Room in the root for the files of /etc and for mount points."""
 HOME = "/home/agent"
+MOST_TERMINALS = 64
+"""All instances of devpts share one number of terminals (kernel.pty.max, 4096): none takes all."""
 
 _READ_ONLY = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -137,7 +139,7 @@ def _dev(root: int, stage: Stage) -> None:
     os.close(folder(dev, "pts"))
     kernel.mount(
         "devpts", f"{ROOT}/dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC,
-        "newinstance,ptmxmode=0666,mode=0620",
+        f"newinstance,ptmxmode=0666,mode=0620,max={MOST_TERMINALS}",
     )  # fmt: skip
     for name, target in (
         ("ptmx", "pts/ptmx"),
@@ -189,10 +191,13 @@ def mount_proc() -> None:
     """A /proc of the new pid namespace; must be called by a process in it, before `enter`.
 
     The kernel allows it only while a /proc that hides nothing is mounted (mount_too_revealing).
+    Shown are processes that the program could look into anyway, so not init: its arguments are
+    the launcher's, with paths of the host.
     """
     kernel.mount(
-        "proc", f"{ROOT}/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    )
+        "proc", f"{ROOT}/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC,
+        "hidepid=ptraceable",
+    )  # fmt: skip
     for name in PROC_READ_ONLY:
         path = f"{ROOT}/proc/{name}"
         if os.path.lexists(path):
