@@ -216,16 +216,9 @@ class Soak:
         this.phase = _phase(left, output.read_bytes(), hit=this.victim is not None)
         if this.victim != "supervisor" and left and left[-1] != "run.ended":
             this.violations.append(f"a supervisor that lived left its run at {left[-1]}")
-        cleaned = subprocess.run(
-            [*RUNNER, "clean"],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if cleaned.returncode != 0:
-            this.violations.append(f"`runner clean`: {cleaned.returncode} {cleaned.stderr.strip()}")
+        code, said = self._command("clean")
+        if code != 0:
+            this.violations.append(f"`runner clean`: {code} {said}")
         kinds, _ = self._kinds(start)
         this.recovered = kinds.count("run.recovered")
         expected = int(bool(left) and left[-1] != "run.ended")
@@ -262,15 +255,22 @@ class Soak:
 
     def verify_by_command(self) -> str | None:
         """`runner audit verify`, once at the end; what it says if it does not hold."""
-        done = subprocess.run(
-            [*RUNNER, "audit", "verify"],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        print(done.stdout.strip())
-        return None if done.returncode == 0 else f"{done.returncode} {done.stderr.strip()}"
+        code, said = self._command("audit", "verify")
+        print(said)
+        return None if code == 0 else f"{code} {said}"
+
+    def _command(self, *words: str) -> tuple[int | None, str]:
+        """Exit code (None: it hung) and output, by way of a file: nobody can hold that open."""
+        said = self.folder / "said"
+        with said.open("wb") as file:
+            try:
+                code = subprocess.run(
+                    [*RUNNER, *words], env=self.environment, stdin=subprocess.DEVNULL,
+                    stdout=file, stderr=file, timeout=LANDMARK_S, check=False,
+                ).returncode  # fmt: skip
+            except subprocess.TimeoutExpired:
+                code = None
+        return code, said.read_text().strip()
 
 
 def _phase(kinds: list[str], output: bytes, *, hit: bool) -> str:
@@ -341,6 +341,7 @@ def main() -> int:
                 failed = sum(bool(r.violations) for r in rounds)
                 print(f"{number} of {options.times}, {failed} with a violation")
         wrong = soak.verify_by_command()
+        soak.descendants.kill_all()
     found = summary(rounds)
     print_summary(found, rounds)
     if options.json:
