@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from importlib import resources
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -146,16 +146,23 @@ def _chain(path: Path) -> list[_Link]:
     current: Path | None = path
     while current is not None:
         real = os.path.realpath(current)
-        document = parse(read_file(current, ProfileError), str(current), ProfileError)
+        link = _link(read_file(current, ProfileError), str(current))
         if links and real in seen:
             _refuse_extends(links[-1], f"{current} extends this one in turn; break the circle")
         if len(links) > MAX_EXTENDS:
             _refuse_extends(links[-1], f"more than {MAX_EXTENDS} files deep; extend fewer")
-        file = validate(document, ProfileFile, ProfileError, (check_profile, check_rules))
         seen.append(real)
-        links.append(_Link(document, file))
-        current = _base(links[-1], current)
+        links.append(link)
+        current = _base(link, current)
     return links[::-1]
+
+
+@lru_cache(maxsize=64)
+def _link(text: str, source: str) -> _Link:
+    """A file's text as a link; remembered by the text itself, for parsing it takes milliseconds."""
+    document = parse(text, source, ProfileError)
+    file = validate(document, ProfileFile, ProfileError, (check_profile, check_rules))
+    return _Link(document, file)
 
 
 def _base(link: _Link, path: Path) -> Path | None:
