@@ -95,6 +95,9 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter) -> NoR
     )
     reporter.step("private_proc", assembly.mount_proc)
     reporter.step("readonly_root", assembly.enter)
+    # Nobody in here may look into this process or take its descriptors (ptrace(2)): not the
+    # program either, which may run before the next steps here are done, and its exec undoes this.
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     program = os.fork()
     if program == 0:
         try:
@@ -103,8 +106,6 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter) -> NoR
             reporter.fail("setup", error)
     reporter.step("no_new_privileges", lambda: kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1))
     reporter.step("no_capabilities", lambda: kernel.drop_capabilities(last_capability))
-    # Nobody in here may look into this process or take its descriptors (ptrace(2)).
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     status = os.dup2(ends.status, 3)
     kernel.close_all_from(4)
     null = os.open("/dev/null", os.O_RDWR)
