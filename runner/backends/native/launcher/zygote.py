@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from typing import NoReturn
 
 from runner.backends.native.launcher import builder, kernel
@@ -24,6 +25,9 @@ def main(channel_fd: int) -> NoReturn:
     if channel_fd != CHANNEL_FD:
         os.dup2(channel_fd, CHANNEL_FD)
     kernel.close_all_from(CHANNEL_FD + 1)
+    # From here on nothing is imported: a builder and init run where the module path may lead into
+    # a workspace, which the program has written.
+    sys.meta_path.clear()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # builders are reaped by the kernel
     # A killed builder's init too: the machine's own process 1 may take its time.
