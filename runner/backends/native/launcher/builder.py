@@ -149,8 +149,8 @@ class Builder:
     def _stage(self) -> staging.Stage:
         try:
             stage: staging.Stage = _step("mount_namespace", lambda: staging.prepare(self._plan))
-        except staging.WorkspaceChangedError as error:
-            raise BuildError("setup", f"the folder at {error} was replaced meanwhile") from error
+        except staging.WorkspaceError as error:
+            raise BuildError("setup", str(error)) from error
         except BuildError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:

@@ -27,6 +27,7 @@ NR_SECCOMP = 317 if _X86 else 277
 NR_OPEN_TREE = 428
 NR_MOVE_MOUNT = 429
 NR_CLOSE_RANGE = 436
+NR_OPENAT2 = 437
 NR_MOUNT_SETATTR = 442
 NR_LANDLOCK_CREATE_RULESET = 444
 NR_LANDLOCK_ADD_RULE = 445
@@ -56,6 +57,7 @@ AT_SYMLINK_NOFOLLOW = 0x100
 AT_FDCWD = -100
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
+RESOLVE_NO_SYMLINKS = 0x04
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -107,6 +109,15 @@ def umount(target: str, flags: int) -> None:
 def pivot_root(new: str, old: str) -> None:
     """pivot_root(2)."""
     _check(_syscall(NR_PIVOT_ROOT, os.fsencode(new), os.fsencode(old)), "pivot_root")
+
+
+def open_resolved(path: str) -> int:
+    """openat2(2): a folder by a path that holds no link, as a descriptor; OSError (ELOOP) else."""
+    how = struct.pack("=QQQ", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS)
+    return _check(
+        _syscall(NR_OPENAT2, AT_FDCWD, os.fsencode(path), how, ctypes.c_size_t(len(how))),
+        f"openat2 {path}",
+    )
 
 
 def open_tree(dirfd: int, path: str, *, recursive: bool) -> int:

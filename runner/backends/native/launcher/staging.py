@@ -11,6 +11,7 @@ bound it all.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -41,8 +42,8 @@ ETC_ENTRIES = (
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
-class WorkspaceChangedError(Exception):
-    """The folder at the workspace's path is not the one that was decided about."""
+class WorkspaceError(Exception):
+    """The workspace can't be given to a run; the message says why and what to do."""
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ class Stage:
 
 
 def prepare(plan: Message) -> Stage:
-    """Clone and build all parts. OSError names the step; WorkspaceChangedError as it says."""
+    """Clone and build all parts. OSError names the step; WorkspaceError as it says."""
     stage = Stage()
     _clone_host(stage, plan)
     workspace = plan["workspace"]
@@ -130,12 +131,38 @@ def _clone_host(stage: Stage, plan: Message) -> None:
 
 
 def _clone_workspace(workspace: Message) -> int:
+    """The folder that was decided about, by identity and by a path that held no link then."""
     source = workspace["source"]
-    tree = kernel.open_tree(kernel.AT_FDCWD, source, recursive=False)
-    found = os.fstat(tree)
+    replaced = WorkspaceError(f"the folder at {source} was replaced meanwhile")
+    try:
+        folder = kernel.open_resolved(source)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR):
+            raise replaced from error
+        raise
+    found = os.fstat(folder)
     if (found.st_dev, found.st_ino) != (workspace["dev"], workspace["ino"]):
-        raise WorkspaceChangedError(source)
+        raise replaced
+    # A clone without what is mounted below shows what that covers.
+    if mount_point := _mount_point_below(source):
+        raise WorkspaceError(
+            f"something is mounted at {mount_point} in the workspace: unmount it, or work in a "
+            "folder that holds no mount point"
+        )
+    tree = kernel.open_tree(folder, "", recursive=False)
+    os.close(folder)
     return tree
+
+
+def _mount_point_below(folder: str) -> str | None:
+    """The first mount point in the folder, as proc_pid_mountinfo(5) spells it."""
+    escaped = folder.translate({ord(char): f"\\{ord(char):03o}" for char in " \t\n\\"})
+    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
+        for line in file:
+            mount_point = line.split(" ")[4]
+            if mount_point.startswith(f"{escaped}/"):
+                return mount_point
+    return None
 
 
 def _make_scratch(plan: Message) -> None:
