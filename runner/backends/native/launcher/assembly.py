@@ -67,7 +67,9 @@ def assemble(plan: Message, stage: Stage, blobs: list[bytes]) -> None:
     for name in ("proc", "run/runner", "var/lib", "opt", "mnt", "srv", "sys"):
         os.close(folder(root, name))
     attach(root, "tmp", stage.scratch["tmp"], is_folder=True)
-    os.symlink("../tmp", f"{ROOT}/var/tmp")
+    # Not a link: workspaces may lie below, and no link on the way to one is followed.
+    same = kernel.open_tree(kernel.AT_FDCWD, f"{ROOT}/tmp", recursive=False)
+    attach(root, "var/tmp", same, is_folder=True)
     os.symlink("../run", f"{ROOT}/var/run")
     attach(root, HOME[1:], stage.scratch["home"], is_folder=True)
     for path, tree, is_folder in sorted(stage.read, key=lambda part: len(part[0])):
