@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 
-_STRING = r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+# Bounds and possessive repeats keep the time in proportion to the text.
+_STRING = r"""("(?:[^"\\]|\\.){0,2048}+"|'(?:[^'\\]|\\.){0,2048}+')"""
 _CALL = re.compile(
-    r"\b(?:system|exec|execSync|popen|passthru|shell_exec|proc_open|spawnSync?|qx)\s*\(?\s*"
+    r"\b(?:system|exec|execSync|popen|passthru|shell_exec|proc_open|spawnSync?|qx)\s*+\(?+\s*+"
     + _STRING
 )
 _BACKQUOTE = re.compile(

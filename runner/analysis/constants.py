@@ -21,7 +21,10 @@ _SPECIAL = re.compile(
     r"|COMP\w*|ENV|LANG|LC_\w+|TIMEFORMAT|POSIXLY_CORRECT|GLOBIGNORE"
 )
 # Words that set variables by names that they compute: arithmetic, subscripts, indirection.
-_COMPUTED = re.compile(rb"\(\(|\$\[|\w\[|\$\{!|\bIFS\b|\[\[[^\n]*-(?:eq|ne|lt|le|gt|ge)\b")
+_COMPUTED = re.compile(
+    rb"\(\(|\$\[|\w\[|\$\{!|\bIFS\b"
+    rb"|(?m:^)(?>[^\n]*?\[\[)[^\n]*?-(?:eq|ne|lt|le|gt|ge)\b"
+)
 _RUN_TEXT = frozenset(
     {"eval", "source", ".", "alias", "trap", "command", "builtin", "enable", "let"}
 )

@@ -12,9 +12,11 @@ import re
 from runner.model.intent import Word
 
 _TEXT_LIMIT = 8192
-_PIECE = r"""(?:[A-Za-z0-9_./:@%+,=\-]+|'[^'\x00-\x1f\x7f]*'|"[^"$`\\\x00-\x1f\x7f]*")"""
-_WORD = re.compile(_PIECE + "+")
-_TEXT = re.compile(rf"[ \t]*{_PIECE}+(?:[ \t]+{_PIECE}+)*[ \t]*\n?")
+# Possessive (`++`): a text that is not plain is given up at once, not after trying every way to cut
+# its words into pieces.
+_PIECE = r"""(?:[A-Za-z0-9_./:@%+,=\-]++|'[^'\x00-\x1f\x7f]*'|"[^"$`\\\x00-\x1f\x7f]*")"""
+_WORD = re.compile(_PIECE + "++")
+_TEXT = re.compile(rf"[ \t]*{_PIECE}++(?:[ \t]++{_PIECE}++)*+[ \t]*\n?")
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)"|([^'"]+)""")
 _RESERVED = frozenset(
     {"if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for",

@@ -15,8 +15,11 @@ from runner.model.intent import Access, Assignment, PathUse, Word
 
 _STREAMS = re.compile(r"-|/dev/stdin|/dev/fd/.*|/proc/(?:self|\d+|thread-self)/fd/.*")
 """Script names that are an open descriptor: what is in it can't be told."""
-SUBSCRIPT = re.compile(r"\w\[.*(?:\$\(|`)", re.DOTALL)
-"""Text that runs a command once it is evaluated as arithmetic: `a[$(cmd)]`."""
+SUBSCRIPT = re.compile(r"\A(?>.*?\w\[).*?(?:\$\(|`)", re.DOTALL)
+"""Text that runs a command once it is evaluated as arithmetic: `a[$(cmd)]`.
+
+Looked for behind the first subscript only, so that its time grows with the text and not faster.
+"""
 _SUBSHELLS = {"sh": "sh", "dash": "sh", "ash": "sh", "posh": "sh", "yash": "sh", "bash": "bash",
               "rbash": "bash", "zsh": "zsh"}  # fmt: skip
 _FOLDERS_LIMIT = 4

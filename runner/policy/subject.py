@@ -363,7 +363,7 @@ def _writers() -> Mapping[str, Mapping[str, Any]]:
     return table
 
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"/]*(?=[/?#]|$)")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"/]*(?=[/?#]|$)")
 _REMOTE = re.compile(r"[\w.-]+@([\w.-]+)(?::|$)|([\w-]+(?:\.[\w-]+)+):(?!\d)")
 _HOST = re.compile(r"(?!-)\[?[\w.:-]+\]?(?:/.*)?")
 _CLIENTS = frozenset(

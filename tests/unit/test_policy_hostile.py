@@ -1,0 +1,53 @@
+"""Texts made to keep a reader or a rule busy: without end, or by the square of their length.
+
+Nothing here measures time: with a pattern that backtracks these tests would not end in hours (the
+first), or take minutes.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.analysis import constants, plain, read
+from runner.analysis.code import commands
+from runner.analysis.unwrap import SUBSCRIPT
+from runner.model.action import Exec
+from runner.model.decision import Effect
+from runner.model.intent import Intent, SimpleCommand, Word
+from runner.model.principal import Principal
+from runner.model.request import ShellText
+from runner.model.rule import Match, PolicyLayer, Rule
+from runner.policy.engine import create
+
+LONG = 128 * 1024
+
+
+@pytest.mark.parametrize("end", ["|", ";", "$x", "'", "\\"])
+def test_a_text_that_is_nearly_plain_is_given_up_at_once(end: str) -> None:
+    assert plain.words("find some/folder/with-a-long-name -type f -print0 " * 100 + end) is None
+    assert plain.words("find some/folder/with-a-long-name -type f -print0 " * 100) is not None
+
+
+def test_an_ordinary_pipe_is_read() -> None:
+    text = "find path/to/folder -type f -print0 | sort -z | xargs -0 sha1sum | sha1sum"
+    assert len(read(ShellText(text)).commands) == 5
+
+
+@pytest.mark.parametrize("text", ["a[" * LONG, "[[ " * LONG, "a[\n" * LONG])
+def test_many_subscripts(text: str) -> None:
+    assert SUBSCRIPT.search(text) is None
+    assert bool(SUBSCRIPT.search(text + "a[$(id)")) is True
+    assert constants.find({}, b"$" + text.encode(), outermost=True)("x", 0) is None
+
+
+@pytest.mark.parametrize("text", ['\\"' * LONG, "system" + " " * LONG, "|" + " " * LONG])
+def test_other_languages(text: str) -> None:
+    assert commands('"' + text, backquotes=True) == []
+
+
+@pytest.mark.parametrize("word", ["a" * LONG, "a." * LONG, "a@" * LONG, "/." * LONG, "a:" * LONG])
+def test_a_long_word_is_decided(word: str) -> None:
+    rules = (Rule("r", Effect.DENY, Match(paths=("**/x",), hosts=("*.x",), args=("*a*b",)), "no"),)
+    point = create([PolicyLayer("p", rules, Effect.ALLOW)])
+    intent = Intent("bash", (SimpleCommand((Word("ls"), Word(word))),))
+    assert point.decide(Exec(Principal(1000), intent, "/srv")).permits
