@@ -75,11 +75,11 @@ def copy(source_fd: int, target_fd: int, owner: int | None) -> Baseline:
     an `owner` it is root that reads: then what the folder's own owner could not read is left out.
     """
     baseline: Baseline = {}
-    _copy_folder(source_fd, target_fd, b"", owner, baseline, 0)
-    mode = stat.S_IMODE(os.fstat(source_fd).st_mode)
+    workspace = os.fstat(source_fd)
+    _copy_folder(source_fd, target_fd, b"", workspace, owner, baseline, 0)
     if owner is not None:
         os.chown(target_fd, owner, owner)
-    os.chmod(target_fd, mode)
+    os.chmod(target_fd, stat.S_IMODE(workspace.st_mode))
     return baseline
 
 
@@ -87,18 +87,24 @@ def _may_read(found: os.stat_result, workspace: os.stat_result) -> bool:
     """Whether the workspace's owner could: root copies for that one, not with its own rights."""
     if found.st_uid == workspace.st_uid:
         return True
-    group = stat.S_IRGRP if found.st_gid == workspace.st_gid else 0
-    return bool(found.st_mode & (stat.S_IROTH | group))
+    wanted = 0o5 if stat.S_ISDIR(found.st_mode) else 0o4
+    granted = found.st_mode >> 3 if found.st_gid == workspace.st_gid else found.st_mode
+    return granted & wanted == wanted
 
 
 def _copy_folder(
-    source_fd: int, target_fd: int, prefix: bytes, owner: int | None, baseline: Baseline, depth: int
+    source_fd: int,
+    target_fd: int,
+    prefix: bytes,
+    workspace: os.stat_result,
+    owner: int | None,
+    baseline: Baseline,
+    depth: int,
 ) -> None:
-    folder = os.fstat(source_fd)
     for name in _names(source_fd):
         path = prefix + name
         found = os.stat(name, dir_fd=source_fd, follow_symlinks=False)
-        if owner is not None and not _may_read(found, folder):
+        if owner is not None and not _may_read(found, workspace):
             continue
         kind = type_of(found.st_mode)
         mode = stat.S_IMODE(found.st_mode) & 0o1777  # set-uid means nothing in there
@@ -111,8 +117,9 @@ def _copy_folder(
                     _opened(name, _OPEN_FOLDER, target_fd) as inner_target,
                 ):
                     _copy_folder(
-                        inner_source, inner_target, path + b"/", owner, baseline, depth + 1
-                    )
+                        inner_source, inner_target, path + b"/", workspace, owner, baseline,
+                        depth + 1,
+                    )  # fmt: skip
             elif kind == "file":
                 digest = _copy_file(name, source_fd, target_fd)
             elif kind == "symlink":
