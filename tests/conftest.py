@@ -88,6 +88,7 @@ def _nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _left_alone(monkeypatch: pytest.MonkeyPatch, _nobodys_home: Path) -> None:
     """No test reads the settings or writes the state of who runs it."""
+    os.umask(0o022)  # some users' is 002, and what a group can write is refused as policy
     for name in os.environ:
         if name.startswith("RUNNER_"):
             monkeypatch.delenv(name)

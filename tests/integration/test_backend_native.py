@@ -11,15 +11,15 @@ from runner.ports import Backend
 from runner.testing.backend_contract import BackendContract
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    TestNativeBackend.cache_folder = tmp_path_factory.mktemp("cache")
+    return TestNativeBackend.cache_folder
+
+
 @pytest.mark.usefixtures("native", "cache")
 class TestNativeBackend(BackendContract):
     cache_folder: Path
-
-    @pytest.fixture(scope="class")
-    def cache(
-        self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-    ) -> None:
-        request.cls.cache_folder = tmp_path_factory.mktemp("cache")
 
     def make_backend(self) -> Backend:
         return create(self.cache_folder)
