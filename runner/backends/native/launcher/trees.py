@@ -8,6 +8,7 @@ namespace open what the program closed to itself.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -111,17 +112,15 @@ def _copy_folder(
         digest = None
         try:
             if kind == "directory" and depth < MOST_DEPTH:
-                os.mkdir(name, 0o700, dir_fd=target_fd)
-                with (
-                    _opened(name, _OPEN_FOLDER, source_fd) as inner_source,
-                    _opened(name, _OPEN_FOLDER, target_fd) as inner_target,
-                ):
-                    _copy_folder(
-                        inner_source, inner_target, path + b"/", workspace, owner, baseline,
-                        depth + 1,
-                    )  # fmt: skip
+                with _opened(name, _OPEN_FOLDER, source_fd, found) as inner_source:
+                    os.mkdir(name, 0o700, dir_fd=target_fd)
+                    with _opened(name, _OPEN_FOLDER, target_fd) as inner_target:
+                        _copy_folder(
+                            inner_source, inner_target, path + b"/", workspace, owner, baseline,
+                            depth + 1,
+                        )  # fmt: skip
             elif kind == "file":
-                digest = _copy_file(name, source_fd, target_fd)
+                digest = _copy_file(name, found, source_fd, target_fd)
             elif kind == "symlink":
                 os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
             elif kind == "fifo":
@@ -144,9 +143,9 @@ def _copy_folder(
         baseline[path] = Known(kind, mode, (made.st_ino, made.st_ctime_ns, made.st_size), digest)
 
 
-def _copy_file(name: bytes, source_fd: int, target_fd: int) -> str:
+def _copy_file(name: bytes, found: os.stat_result, source_fd: int, target_fd: int) -> str:
     digest = hashlib.sha256()
-    with _opened(name, _OPEN_FILE, source_fd) as source:
+    with _opened(name, _OPEN_FILE, source_fd, found) as source:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         target = os.open(name, flags, 0o600, dir_fd=target_fd)
         try:
@@ -161,10 +160,18 @@ def _copy_file(name: bytes, source_fd: int, target_fd: int) -> str:
 
 
 class _opened:  # noqa: N801  (reads like a function where it is used)
-    """An open descriptor for a `with` block."""
+    """An open descriptor for a `with` block.
 
-    def __init__(self, name: bytes, flags: int, dir_fd: int) -> None:
+    With `found` PermissionError if what is there now is not what was looked at before.
+    """
+
+    def __init__(
+        self, name: bytes, flags: int, dir_fd: int, found: os.stat_result | None = None
+    ) -> None:
         self._fd = os.open(name, flags, dir_fd=dir_fd)
+        if found is not None and not os.path.samestat(os.fstat(self._fd), found):
+            os.close(self._fd)
+            raise PermissionError(errno.EACCES, "replaced while it was copied", os.fsdecode(name))
 
     def __enter__(self) -> int:
         return self._fd
