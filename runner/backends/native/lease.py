@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from runner.backends.native.cgroups import Cgroup, Reading
 from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
 from runner.backends.pump import Pump
@@ -225,6 +223,8 @@ class NativeLease:
             self._most_processes = max(self._most_processes or 1, max(seen) - 1)
 
     def _sample(self) -> None:
+        import psutil  # noqa: PLC0415  (late: speed; with a cgroup nobody needs it)
+
         samples = []
         with contextlib.suppress(psutil.Error):
             for process in psutil.Process(self._init).children(recursive=True):
