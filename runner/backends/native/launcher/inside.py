@@ -85,6 +85,7 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter) -> NoR
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     last_capability = kernel.last_capability()
+    reporter.step("setup", _go_first_when_memory_runs_out, required=False)
     if os.read(ends.enter, 1) != GO:
         os._exit(125)
     required = set(plan["required"])
@@ -116,6 +117,17 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter) -> NoR
         if pid == program:
             os.write(status, str(wait_status).encode())
             os._exit(0)  # the kernel kills whatever is left in here
+
+
+def _go_first_when_memory_runs_out() -> None:
+    """Of all on the machine the kernel is to choose the sandbox (proc_pid_oom_score_adj(5)).
+
+    It matters without a cgroup: shared memory that is mapped nowhere (memfd_create(2), shmget(2))
+    counts for no process, so nothing else bounds it. The program can lower its own score again,
+    but not this process's, with which it dies.
+    """
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
 def _program(
