@@ -23,6 +23,17 @@ it refuses and so can say which limit a run met. Without one, it is the limit.""
 CPU_ROOM_S = 2
 """RLIMIT_CPU of one process stands behind the limit over all, should nobody look any more."""
 
+ALWAYS = {
+    "RLIMIT_CORE": 0,
+    "RLIMIT_RTPRIO": 0,
+    "RLIMIT_NICE": 0,
+    "RLIMIT_MEMLOCK": 8 << 20,
+    "RLIMIT_MSGQUEUE": 819_200,
+}
+"""What a caller may have more of than a program should get: no core files, no real-time and no
+raised priority (some desktops grant them), the kernel's defaults of memory that can't be swapped
+and of message queues (getrlimit(2))."""
+
 FULL_TIER = frozenset(Protection) - {Protection.CGROUP}
 """What a sandbox of this backend has when nothing is withheld; the cgroup is counted apart."""
 
@@ -77,7 +88,7 @@ def plan(spec: SandboxSpec, seccomp: bytes, host: Host) -> tuple[dict[str, Any],
 
 def rlimits(limits: Limits, *, has_cgroup: bool) -> dict[str, int]:
     """Names of the `resource` module -> bound (getrlimit(2))."""
-    bounds = {"RLIMIT_CORE": 0}
+    bounds = dict(ALWAYS)
     if not isinstance(limits.open_files, Unlimited):
         bounds["RLIMIT_NOFILE"] = limits.open_files
     if not isinstance(limits.processes, Unlimited):
