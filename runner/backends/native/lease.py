@@ -21,6 +21,7 @@ from runner.backends.pump import Pump
 from runner.errors import BackendError
 from runner.metering.limits import crossed
 from runner.metering.sampled import ProcessSample, SampledUsage
+from runner.metering.usage import cpu_s
 from runner.model.limits import LimitName, Unlimited
 from runner.model.outcome import Change, ChangeKind, Ending, Failure, Termination
 from runner.model.spec import SandboxSpec
@@ -227,7 +228,9 @@ class NativeLease:
 
         samples = []
         with contextlib.suppress(psutil.Error):
-            for process in psutil.Process(self._init).children(recursive=True):
+            init = psutil.Process(self._init)
+            # Init too, only for the time of those it waited for: their parents had ended before.
+            for process in (init, *init.children(recursive=True)):
                 with contextlib.suppress(psutil.Error), process.oneshot():
                     times = process.cpu_times()
                     samples.append(
@@ -238,22 +241,28 @@ class NativeLease:
                             cpu_system_s=times.system,
                             children_user_s=times.children_user,
                             children_system_s=times.children_system,
-                            rss_bytes=process.memory_info().rss,
+                            rss_bytes=0 if process is init else process.memory_info().rss,
                             threads=process.num_threads(),
                         )
                     )
-        if samples:
+        if len(samples) > 1:
             self._sampled.feed(samples)
         most = self._spec.limits.processes
-        threads = sum(sample.threads for sample in samples)
+        threads = sum(sample.threads for sample in samples) - 1
         full = not isinstance(most, Unlimited) and threads >= most
         self._full_looks = self._full_looks + 1 if full else 0
+
+    @property
+    def _seen(self) -> Usage:
+        """What sampling found of the program, without init."""
+        usage = self._sampled.usage
+        return usage if usage.processes is None else replace(usage, processes=usage.processes - 1)
 
     def _crossed(self) -> LimitName | None:
         if self._cgroup is None:
             if self._full_looks >= FULL_LOOKS:
                 return LimitName.PROCESSES
-            return crossed(self._spec.limits, self._sampled.usage)
+            return crossed(self._spec.limits, self._seen)
         if self._last.out_of_memory_kills:
             return LimitName.MEMORY
         if self._last.forks_refused:
@@ -318,17 +327,22 @@ class NativeLease:
         )
 
     def _usage(self, ended: dict[str, Any]) -> Usage:
-        sampled = self._sampled.usage
-        memory = self._last.memory_peak_bytes
+        seen = self._seen
+        memory, counted_s = self._last.memory_peak_bytes, self._last.cpu_s
         if self._cgroup is None:
-            seen = [sampled.memory_peak_bytes, ended["largest_rss_bytes"]]
-            memory = max((size for size in seen if size is not None), default=None)
+            sizes = [seen.memory_peak_bytes, ended["largest_rss_bytes"]]
+            memory = max((size for size in sizes if size is not None), default=None)
+            counted_s = cpu_s(seen)
+        # A child that nobody waits for is in no parent's account (wait(2)), but was counted; for
+        # what part of it the kernel worked is not told.
+        user_s, system_s = ended["cpu_user_s"], ended["cpu_system_s"]
+        user_s += max(0.0, (counted_s or 0.0) - user_s - system_s)
         return Usage(
             wall_s=ended["wall_s"],
-            cpu_user_s=ended["cpu_user_s"],
-            cpu_system_s=ended["cpu_system_s"],
+            cpu_user_s=user_s,
+            cpu_system_s=system_s,
             memory_peak_bytes=memory,
-            processes=self._most_processes if self._cgroup is not None else sampled.processes,
+            processes=self._most_processes if self._cgroup is not None else seen.processes,
         )
 
 
