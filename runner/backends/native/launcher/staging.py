@@ -206,7 +206,10 @@ def _make_workspace(stage: Stage, source: int, owner: int | None) -> None:
 
 
 def _idmapped(source: int, owner: int) -> int:
-    """A clone of `source` in which the folder's owner is `owner`; -1 if its kind can't do that."""
+    """Map the folder's owner to `owner` in `source`, a detached mount; -1: its kind can't do that.
+
+    Not in a clone of it: before Linux 6.15 a detached mount can't be cloned.
+    """
     folder = os.fstat(source)
     ready_r, ready_w = os.pipe()
     done_r, done_w = os.pipe()
@@ -228,9 +231,8 @@ def _idmapped(source: int, owner: int) -> int:
                 with open(f"/proc/{child}/{name}", "w") as file:
                     file.write(f"{disk_id} {owner} 1")
             userns = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-            tree = kernel.open_tree(source, "", recursive=False)
-            kernel.mount_setattr(tree, "", 0, recursive=False, userns=userns)
-            return tree
+            kernel.mount_setattr(source, "", 0, recursive=False, userns=userns)
+            return source
         return -1
     except OSError:
         return -1
@@ -260,8 +262,9 @@ def _overlay(owner: int | None) -> bool:
         os.chown(f"{STAGE}/upper", owner, owner)
         os.chown(f"{STAGE}/work", owner, owner)
     options = f"lowerdir={STAGE}/lower,upperdir={STAGE}/upper,workdir={STAGE}/work"
-    if owner is None:
-        options += ",userxattr"
+    # The upper layer has to hold what was changed, not point to the lower one for it, which is
+    # some kernels' default; with userxattr it never does.
+    options += ",userxattr" if owner is None else ",redirect_dir=nofollow,metacopy=off"
     try:
         kernel.mount(
             "workspace",
