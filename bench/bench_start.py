@@ -192,7 +192,6 @@ def write(out: Path, document: dict[str, object]) -> None:
         raise SystemExit(
             f"bench: {out} can't be written ({error.strerror}); give --out FILE"
         ) from error
-    print(f"\nwritten to {out}")
 
 
 def main() -> int:
@@ -203,6 +202,7 @@ def main() -> int:
     options = parser.parse_args()
     described = machine.describe()
     out = options.out or RESULTS / f"start-{getpass.getuser()}-{str(described['time'])[:10]}.json"
+    write(out, {})  # found out before, not after, all was measured
     document: dict[str, object] = {"command": " ".join(["scripts/bench start", *sys.argv[1:]])}
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="runner-bench-"))
@@ -230,6 +230,7 @@ def main() -> int:
             print_phases(document["phases_ms"])  # type: ignore[arg-type]
     described["load_1m_after"] = os.getloadavg()[0]
     write(out, document)
+    print(f"\nwritten to {out}")
     return 0
 
 
