@@ -27,10 +27,17 @@ class Place:
     """Of shell text found here: `bash`, `sh`, `ksh`, `zsh`."""
     advice: bool = False
     """It was found in a language that is read for advice: what can't be read is passed over."""
+    doubtful: bool = False
+    """Whether anything runs here, or with these words, only running would tell."""
 
     def behind(self, wrapper: str) -> Place:
         """The place of what `wrapper` runs."""
         return replace(self, via=(*self.via, wrapper), depth=self.depth + 1)
+
+    @property
+    def in_doubt(self) -> Place:
+        """The same place for something that may not run at all."""
+        return replace(self, doubtful=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ class Collector:
                 redirects=call.redirects,
                 via=call.place.via,
                 line=call.place.line,
+                doubtful=call.place.doubtful,
             )
         )
 
@@ -97,7 +105,18 @@ class Readers(Protocol):
 
 def join(words: Sequence[Word]) -> Word:
     """The words joined by blanks, as `eval` and `ssh` do."""
-    return Word(" ".join(word.text for word in words), any(word.dynamic for word in words))
+    if len(words) == 1:
+        return words[0]
+    known: list[str] = []
+    for word in words:
+        if word.dynamic:
+            known.append(word.prefix)
+            break
+        known.append(word.text)
+    text = " ".join(word.text for word in words)
+    if not any(word.dynamic for word in words):
+        return Word(text)
+    return Word(text, dynamic=True, prefix=" ".join(known))
 
 
 def is_glob(word: Word) -> bool:

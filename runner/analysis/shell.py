@@ -32,6 +32,8 @@ _READS = frozenset({"<", "<>"})
 _WRITES = frozenset({">", ">>", ">|", "&>", "&>>", "<>", ">!", ">>|", "&>|"})
 _FEEDS = frozenset({"<<", "<<-", "<<<"})
 _NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
+_MARK_LIMIT = 64
+"""Characters of what `xargs -I` replaces; a longer one is not looked for."""
 _DESCRIPTOR = re.compile(r"\d+-?|-")
 
 
@@ -39,7 +41,7 @@ def read_shell(readers: Readers, text: Word, place: Place) -> None:
     """Note every command of `text`; its failure to parse is noted as unreadable."""
     found = readers.found
     if text.dynamic:
-        readers.unknown(text.text, place)
+        _read_partly(readers, text, place)
         return
     words = plain.words(text.text)
     if words is not None:
@@ -62,6 +64,30 @@ def read_shell(readers: Readers, text: Word, place: Place) -> None:
     except ShellSyntaxError as error:
         if not place.advice:
             found.fail(str(error))
+
+
+def _read_partly(readers: Readers, text: Word, place: Place) -> None:
+    """A text with something dynamic in it: anything could run.
+
+    Where it starts with something literal that is no more than a doubt, if what is known of it can
+    be read with a variable in the place of what is not.
+    """
+    noted = len(readers.found.commands)
+    if text.prefix.strip():
+        read_shell(readers, Word(_with_variable(text)), replace(place, advice=True))
+    understood = len(readers.found.commands) > noted
+    readers.unknown(text.text, place.in_doubt if understood else place)
+
+
+def _with_variable(text: Word) -> str:
+    """What is known of a dynamic text, and `$unknown` for the rest."""
+    if not text.text.startswith(text.prefix):
+        return f"{text.prefix}$unknown{text.suffix}"
+    # `find -exec` and `xargs -I` give what the words become, a mark (`{}`) in it, perhaps often.
+    middle = text.text[len(text.prefix) : len(text.text) - len(text.suffix)]
+    sizes = range(1, min(len(middle), _MARK_LIMIT) + 1)
+    size = next((n for n in sizes if middle.endswith(middle[:n])), 0)
+    return text.text.replace(middle[:size], "$unknown") if size else ""
 
 
 def _read_all(readers: Readers, source: bytes, place: Place, dialects: tuple[str, ...]) -> None:

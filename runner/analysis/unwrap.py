@@ -24,6 +24,7 @@ _SUBSHELLS = {"sh": "sh", "dash": "sh", "ash": "sh", "posh": "sh", "yash": "sh",
               "rbash": "bash", "zsh": "zsh"}  # fmt: skip
 _FOLDERS_LIMIT = 4
 """More starting folders of a find than this are not told apart."""
+_NO_TESTS = frozenset({"-maxdepth", "-printf", "-regextype", "-D", "-files0-from"})
 _APPENDED = Word("…", dynamic=True)
 """Stands for the words that xargs and its like append."""
 
@@ -82,14 +83,14 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         return
     looks_like_option = not rest[0].dynamic and rest[0].text[:1] == "-" and len(rest[0].text) > 1
     if taken.doubtful or looks_like_option:
-        readers.unknown(_shown(call), place)
+        readers.unknown(_shown(call), place.in_doubt)
     _rest(readers, row, taken, call, rest, place=place)
 
 
 def _inner_lenient(readers: Readers, call: Call, rest: tuple[Word, ...], place: Place) -> None:
     """`uv run CMD`: options of the subcommand that the table does not know make it doubtful."""
     if rest and options.may_be_option(rest[0]):
-        readers.unknown(_shown(call), place)
+        readers.unknown(_shown(call), place if rest[0].dynamic else place.in_doubt)
     elif rest:
         readers.command(replace(call, words=rest, place=place, assignments=()))
 
@@ -102,7 +103,7 @@ def _nothing_left(readers: Readers, row: Wrapper, taken: Taken, call: Call, plac
     if starts_shell and call.stdin is not None:
         readers.shell(call.stdin, replace(place, language="sh"))
     elif starts_shell or taken.doubtful:
-        readers.unknown(_shown(call), place)
+        readers.unknown(_shown(call), place if starts_shell else place.in_doubt)
 
 
 def _rest(
@@ -122,7 +123,7 @@ def _rest(
         if words is not None:
             readers.command(Call((*words, _APPENDED), place))
         else:
-            readers.unknown(text.text, place)
+            readers.unknown(text.text, place.in_doubt)
             readers.shell(text, replace(place, language="sh", advice=True))
     elif row.rest == "text":
         readers.shell(join(rest), _texts(place, row))
@@ -158,7 +159,7 @@ def _setting(readers: Readers, row: Wrapper, setting: Word, place: Place) -> Non
     separator = re.search(r"[=\s]", known.strip())
     key = (known.strip()[: separator.start()] if separator else known).lower()
     if setting.dynamic and separator is None:
-        readers.unknown(setting.text, place)
+        readers.unknown(setting.text, place.in_doubt)
         return
     if separator is None or not any(fnmatchcase(key, pattern) for pattern in row.keys):
         return
@@ -183,7 +184,9 @@ def _shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         word = words[index]
         known = word.prefix if word.dynamic else word.text
         if word.dynamic and options.may_be_option(word):
-            readers.unknown(_shown(call), place)
+            # `bash "$script"` most likely runs a file, whose text is as unknown as any script's.
+            sure = from_text or word.text.lstrip('"').startswith("<(")
+            readers.unknown(_shown(call), place if sure else place.in_doubt)
             return
         if known in ("-", "--"):
             index += 1
@@ -195,7 +198,7 @@ def _shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
             index += 1 if equals else 2
             continue
         if known.startswith("--") and known not in row.flags:
-            readers.unknown(_shown(call), place)
+            readers.unknown(_shown(call), place.in_doubt)
         elif not known.startswith("--") and known[:1] in ("-", "+") and len(known) > 1:
             from_text = from_text or (known[0] == "-" and "c" in known)
             from_stdin = from_stdin or (known[0] == "-" and "s" in known)
@@ -240,6 +243,9 @@ def _source(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:  
         return
     if not words[0].dynamic and _STREAMS.fullmatch(words[0].text) and call.stdin is not None:
         readers.shell(call.stdin, place)
+    elif words[0].dynamic and not words[0].text.lstrip('"').startswith("<("):
+        # A file, most likely: what is in one is not read here even if its name is known.
+        readers.unknown(_shown(call), place.in_doubt)
     elif words[0].dynamic or _STREAMS.fullmatch(words[0].text):
         readers.unknown(_shown(call), place)
 
@@ -248,14 +254,15 @@ def _alias(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:  #
     """Each value is text that stands in front of whatever follows the alias."""
     for word in call.words[1:]:
         if word.dynamic:
-            readers.unknown(word.text, place)
+            known = word.prefix.partition("=")[2]
+            readers.shell(replace(word, prefix=known), place)
             continue
         _, equals, value = word.text.partition("=")
         if not equals or not value.strip():
             continue
         if re.search(r"[^\w ./:@%+,=-]", value):
             # It may begin what only the text behind it ends.
-            readers.unknown(value, place)
+            readers.unknown(value, place.in_doubt)
             readers.shell(Word(value), place)
         else:
             words = tuple(Word(piece) for piece in value.split())
@@ -267,11 +274,13 @@ def _find(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     words = call.words[1:]
     first = next((i for i, w in enumerate(words) if _is_expression(w)), len(words))
     if _find_is_doubtful(row, words, first):
-        readers.unknown(_shown(call), place)
+        readers.unknown(_shown(call), place.in_doubt)
     index = 0
+    tested = False
     while index < len(words):
         word = words[index]
         index += 1
+        tested = tested or (index > first and _is_test(row, words[index - 1 : index + 1]))
         if word.dynamic:
             continue
         if word.text in row.exec:
@@ -283,10 +292,12 @@ def _find(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
             index += len(command) + 1
             folders = words[:first] or (Word("."),)
             for inner in _found_names(command, () if word.text == "-execdir" else folders):
-                readers.command(replace(call, words=inner, place=place, assignments=()))
+                own = replace(place, doubtful=place.doubtful or (tested and _names(inner, folders)))
+                readers.command(replace(call, words=inner, place=own, assignments=()))
         elif word.text in row.delete:
             folders = words[:first] or (Word("."),)
-            readers.command(Call((Word("rm"), Word("-r"), *folders), place))
+            own = replace(place, doubtful=place.doubtful or tested)
+            readers.command(Call((Word("rm"), Word("-r"), *folders), own))
         elif word.text in row.writes and index < len(words):
             use = PathUse(words[index], Access.WRITE)
             readers.found.add(Call((), place, redirects=(use,)))
@@ -299,13 +310,13 @@ def _found_names(command: tuple[Word, ...], folders: tuple[Word, ...]) -> list[t
     """
     if not command:
         return []
-    known = [w.text for w in folders if not w.dynamic and not w.text.startswith("-")]
+    known = [w for w in folders if not w.dynamic and not w.text.startswith("-")]
     if len(known) != len(folders) or not 0 < len(known) <= _FOLDERS_LIMIT:
         return [tuple(_placeholder(part, "{}") for part in command)]
     variants = []
-    for folder in known:
-        below = Word("{}", dynamic=True, prefix=folder.rstrip("/") + "/")
-        for name in (below, Word(folder)):
+    for itself in known:
+        below = Word("{}", dynamic=True, prefix=itself.text.rstrip("/") + "/")
+        for name in (below, itself):
             words = tuple(
                 name if part.text == "{}" and not part.dynamic else _placeholder(part, "{}")
                 for part in command
@@ -313,6 +324,19 @@ def _found_names(command: tuple[Word, ...], folders: tuple[Word, ...]) -> list[t
             if words not in variants:
                 variants.append(words)
     return variants
+
+
+def _is_test(row: Wrapper, words: tuple[Word, ...]) -> bool:
+    """Whether these two words of find's are a test that may exclude its starting folder."""
+    name, value = words[0], words[-1]
+    if name.dynamic or name.text not in row.values - _NO_TESTS:
+        return False
+    return not (name.text in ("-type", "-xtype") and value.text == "d")
+
+
+def _names(command: tuple[Word, ...], folders: tuple[Word, ...]) -> bool:
+    """Whether a command is the variant for a folder itself, which tests in front may exclude."""
+    return any(word is folder for word in command for folder in folders)
 
 
 def _find_is_doubtful(row: Wrapper, words: tuple[Word, ...], first: int) -> bool:
@@ -391,8 +415,9 @@ def _code(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
 
 def _git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     taken = options.take(row, call.words[1:])
-    if _settings_and_texts(readers, row, taken, place) or taken.doubtful:
-        readers.unknown(_shown(call), place)
+    sure = _settings_and_texts(readers, row, taken, place)
+    if sure or taken.doubtful:
+        readers.unknown(_shown(call), place if sure else place.in_doubt)
     for folder in taken.values(row.chdir):
         readers.found.add(Call((Word("cd"), folder), place))
     rest = taken.rest
@@ -442,7 +467,8 @@ def _variables(readers: Readers, assignments: tuple[Assignment, ...], place: Pla
         elif each.name in rows.prompt_variables and (
             "$(" in each.value.text or "`" in each.value.text
         ):
-            readers.unknown(each.value.text, inner)
+            # Only a shell that somebody types into shows a prompt.
+            readers.unknown(each.value.text, inner.in_doubt)
         elif each.name.startswith("BASH_FUNC_") or (
             each.name in rows.file_variables and each.value.text
         ):

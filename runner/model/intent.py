@@ -60,6 +60,9 @@ class SimpleCommand:
     """The wrappers it was found behind, outermost first, e.g. `("sudo", "env")`."""
     line: int = 1
     """Line in the request's text, counted from 1."""
+    doubtful: bool = False
+    """Whether it runs at all, or with these words, only running would tell: `$x` in `find $x` could
+    be an action, `find a -name '*.o' -delete` hardly removes `a` itself."""
 
 
 @dataclass(frozen=True, slots=True)

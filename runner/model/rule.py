@@ -24,6 +24,7 @@ class Match:
       can't be both a flag and a path; `rm -rf "$x"` does; `rm -rf "$x/build"` and `rm -rf *.o` do
       not. Where every layer that speaks of dynamic commands says `defer`, such a doubt about a
       program's words is left to the `execve`.
+    - With `OnDoubt.PASSES` such a rule matches only what literal words make certain.
     - An `allow` rule never matches on a dynamic word, and is narrower in four ways: its `paths`,
       `writes` and `hosts` must hold for every path or host that the command names; a name given
       as a path is the program of that name only in the system's own folders; and a name without a
@@ -53,6 +54,16 @@ class Match:
         return self == Match()
 
 
+class OnDoubt(StrEnum):
+    """What a rule that denies or asks makes of a command that it could match, or could not."""
+
+    MATCHES = "matches"
+    """It matches: closed on doubt."""
+    PASSES = "passes"
+    """It does not: only what is certain matches. For rules that steer, where the sandbox contains
+    what they warn of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """When it matches a command, its effect; when several match, the strictest wins."""
@@ -62,6 +73,8 @@ class Rule:
     match: Match
     message: str
     """What an agent should do instead; shown on a refusal."""
+    on_doubt: OnDoubt | None = None
+    """None: as its layer says. An `allow` rule never matches on doubt."""
 
 
 class OnUnknown(StrEnum):
@@ -89,5 +102,11 @@ class PolicyLayer:
     """A command whose name is dynamic."""
     on_unreadable: OnUnknown | None = None
     """A text that does not parse; never passed, and `defer` has no meaning here."""
+    on_doubt: OnDoubt = OnDoubt.MATCHES
+    """Of its rules that don't say it themselves.
+
+    With `PASSES`, where the default allows, what may run nothing at all (`find $x`:
+    `SimpleCommand.doubtful`) is no matter for `on_dynamic` either.
+    """
     observe: bool = False
     """Decided and recorded, not enforced; only a profile can say so."""

@@ -19,7 +19,7 @@ import rfc8785
 from runner.model.action import Action, Connect, Exec, Request, Tool
 from runner.model.decision import STRICTNESS, Decision, Effect, MatchedRule
 from runner.model.intent import Word
-from runner.model.rule import Match, OnUnknown, PolicyLayer
+from runner.model.rule import Match, OnDoubt, OnUnknown, PolicyLayer
 from runner.policy.globs import is_literal
 from runner.policy.matching import CompiledRule, Hold
 from runner.policy.subject import (
@@ -136,7 +136,9 @@ class RulesDecisionPoint:
             verdict.obligations.add(DECIDE_AT_EXEC)
             verdict.add(Finding(Effect.ALLOW, f"what {place(subject)} runs is decided as it runs"))
         for layer in stated:
-            if layer.source.on_dynamic is not OnUnknown.DEFER:
+            if subject.doubtful and layer.passes_doubt:
+                verdict.add(Finding(Effect.ALLOW, f"{place(subject)} may run nothing at all"))
+            elif layer.source.on_dynamic is not OnUnknown.DEFER:
                 verdict.add(_dynamic_finding(layer, subject))
         if not stated:
             verdict.add(_dynamic_finding(None, subject))
@@ -175,6 +177,15 @@ class _Layer:
             else:
                 self._general.append(compiled)
 
+    @property
+    def passes_doubt(self) -> bool:
+        """Whether what may run nothing is no matter for `on_dynamic`.
+
+        Not for a list of what is allowed: there what can't be told is not on the list.
+        """
+        open_by_default = self.source.default in (None, Effect.ALLOW)
+        return self.source.on_doubt is OnDoubt.PASSES and open_by_default
+
     def any_for(self, subject: Subject) -> bool:
         """Whether a rule without `commands` is there at all."""
         return bool(self._outside) and subject.name is None
@@ -188,6 +199,8 @@ class _Layer:
             if hold is Hold.NO:
                 continue
             later = hold is Hold.POSSIBLY and deferrable
+            if hold is Hold.POSSIBLY and not later and self._passes(compiled):
+                continue
             findings.append(self._matched(compiled, subject, hold, deferred=later))
         findings.sort(key=lambda finding: finding.matched.id if finding.matched else "")
         if not any(finding.speaks for finding in findings):
@@ -205,9 +218,12 @@ class _Layer:
             if isinstance(action, Tool) or not match.hosts or _more_than_hosts(match, action):
                 continue
             hold = compiled.holds(subject)
-            if hold is not Hold.NO:
+            if hold is Hold.SURELY or (hold is Hold.POSSIBLY and not self._passes(compiled)):
                 findings.append(self._matched(compiled, subject, hold, deferred=False))
         return findings or self._default(subject)
+
+    def _passes(self, compiled: CompiledRule) -> bool:
+        return (compiled.rule.on_doubt or self.source.on_doubt) is OnDoubt.PASSES
 
     def _candidates(self, subject: Subject) -> Iterable[CompiledRule]:
         if subject.name is None:

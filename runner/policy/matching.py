@@ -12,7 +12,7 @@ from runner.analysis.context import is_glob
 from runner.model.decision import Effect
 from runner.model.intent import Word
 from runner.model.rule import Rule
-from runner.policy.globs import Glob, globs
+from runner.policy.globs import Glob, globs, is_literal
 from runner.policy.subject import NamedPath, Subject
 
 _SYSTEM_FOLDERS = frozenset(
@@ -70,7 +70,8 @@ class CompiledRule:
             return Hold.NO
         if self.rule.effect is Effect.ALLOW:
             return self._all_allowed(subject)
-        return self._some_match(subject)
+        hold = self._some_match(subject)
+        return min(hold, Hold.POSSIBLY) if subject.doubtful else hold
 
     def _plainly(self, subject: Subject) -> bool:
         """The conditions that nothing dynamic touches: name, environment, via."""
@@ -211,9 +212,17 @@ def _on_paths(patterns: Sequence[Glob], paths: Iterable[NamedPath]) -> _Witness:
         if not path.dynamic:
             if any(glob.matches(place) for glob in patterns for place in path.places):
                 return _Witness(sure=True)
+        elif path.inside is not None and any(_stands_in(path.inside, glob) for glob in patterns):
+            return _Witness(sure=True)
         elif any(_path_could(glob, path) for glob in patterns):
             singles, many = singles or not path.many, many or path.many
     return _Witness(False, singles, many)
+
+
+def _stands_in(folder: str, glob: Glob) -> bool:
+    """Whether a pattern is the literal path of something in a folder."""
+    head, base = posixpath.split(glob.pattern)
+    return head == folder and bool(base) and base[0] != "." and is_literal(glob.pattern)
 
 
 def _path_could(glob: Glob, path: NamedPath) -> bool:

@@ -44,6 +44,8 @@ class NamedPath:
     many: bool = False
     """The word can become several, flags among them."""
     redirect: bool = False
+    inside: str | None = None
+    """All that stands in this folder (`/usr/*`), as far as its name has no dot in front."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Subject:
     """Whether a layer's default speaks about it when no rule does."""
     trusted_name: bool = True
     """Whether a bare name is surely the system's program of that name."""
+    doubtful: bool = False
+    """Whether it runs like this, or at all, only running would tell."""
 
 
 def subjects(action: Exec) -> list[Subject]:
@@ -112,6 +116,7 @@ def _of_command(
         advice=advice and not _own_interpreter(command, shell=shell),
         defaulted=bool(command.words) or outputs,
         trusted_name=trusted,
+        doubtful=command.doubtful,
     )
 
 
@@ -221,7 +226,10 @@ class _Folders:
             places = self.places(head + slash) if head + slash else self.places(".")
             if places and len(places) == 1:
                 start = places[0].rstrip("/") + "/" + tail
-                return NamedPath((), start, _sure_suffix(word.suffix), True, word.many, redirect)
+                inside = places[0] if word.text == word.prefix + "*" and not tail else None
+                return NamedPath(
+                    (), start, _sure_suffix(word.suffix), True, word.many, redirect, inside
+                )
         return NamedPath((), "", _sure_suffix(word.suffix), True, word.many, redirect)
 
     def operand(self, word: Word, *, sure: bool = False) -> list[NamedPath]:

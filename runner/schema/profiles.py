@@ -22,7 +22,7 @@ from runner.model.profile import (
     WorkspaceMode,
 )
 from runner.model.protection import Protection
-from runner.model.rule import OnUnknown, PolicyLayer, Rule
+from runner.model.rule import OnDoubt, OnUnknown, PolicyLayer, Rule
 from runner.schema.base import IDENTIFIER, validate
 from runner.schema.problems import Problem, nearest, raise_problems
 from runner.schema.profile_file import ProfileFile, check_profile
@@ -301,6 +301,7 @@ def _policy(chain: Sequence[_Link], name: str) -> PolicyLayer:
         default=_last((r.default for r in stated), None),
         on_dynamic=_last((r.on_dynamic for r in stated), OnUnknown.DENY),
         on_unreadable=_last((r.on_unreadable for r in stated), OnUnknown.DENY),
+        on_doubt=_last((r.on_doubt for r in stated), OnDoubt.MATCHES),
         observe=_last((r.mode for r in stated), None) == "observe",
     )
 

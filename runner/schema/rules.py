@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from runner.model.decision import Effect
-from runner.model.rule import Match, OnUnknown, PolicyLayer, Rule
+from runner.model.rule import Match, OnDoubt, OnUnknown, PolicyLayer, Rule
 from runner.schema.base import Identifier, Strict, Words
 from runner.schema.problems import Path, Problem, unknown
 from runner.schema.yaml import Document
@@ -64,10 +64,14 @@ class RuleFile(Strict):
     effect: RuleEffect = Field(description="The strictest of all rules that match wins.")
     match: MatchFile
     message: str = Field(default="", description="What to do instead; needed for deny and ask.")
+    on_doubt: OnDoubt | None = Field(
+        default=None, description="As rules.on_doubt, for this rule; only for deny and ask."
+    )
 
     def to_model(self) -> Rule:
         """As the policy engine takes it."""
-        return Rule(self.id, self.effect, self.match.to_model(), self.message.strip())
+        match = self.match.to_model()
+        return Rule(self.id, self.effect, match, self.message.strip(), self.on_doubt)
 
 
 class RulesFile(Strict):
@@ -82,6 +86,10 @@ class RulesFile(Strict):
     on_unreadable: OnUnreadable | None = Field(
         default=None, description="What a text gets that does not parse."
     )
+    on_doubt: OnDoubt | None = Field(
+        default=None,
+        description="Whether deny and ask match what only running would tell: matches, or passes.",
+    )
     list: tuple[RuleFile, ...] = ()
 
     def to_layer(self, name: str) -> PolicyLayer:
@@ -92,6 +100,7 @@ class RulesFile(Strict):
             default=self.default,
             on_dynamic=self.on_dynamic,
             on_unreadable=self.on_unreadable,
+            on_doubt=self.on_doubt or OnDoubt.MATCHES,
         )
 
 
@@ -120,6 +129,9 @@ def _check_rule(document: Document, rule: object, path: Path) -> Iterator[Proble
         yield document.problem(
             (*path, "message"), f"is missing; a rule that says {effect} tells what to do instead"
         )
+    if effect == "allow" and _at(rule, "on_doubt") is not None:
+        message = "says nothing for allow, which never matches on doubt; leave it out"
+        yield document.problem((*path, "on_doubt"), message)
     if _at(rule, "match") == {}:
         message = "states no condition and would match all; use rules.default for that"
         yield document.problem((*path, "match"), message)

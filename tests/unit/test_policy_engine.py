@@ -15,7 +15,7 @@ from runner.model.decision import STRICTNESS, Decision, Effect
 from runner.model.intent import Intent, SimpleCommand, Word
 from runner.model.principal import Principal
 from runner.model.request import Argv, Script, ShellText
-from runner.model.rule import Match, OnUnknown, PolicyLayer, Rule
+from runner.model.rule import Match, OnDoubt, OnUnknown, PolicyLayer, Rule
 from runner.policy.engine import DECIDE_AT_EXEC, create, digest
 
 ME = Principal(1000)
@@ -175,6 +175,53 @@ def test_doubt_about_words_can_be_left_to_the_execve() -> None:
     )
 
 
+CERTAIN = ["rm -rf /", "rm -rf /tmp", "rm -rf ../.."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*CERTAIN, "rm $x", 'rm "$@"', 'rm -rf "$x"', "rm -rf $x/build", "cd $x && rm -rf y",
+     "ls | xargs rm -r", "find / -name x -delete"],
+)  # fmt: skip
+def test_doubt_passes_by_rule_or_by_layer(text: str) -> None:
+    certain = DENY if text in CERTAIN else ALLOW
+    passing = replace(REMOVE, on_doubt=OnDoubt.PASSES)
+    assert effect(text, REMOVE) is DENY
+    assert effect(text, passing) is certain
+    assert effect(text, REMOVE, on_doubt=OnDoubt.PASSES) is certain
+    assert effect(text, replace(REMOVE, on_doubt=OnDoubt.MATCHES), on_doubt=OnDoubt.PASSES) is DENY
+    # Another layer has its own word.
+    assert decide(text, layer(passing), layer(REMOVE, name="organisation")).effect is DENY
+
+
+def test_doubt_of_a_layer_that_defers_is_decided_at_the_execve() -> None:
+    lazy = layer(REMOVE, on_dynamic=OnUnknown.DEFER, on_doubt=OnDoubt.PASSES)
+    decision = decide('rm -rf "$x"', lazy)
+    assert (decision.effect, decision.obligations) == (ALLOW, (DECIDE_AT_EXEC,))
+
+
+def test_what_may_run_nothing() -> None:
+    passing = OnDoubt.PASSES
+    assert effect("find $x") is DENY
+    assert effect("find $x", on_doubt=passing) is ALLOW
+    assert effect("find $x", on_doubt=passing, on_dynamic=OnUnknown.ASK) is ALLOW
+    assert effect("$x", on_doubt=passing) is DENY
+    assert effect("env $x", on_doubt=passing) is DENY
+    # What a list allows must be certain.
+    listed = rule(ALLOW, commands=("find",))
+    assert effect("find x", listed, default=DENY, on_doubt=passing) is ALLOW
+    assert effect("find $x", listed, default=DENY, on_doubt=passing) is DENY
+    assert decide("find $x", layer(on_doubt=passing), layer(name="organisation")).effect is DENY
+
+
+def test_a_glob_over_a_whole_folder_is_certain_of_what_stands_in_it() -> None:
+    certain = rule(DENY, paths=("/usr", "/srv/ws/.git", "/opt/x*"))
+    passing = replace(certain, on_doubt=OnDoubt.PASSES)
+    assert effect("ls /*", passing) is DENY
+    for text in ("ls /*x", "ls *", "ls /srv/ws/*", "ls /opt/*", 'ls "/"*', "ls /*/*", "ls $x/*"):
+        assert effect(text, passing) is ALLOW, text
+
+
 @pytest.mark.parametrize(
     ("match", "text", "expected"),
     [
@@ -302,11 +349,15 @@ def test_digest_is_of_every_rule() -> None:
     assert len({digest(each) for each in ([], [one], [other], [one, other])}) == 4
     assert create([one]).digest == digest([one]) == decide("ls", one).policy_digest
     assert digest([replace(one, name="\udcff")]) != digest([one])
+    passing = (replace(each, on_doubt=OnDoubt.PASSES) for each in (one, one.rules[0]))
+    assert len({digest([one]), digest([next(passing)]),
+                digest([replace(one, rules=(next(passing),))])}) == 3  # fmt: skip
 
 
 COMMANDS = st.sampled_from(
     ["ls", "rm -rf /", "rm $x", "sudo rm x", "cat < /etc/x", "$x", "git push", "echo > a", "A=1 ls",
      "curl https://a.com", "x=1", "rm *.o", "ls; )", "cd /; rm x",
+     "find $x", "rm /*", 'sh -c "ls $x"',
      'python3 -c "open(\'/x\', \'w\')"']
 )  # fmt: skip
 MATCHES = st.builds(
@@ -320,7 +371,7 @@ MATCHES = st.builds(
 )
 RULES = st.lists(
     st.builds(Rule, st.sampled_from(["a", "b", "c"]), st.sampled_from(list(Effect)), MATCHES,
-              st.sampled_from(["", "m"])),
+              st.sampled_from(["", "m"]), st.sampled_from([None, *OnDoubt])),
     max_size=4,
     unique_by=lambda each: each.id,
 )  # fmt: skip
@@ -331,6 +382,7 @@ LAYERS = st.builds(
     default=st.sampled_from([None, *Effect]),
     on_dynamic=st.sampled_from([None, *OnUnknown]),
     on_unreadable=st.sampled_from([None, *OnUnknown]),
+    on_doubt=st.sampled_from(list(OnDoubt)),
     observe=st.booleans(),
 )
 TEXTS = st.lists(COMMANDS, min_size=1, max_size=3).map("; ".join)

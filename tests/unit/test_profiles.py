@@ -13,7 +13,7 @@ from runner.model.decision import Effect
 from runner.model.limits import UNLIMITED
 from runner.model.profile import CgroupMode, NetworkMode, Profile, ProfileOrigin, WorkspaceMode
 from runner.model.protection import Protection
-from runner.model.rule import Match, OnUnknown, Rule
+from runner.model.rule import Match, OnDoubt, OnUnknown, Rule
 from runner.schema.outcome import outcome_json_schema
 from runner.schema.profile_file import policy_json_schema, profile_json_schema
 from runner.schema.profiles import list_profiles, load_profile, shipped_profiles
@@ -41,6 +41,7 @@ rules:
   default: ask
   on_dynamic: defer
   on_unreadable: ask
+  on_doubt: passes
   mode: observe
   list:
     - id: one
@@ -56,6 +57,7 @@ rules:
         via: sudo
       message: |
         No.
+      on_doubt: matches
     - {id: two, effect: allow, match: {command: [ls, cat]}}
 """
 
@@ -97,6 +99,7 @@ def test_every_key_reaches_the_profile(tmp_path: Path) -> None:
     assert layer.name == "profile:whole"
     assert (layer.default, layer.on_dynamic) == (Effect.ASK, OnUnknown.DEFER)
     assert (layer.on_unreadable, layer.observe) == (OnUnknown.ASK, True)
+    assert layer.on_doubt is OnDoubt.PASSES
     assert layer.rules == (
         Rule(
             "one",
@@ -112,6 +115,7 @@ def test_every_key_reaches_the_profile(tmp_path: Path) -> None:
                 via=("sudo",),
             ),
             "No.",
+            OnDoubt.MATCHES,
         ),
         Rule("two", Effect.ALLOW, Match(commands=("ls", "cat")), ""),
     )
@@ -119,13 +123,14 @@ def test_every_key_reaches_the_profile(tmp_path: Path) -> None:
 
 def test_the_safe_choice_is_the_default(tmp_path: Path) -> None:
     text = re.sub(r"(?ms)^(cgroup|network|workspace|optional).*?$", "", WHOLE)
-    text = re.sub(r"(?m)^  (on_dynamic|on_unreadable|mode).*$", "", text)
+    text = re.sub(r"(?m)^  (on_dynamic|on_unreadable|on_doubt|mode).*$", "", text)
     profile = load_profile(write(tmp_path / "p.yaml", text))
     assert profile.cgroup is CgroupMode.REQUIRED
     assert profile.requires == frozenset(Protection)
     assert profile.network is NetworkMode.NONE
     assert profile.policy.on_dynamic is OnUnknown.DENY
     assert profile.policy.on_unreadable is OnUnknown.DENY
+    assert profile.policy.on_doubt is OnDoubt.MATCHES
     assert not profile.policy.observe
 
 
@@ -194,6 +199,9 @@ cgroup: true
         ("extends: agent\nrules: {default: rewrite}\n", "allowed: allow, ask, deny"),
         ("extends: agent\nrules: {on_unreadable: defer}\n", "allowed: ask, deny"),
         ("extends: agent\nrules: {mode: dry}\n", "rules.mode"),
+        ("extends: agent\nrules: {on_doubt: pass}\n", "did you mean 'passes'?"),
+        ("extends: agent\nrules: {list: [{id: a, effect: allow, match: {via: x},"
+         " on_doubt: matches}]}\n", "leave it out"),
         ("extends: agent\noptional: [seccomp]\nrequires: [seccomp]\n", "required and optional"),
         ("extends: agent\nrequires: [cgroup]\ncgroup: sampled\n", "say 'required' here"),
         ("extends: agent\noptional: [cgroup]\n", "cgroup: sampled"),
@@ -245,6 +253,7 @@ rules:
     assert [rule.id for rule in profile.policy.rules] == ["one", "three"]
     assert profile.policy.default is Effect.ALLOW
     assert profile.policy.on_dynamic is OnUnknown.DEFER
+    assert profile.policy.on_doubt is OnDoubt.PASSES
     assert profile.policy.name == "profile:child"
 
 
@@ -310,6 +319,7 @@ def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
 
 SHIPPED = sorted(path.stem for path in shipped_profiles())
 EVERYWHERE = frozenset(Protection) - {
+    Protection.USER_NAMESPACE,
     Protection.LANDLOCK,
     Protection.CGROUP,
     Protection.CGROUP_NAMESPACE,
@@ -348,6 +358,10 @@ def test_a_shipped_profile_says_what_it_stops_and_grants_no_more(name: str) -> N
 def test_locked_holds_everything() -> None:
     locked = load_profile("locked")
     assert locked.requires == frozenset(Protection)
+    own = parse(Path(locked.source).read_text(encoding="utf-8"), "locked", ProfileError).data
+    assert isinstance(own, dict)
+    assert set(own["requires"]) >= frozenset(Protection) - EVERYWHERE - {Protection.CGROUP}
+    assert locked.policy.on_doubt is OnDoubt.MATCHES
     assert locked.cgroup is CgroupMode.REQUIRED
     assert locked.workspace is WorkspaceMode.NONE
     agent = load_profile("agent")
