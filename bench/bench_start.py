@@ -22,6 +22,7 @@ from pathlib import Path
 
 import machine
 import phases
+import tables
 
 from runner import Runner
 
@@ -156,32 +157,10 @@ def rows(found: list[Contender]) -> list[dict[str, object]]:
     return table
 
 
-def print_rows(table: list[dict[str, object]]) -> None:
-    print(f"\n{'':34}{'median ms':>10}{'p99 ms':>10}{'x plain':>9}{'x bwrap':>9}{'runs':>7}")
-    program = None
-    for row in table:
-        if row["contender"] != "command line" and row["program"] != program:
-            program = row["program"]
-            print(program)
-        label = row["program"] if row["contender"] == "command line" else f"  {row['contender']}"
-        ratios = "".join(
-            f"{'' if row[key] is None else row[key]:>9}" for key in ("to_plain", "to_bwrap")
-        )
-        numbers = f"{row['median_ms']:>10.2f}{row['p99_ms']:>10.2f}"
-        print(f"{label:34}{numbers}{ratios}{row['runs']:>7}")
-
-
 def measure_phases(runner: Runner, folder: str, runs: int) -> dict[str, float]:
     """Median milliseconds by phase of `true`."""
     found = [phases.one(runner, ["true"], folder) for _ in range(runs)]
     return {name: round(statistics.median(f[name] for f in found), 3) for name in phases.NAMES}
-
-
-def print_phases(found: dict[str, float]) -> None:
-    print("\nphases of `true` through the library, median ms")
-    for name, what in phases.NAMES.items():
-        print(f"  {name:16}{found[name]:>8.2f}   {what}")
-    print(f"  {'sum':16}{sum(found.values()):>8.2f}")
 
 
 def write(out: Path, document: dict[str, object]) -> None:
@@ -199,7 +178,13 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=100, metavar="N", help="turns; default 100")
     parser.add_argument("--phases", action="store_true", help="also where a run's time goes")
     parser.add_argument("--out", type=Path, metavar="FILE", help="instead of bench/results/…")
+    parser.add_argument(
+        "--show", type=Path, metavar="FILE", help="only print a result's tables in Markdown"
+    )
     options = parser.parse_args()
+    if options.show:
+        print(tables.markdown(json.loads(options.show.read_text())))
+        return 0
     described = machine.describe()
     out = options.out or RESULTS / f"start-{getpass.getuser()}-{str(described['time'])[:10]}.json"
     write(out, {})  # found out before, not after, all was measured
@@ -224,10 +209,11 @@ def main() -> int:
                     contender.measure()
         table = rows(found)
         document["rows"] = table
-        print_rows(table)
+        tables.print_rows(table)
         if options.phases:
-            document["phases_ms"] = measure_phases(runner, folder, options.runs)
-            print_phases(document["phases_ms"])  # type: ignore[arg-type]
+            took_ms = measure_phases(runner, folder, options.runs)
+            document["phases_ms"] = took_ms
+            tables.print_phases(took_ms)
     described["load_1m_after"] = os.getloadavg()[0]
     write(out, document)
     print(f"\nwritten to {out}")

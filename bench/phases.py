@@ -22,7 +22,7 @@ NAMES = {
     "record decided": "intent and decision made durable",
     "build": "the sandbox, up to the word to go",
     "record started": "what is in force made durable",
-    "run": "the program, measured by the builder",
+    "run": "the program, from the word to go until its namespace is gone",
     "collect": "last output, counters, the list of changes",
     "release": "processes gone, control group removed",
     "record ended": "outcome made durable",
