@@ -62,8 +62,19 @@ def read_shell(readers: Readers, text: Word, place: Place) -> None:
     try:
         _read_all(readers, source, place, dialects)
     except ShellSyntaxError as error:
-        if not place.advice:
+        if place.language == "sh" and _read_as_bash(readers, source, place):
+            readers.unknown(text.text, place.in_doubt)
+        elif not place.advice:
             found.fail(str(error))
+
+
+def _read_as_bash(readers: Readers, source: bytes, place: Place) -> bool:
+    """Read a text for `sh` that only bash takes (`&>`): where `sh` is bash, it means just that."""
+    try:
+        _read_all(readers, source, place, ("bash",))
+    except ShellSyntaxError:
+        return False
+    return True
 
 
 def _read_partly(readers: Readers, text: Word, place: Place) -> None:

@@ -96,6 +96,7 @@ DOUBTFUL = [
     'source "$VENV/bin/activate"',
     "uv run --with pytest pytest -q",
     'bash -c "ls $x"',
+    'sh -c "make &>/dev/null"',
 ]
 
 
@@ -120,6 +121,7 @@ def test_doubt_matches_in_locked(text: str) -> None:
         ("find $x -exec sudo {} +", "privileges"),
         ("find . -exec sh -c 'true; {} x' \\;", "on_dynamic"),
         ("find . -exec sh -c '{} x' \\;", "on_dynamic"),
+        ('sh -c "sudo make &>/dev/null"', "privileges"),
         ('bash -c "$x"', "on_dynamic"),
         ('bash -c "true; $x"', "on_dynamic"),
         ('bash -c "if $x"', "on_dynamic"),
