@@ -297,7 +297,7 @@ def test_a_state_folder_or_policy_that_cant_be_used(tmp_path):
 
 
 LAYER = """
-limits: { wall: 400ms }
+limits: { wall: 3s }
 environment: { deny: [TOKEN_*] }
 rules:
   list:
@@ -333,7 +333,7 @@ def test_a_layer_tightens_a_profile_that_is_given_as_a_file(tmp_path, native, wo
         slow = runner.run(["sleep", "60"], **options)
         assert (slow.termination, slow.limit) == (Termination.LIMIT, LimitName.WALL)
         with pytest.raises(RequestError, match="wall"):
-            runner.run(["true"], limits={"wall": "2s"}, **options)
+            runner.run(["true"], limits={"wall": "20s"}, **options)
         assert runner.run(["echo", "x"], env={"OTHER": "1"}, **options).ok
     with Runner(settings=settings_at(tmp_path)) as runner:  # the twin without that layer
         assert runner.run(["printf", "x"], env={"TOKEN_A": "1"}, **options).ok
