@@ -122,3 +122,24 @@ def join(words: Sequence[Word]) -> Word:
 def is_glob(word: Word) -> bool:
     """Whether a word is dynamic by globs alone: it becomes names of files that are there."""
     return word.dynamic and word.many and not re.search(r"[$`(…]", word.text)
+
+
+def placeholder(word: Word, mark: str) -> Word:
+    """A word in which what stands for `mark` is put in later."""
+    if word.dynamic or mark not in word.text:
+        return word
+    prefix, _, tail = word.text.partition(mark)
+    return Word(word.text, True, prefix, tail.rpartition(mark)[2], many=False)
+
+
+def until(words: tuple[Word, ...], ends: frozenset[str]) -> tuple[Word, ...]:
+    """The words in front of the first of `ends`."""
+    for index, word in enumerate(words):
+        if not word.dynamic and word.text in ends:
+            return words[:index]
+    return words
+
+
+def shown(call: Call) -> str:
+    """A command as its words, for a person."""
+    return " ".join(word.text for word in call.words)[:200]

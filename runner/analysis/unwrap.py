@@ -7,11 +7,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from runner.analysis import code, options, plain, table
-from runner.analysis.context import DEPTH_LIMIT, Call, Place, Readers, is_glob, join
+from runner.analysis import code, find, options, plain, table
+from runner.analysis.context import (
+    DEPTH_LIMIT,
+    Call,
+    Place,
+    Readers,
+    join,
+    placeholder,
+    shown,
+    until,
+)
 from runner.analysis.options import Taken
 from runner.analysis.table import Wrapper
-from runner.model.intent import Access, Assignment, PathUse, Word
+from runner.model.intent import Assignment, Word
 
 _STREAMS = re.compile(r"-|/dev/stdin|/dev/fd/.*|/proc/(?:self|\d+|thread-self)/fd/.*")
 """Script names that are an open descriptor: what is in it can't be told."""
@@ -22,9 +31,6 @@ Looked for behind the first subscript only, so that its time grows with the text
 """
 _SUBSHELLS = {"sh": "sh", "dash": "sh", "ash": "sh", "posh": "sh", "yash": "sh", "bash": "bash",
               "rbash": "bash", "zsh": "zsh"}  # fmt: skip
-_FOLDERS_LIMIT = 4
-"""More starting folders of a find than this are not told apart."""
-_NO_TESTS = frozenset({"-maxdepth", "-printf", "-regextype", "-D", "-files0-from"})
 _APPENDED = Word("…", dynamic=True)
 """Stands for the words that xargs and its like append."""
 
@@ -57,10 +63,10 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     words = call.words[1:]
     taken = options.take(row, words)
     if _settings_and_texts(readers, row, taken, place):
-        readers.unknown(_shown(call), place)
+        readers.unknown(shown(call), place)
     if taken.stopped:
         return
-    rest = _until(taken.rest, row.until)
+    rest = until(taken.rest, row.until)
     if row.subcommand:
         operands = [*taken.operands, *rest]
         if not operands or (operands[0].text not in row.subcommand):
@@ -83,14 +89,14 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         return
     looks_like_option = not rest[0].dynamic and rest[0].text[:1] == "-" and len(rest[0].text) > 1
     if taken.doubtful or looks_like_option:
-        readers.unknown(_shown(call), place.in_doubt)
+        readers.unknown(shown(call), place.in_doubt)
     _rest(readers, row, taken, call, rest, place=place)
 
 
 def _inner_lenient(readers: Readers, call: Call, rest: tuple[Word, ...], place: Place) -> None:
     """`uv run CMD`: options of the subcommand that the table does not know make it doubtful."""
     if rest and options.may_be_option(rest[0]):
-        readers.unknown(_shown(call), place if rest[0].dynamic else place.in_doubt)
+        readers.unknown(shown(call), place if rest[0].dynamic else place.in_doubt)
     elif rest:
         readers.command(replace(call, words=rest, place=place, assignments=()))
 
@@ -103,7 +109,7 @@ def _nothing_left(readers: Readers, row: Wrapper, taken: Taken, call: Call, plac
     if starts_shell and call.stdin is not None:
         readers.shell(call.stdin, replace(place, language="sh"))
     elif starts_shell or taken.doubtful:
-        readers.unknown(_shown(call), place if starts_shell else place.in_doubt)
+        readers.unknown(shown(call), place if starts_shell else place.in_doubt)
 
 
 def _rest(
@@ -186,7 +192,7 @@ def _shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         if word.dynamic and options.may_be_option(word):
             # `bash "$script"` most likely runs a file, whose text is as unknown as any script's.
             sure = from_text or word.text.lstrip('"').startswith("<(")
-            readers.unknown(_shown(call), place if sure else place.in_doubt)
+            readers.unknown(shown(call), place if sure else place.in_doubt)
             return
         if known in ("-", "--"):
             index += 1
@@ -198,7 +204,7 @@ def _shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
             index += 1 if equals else 2
             continue
         if known.startswith("--") and known not in row.flags:
-            readers.unknown(_shown(call), place.in_doubt)
+            readers.unknown(shown(call), place.in_doubt)
         elif not known.startswith("--") and known[:1] in ("-", "+") and len(known) > 1:
             from_text = from_text or (known[0] == "-" and "c" in known)
             from_stdin = from_stdin or (known[0] == "-" and "s" in known)
@@ -225,14 +231,14 @@ def _shell_operand(
         else:
             readers.unknown(f"{place.via[-1]} (reads commands from its input)", place)
     elif script.dynamic and script.text.startswith(("<(", '"<(')):
-        readers.unknown(_shown(call), place)
+        readers.unknown(shown(call), place)
 
 
 def _foreign_shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:  # noqa: ARG001
     """A shell whose language is not read: only a script by its name is as good as a program."""
     words = call.words[1:]
     if not words or options.may_be_option(words[0]) or words[0].dynamic:
-        readers.unknown(_shown(call), place)
+        readers.unknown(shown(call), place)
 
 
 def _source(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:  # noqa: ARG001
@@ -245,9 +251,9 @@ def _source(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:  
         readers.shell(call.stdin, place)
     elif words[0].dynamic and not words[0].text.lstrip('"').startswith("<("):
         # A file, most likely: what is in one is not read here even if its name is known.
-        readers.unknown(_shown(call), place.in_doubt)
+        readers.unknown(shown(call), place.in_doubt)
     elif words[0].dynamic or _STREAMS.fullmatch(words[0].text):
-        readers.unknown(_shown(call), place)
+        readers.unknown(shown(call), place)
 
 
 def _alias(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:  # noqa: ARG001
@@ -267,112 +273,6 @@ def _alias(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:  #
         else:
             words = tuple(Word(piece) for piece in value.split())
             readers.command(Call((*words, _APPENDED), place))
-
-
-def _find(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
-    """`find … -exec CMD ; -delete -fprint FILE` (find(1)); fd's `-x CMD`."""
-    words = call.words[1:]
-    first = next((i for i, w in enumerate(words) if _is_expression(w)), len(words))
-    if _find_is_doubtful(row, words, first):
-        readers.unknown(_shown(call), place.in_doubt)
-    index = 0
-    tested = False
-    while index < len(words):
-        word = words[index]
-        index += 1
-        tested = tested or (index > first and _is_test(row, words[index - 1 : index + 1]))
-        if word.dynamic:
-            continue
-        if word.text in row.exec:
-            command = _until(words[index:], frozenset({";"}))
-            for position, part in enumerate(command[:-1]):
-                if part.text == "{}" and command[position + 1].text == "+":
-                    command = command[: position + 1]
-                    break
-            index += len(command) + 1
-            folders = words[:first] or (Word("."),)
-            for inner in _found_names(command, () if word.text == "-execdir" else folders):
-                own = replace(place, doubtful=place.doubtful or (tested and _names(inner, folders)))
-                readers.command(replace(call, words=inner, place=own, assignments=()))
-        elif word.text in row.delete:
-            folders = words[:first] or (Word("."),)
-            own = replace(place, doubtful=place.doubtful or tested)
-            readers.command(Call((Word("rm"), Word("-r"), *folders), own))
-        elif word.text in row.writes and index < len(words):
-            use = PathUse(words[index], Access.WRITE)
-            readers.found.add(Call((), place, redirects=(use,)))
-
-
-def _found_names(command: tuple[Word, ...], folders: tuple[Word, ...]) -> list[tuple[Word, ...]]:
-    """The command of `-exec` for what `{}` can be: a folder itself, and names below it.
-
-    `folders` empty: anything.
-    """
-    if not command:
-        return []
-    known = [w for w in folders if not w.dynamic and not w.text.startswith("-")]
-    if len(known) != len(folders) or not 0 < len(known) <= _FOLDERS_LIMIT:
-        return [tuple(_placeholder(part, "{}") for part in command)]
-    variants = []
-    for itself in known:
-        below = Word("{}", dynamic=True, prefix=itself.text.rstrip("/") + "/")
-        for name in (below, itself):
-            words = tuple(
-                name if part.text == "{}" and not part.dynamic else _placeholder(part, "{}")
-                for part in command
-            )
-            if words not in variants:
-                variants.append(words)
-    return variants
-
-
-def _is_test(row: Wrapper, words: tuple[Word, ...]) -> bool:
-    """Whether these two words of find's are a test that may exclude its starting folder."""
-    name, value = words[0], words[-1]
-    if name.dynamic or name.text not in row.values - _NO_TESTS:
-        return False
-    return not (name.text in ("-type", "-xtype") and value.text == "d")
-
-
-def _names(command: tuple[Word, ...], folders: tuple[Word, ...]) -> bool:
-    """Whether a command is the variant for a folder itself, which tests in front may exclude."""
-    return any(word is folder for word in command for folder in folders)
-
-
-def _find_is_doubtful(row: Wrapper, words: tuple[Word, ...], first: int) -> bool:
-    """Whether a dynamic word could be an action.
-
-    As the value of a test it can't. Among the folders one that stays one word can't be `-exec`
-    either, for that needs a terminator: none may stand free, nor a second dynamic word.
-    """
-    leading = 0
-    free = {";", "+", "{}"}
-    index = 0
-    while index < len(words):
-        word = words[index]
-        index += 1
-        if not word.dynamic:
-            if word.text in row.exec:
-                index += len(_until(words[index:], frozenset({";", "+"}))) + 1
-            elif word.text in row.values | row.writes:
-                index += 1
-                if index <= len(words) and words[index - 1].dynamic and words[index - 1].many:
-                    return True
-            elif word.text in free:
-                leading += 1
-        elif is_glob(word) and not word.prefix:
-            leading += not word.suffix
-        elif word.prefix and not word.prefix.startswith("-"):
-            continue
-        elif word.many or word.prefix or index > first:
-            return True
-        else:
-            leading += 1
-    return leading > 1
-
-
-def _is_expression(word: Word) -> bool:
-    return not word.dynamic and (word.text[:1] in ("-", "(", "!") or word.text == ")")
 
 
 def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
@@ -417,7 +317,7 @@ def _git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     taken = options.take(row, call.words[1:])
     sure = _settings_and_texts(readers, row, taken, place)
     if sure or taken.doubtful:
-        readers.unknown(_shown(call), place if sure else place.in_doubt)
+        readers.unknown(shown(call), place if sure else place.in_doubt)
     for folder in taken.values(row.chdir):
         readers.found.add(Call((Word("cd"), folder), place))
     rest = taken.rest
@@ -451,7 +351,7 @@ def _git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
 
 _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
     "shell": _shell, "foreign_shell": _foreign_shell, "source": _source, "alias": _alias,
-    "find": _find, "python": _python, "code": _code, "git": _git,
+    "find": find.unwrap_find, "python": _python, "code": _code, "git": _git,
 }  # fmt: skip
 
 
@@ -483,22 +383,8 @@ def _replaced(rest: tuple[Word, ...], taken: Taken, row: Wrapper) -> tuple[Word,
     if not marks:
         return (*rest, _APPENDED)
     for mark in marks:
-        rest = tuple(_placeholder(word, mark) for word in rest)
+        rest = tuple(placeholder(word, mark) for word in rest)
     return rest
-
-
-def _placeholder(word: Word, mark: str) -> Word:
-    if word.dynamic or mark not in word.text:
-        return word
-    prefix, _, tail = word.text.partition(mark)
-    return Word(word.text, True, prefix, tail.rpartition(mark)[2], many=False)
-
-
-def _until(words: tuple[Word, ...], ends: frozenset[str]) -> tuple[Word, ...]:
-    for index, word in enumerate(words):
-        if not word.dynamic and word.text in ends:
-            return words[:index]
-    return words
 
 
 def _texts(place: Place, row: Wrapper) -> Place:
@@ -510,7 +396,3 @@ def _host(word: Word) -> Word:
         return word
     text = word.text.removeprefix("ssh://").rpartition("@")[2]
     return Word(text.partition(":")[0].partition("/")[0])
-
-
-def _shown(call: Call) -> str:
-    return " ".join(word.text for word in call.words)[:200]
