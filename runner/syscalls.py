@@ -119,11 +119,15 @@ def refusals(changes: Syscalls = DEFAULTS) -> tuple[Refusal, ...]:
             if family not in SOCKET_FAMILIES
         ]
     if "personality" not in allowed:
-        # Each flag that loosens memory protection, by its bit; the top bit is clear in these
-        # and set in the query (0xffffffff), which changes nothing.
+        # Each flag that loosens memory protection, by its bit; and with the top bit, which no
+        # personality has, everything but all ones: the query, which changes nothing.
+        top = 1 << 31
         found += [
-            Refusal("personality", errno.EPERM, Masked(0, 0x80000000 | flag, flag))
+            Refusal("personality", errno.EPERM, Masked(0, top | flag, flag))
             for flag in _PERSONALITY_FLAGS
+        ]
+        found += [
+            Refusal("personality", errno.EPERM, Masked(0, top | 1 << bit, top)) for bit in range(31)
         ]
     return tuple(found)
 

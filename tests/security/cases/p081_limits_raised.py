@@ -33,7 +33,7 @@ def attack(probe):
         probe.refused(name, lambda n=number, h=hard: resource.setrlimit(n, (h + 1, h + 1)))
         free = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         probe.refused(name, lambda n=number, f=free: resource.setrlimit(n, f))
-    for flag in LOOSE:
+    for flag in (*LOOSE, 0x80000000, 0x80040000):
         for high in (0, 1 << 32):
             probe.refused("personality", lambda f=flag | high: call("personality", f), errno.EPERM)
     add_filter()
