@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +25,6 @@ def describe() -> dict[str, object]:
         "virtual": "hypervisor" in (_field("/proc/cpuinfo", r"flags\s*:\s*(.+)") or "").split(),
         "cgroup": _cgroup(),
         "python": platform.python_version(),
-        "python_path": sys.executable,
         "uid": os.geteuid(),
         "load_1m": os.getloadavg()[0],
     }
