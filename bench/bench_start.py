@@ -188,7 +188,9 @@ def main() -> int:
     described = machine.describe()
     out = options.out or RESULTS / f"start-{getpass.getuser()}-{str(described['time'])[:10]}.json"
     write(out, {})  # found out before, not after, all was measured
-    document: dict[str, object] = {"command": " ".join(["scripts/bench start", *sys.argv[1:]])}
+    document: dict[str, object] = {
+        "command": f"scripts/bench start --runs {options.runs}{' --phases' * options.phases}"
+    }
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="runner-bench-"))
         folder = f"{home}/work"

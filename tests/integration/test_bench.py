@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
@@ -31,6 +33,19 @@ def test_start_is_measured(native, tmp_path):
     )
     assert found["machine"]["uid"] == os.geteuid()
     assert min(found["phases_ms"][name] for name in ("build", "run", "record ended")) > 0
+
+
+@pytest.mark.parametrize("result", sorted((BENCH / "results").glob("start-*.json")), ids=str)
+def test_the_documentation_quotes_the_results(result):
+    page = (BENCH.parent / "docs" / "benchmarks.md").read_text()
+    shown = subprocess.run(
+        [sys.executable, BENCH / "bench_start.py", "--show", result],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown in page
+    assert f"bench/results/{result.name}" in page
 
 
 def test_a_place_that_cannot_be_written_is_said(native, tmp_path):
