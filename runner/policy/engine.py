@@ -191,8 +191,12 @@ class _Layer:
         return bool(self._outside) and subject.name is None
 
     def command(self, subject: Subject, *, deferring: bool) -> list[Finding]:
-        """What this layer says about a command: its strictest rules, or its default."""
+        """What this layer says about a command: its strictest rules, or its default.
+
+        A rule that only may match does not stand in the default's place: the stricter one counts.
+        """
         findings = []
+        certain = False
         deferrable = deferring and _will_be_executed(subject)
         for compiled in self._candidates(subject):
             hold = compiled.holds(subject)
@@ -201,10 +205,12 @@ class _Layer:
             later = hold is Hold.POSSIBLY and deferrable
             if hold is Hold.POSSIBLY and not later and self._passes(compiled):
                 continue
+            certain = certain or hold is Hold.SURELY
             findings.append(self._matched(compiled, subject, hold, deferred=later))
         findings.sort(key=lambda finding: finding.matched.id if finding.matched else "")
-        if not any(finding.speaks for finding in findings):
+        if not certain:
             findings += self._default(subject)
+        if not any(finding.speaks for finding in findings):
             return findings
         strictest = max(STRICTNESS[f.effect] for f in findings if f.speaks)
         # Rules of lesser effect did match, but it is the strictest that speak for the layer.

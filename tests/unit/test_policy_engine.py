@@ -397,6 +397,13 @@ def test_order_of_rules_never_matters(text: str, one: PolicyLayer, chance: rando
     assert replace(first, policy_digest="") == replace(second, policy_digest="")
 
 
+def test_a_rule_that_only_may_match_does_not_stand_for_a_stricter_default() -> None:
+    rule = Rule("a", Effect.REWRITE, Match(args=("-r",)), "")
+    layer = PolicyLayer("base", (rule,), Effect.ASK, OnUnknown.DENY, OnUnknown.DENY)
+    assert decide("rm $x", layer).effect is Effect.ASK
+    assert decide("rm -r", layer).effect is Effect.REWRITE
+
+
 @given(
     TEXTS, LAYERS, LAYERS, st.sampled_from(list(Effect)), st.sampled_from(list(OnUnknown)),
     st.sampled_from(list(OnUnknown)), st.booleans(),
