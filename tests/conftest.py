@@ -12,6 +12,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test asserts a time, Hypothesis' own deadlines included: machines are slow, or emulated. And
+# nothing is written into the clone.
+settings.register_profile(
+    "runner", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+)
+settings.load_profile("runner")
 
 # Runs the command line of the package under test from any folder; the console script itself is
 # tested in tests/e2e/test_packaging.py.
