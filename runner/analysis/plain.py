@@ -12,11 +12,11 @@ import re
 from runner.model.intent import Word
 
 _TEXT_LIMIT = 8192
-# Possessive (`++`): a text that is not plain is given up at once, not after trying every way to cut
-# its words into pieces.
-_PIECE = r"""(?:[A-Za-z0-9_./:@%+,=\-]++|'[^'\x00-\x1f\x7f]*'|"[^"$`\\\x00-\x1f\x7f]*")"""
-_WORD = re.compile(_PIECE + "++")
-_TEXT = re.compile(rf"[ \t]*{_PIECE}++(?:[ \t]++{_PIECE}++)*+[ \t]*\n?")
+# One way only to match each character, so that no text takes time; and no possessive quantifier,
+# which Python before 3.11.5 gets wrong (CPython issue 106052).
+_PIECE = r"""(?:[A-Za-z0-9_./:@%+,=\-]|'[^'\x00-\x1f\x7f]*'|"[^"$`\\\x00-\x1f\x7f]*")"""
+_WORD = re.compile(f"{_PIECE}+")
+_TEXT = re.compile(rf"[ \t]*{_PIECE}(?:{_PIECE}|[ \t])*\n?")
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)"|([^'"]+)""")
 _RESERVED = frozenset(
     {"if", "then", "else", "elif", "fi", "do", "done", "case", "esac", "while", "until", "for",
