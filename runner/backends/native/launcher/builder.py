@@ -111,8 +111,8 @@ class Builder:
         """The whole run, from namespaces to the list of changes."""
         end_with_peer(self._control)  # init, if there is one, dies with us
         stage = self._build()
-        protections = self._start()
-        started_s = self._wait_for_go(protections)
+        self._start()
+        started_s = self._wait_for_go()
         self._watch(stage)
         self._end(stage, started_s)
 
@@ -179,8 +179,8 @@ class Builder:
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
         end_with_peer(self._control)
 
-    def _start(self) -> list[str]:
-        """Fork init, let it and the program's process get ready; returns what is in force."""
+    def _start(self) -> None:
+        """Fork init, let it and the program's process get ready, and say what is in force."""
         stdin, stdout, stderr = self._streams
         master = -1
         if self._plan["terminal"]:
@@ -212,7 +212,6 @@ class Builder:
         send(self._control, {"at": "built", "protections": protections}, fds)
         if master >= 0:
             os.close(master)
-        return protections
 
     def _await_ready(self) -> list[str]:
         text = b""
@@ -227,8 +226,8 @@ class Builder:
         ready: list[str] = said["ready"]
         return ready
 
-    def _wait_for_go(self, protections: list[str]) -> float:
-        del protections
+    def _wait_for_go(self) -> float:
+        """Until the supervisor says so; the program starts, and its time."""
         message, _ = receive(self._control)
         if message.get("do") != "run":
             raise PeerGoneError
