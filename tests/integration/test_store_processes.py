@@ -258,11 +258,11 @@ def test_a_child_does_not_keep_its_parent_alive(tmp_path: Path) -> None:
         store = sqlite.create(home, WallClock())
         begin(store, "parents")
         if os.fork() == 0:
+            say("forked")  # from here: before it runs, what a fork inherits is still open in it
             os.close(1)
             os.close(2)
             os.read(0, 1)  # outlives its parent, until the test ends
             os._exit(0)
-        say("forked")
         time.sleep(600)
         """,
     )
