@@ -39,7 +39,15 @@ USERNS_REMEDY = {
         "inside a container, start it with `--security-opt seccomp=unconfined "
         "--security-opt systempaths=unconfined` (Docker), or run runner on the host"
     ),
+    "container_root": (
+        "inside a container, start it as an ordinary user (Docker: `--user 1000:1000 "
+        "--security-opt seccomp=unconfined --security-opt systempaths=unconfined`), or give its "
+        "root what it lacks with `--cap-add SYS_ADMIN` beside these"
+    ),
 }
+
+CAP_SYS_ADMIN = 21
+"""capabilities(7); a container's root usually goes without."""
 
 TRIALS: tuple[tuple[Protection, str], ...] = (
     (Protection.USER_NAMESPACE, "user"),
@@ -127,8 +135,15 @@ def _remedy(protection: Protection) -> str:
             if Path(path).read_text().strip() == withholds and os.geteuid() != 0:
                 return USERNS_REMEDY[word]
     if in_container():
-        return USERNS_REMEDY["container"]
+        return USERNS_REMEDY["container_root" if _root_without_mounts() else "container"]
     return "see docs/installing.md for what the kernel has to allow"
+
+
+def _root_without_mounts() -> bool:
+    """Whether we are a root that may not mount: proc(5), /proc/self/status, CapEff."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return os.geteuid() == 0 and not int(effective.split()[1], 16) >> CAP_SYS_ADMIN & 1
 
 
 def in_container() -> bool:

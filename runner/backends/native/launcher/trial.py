@@ -49,6 +49,11 @@ def _user() -> str:
 
 
 def _mount() -> str:
+    if os.geteuid() == 0:
+        # Root lays out the workspace before it gives its rights away (see builder.py), which a
+        # container's root may not: it has no CAP_SYS_ADMIN outside of a namespace of its own.
+        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     _user()
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
