@@ -17,6 +17,7 @@ from runner.model.event import AuditEvent, EventDraft
 from runner.model.outcome import Ending
 from runner.model.principal import Principal
 from runner.model.protection import ProtectionStatus
+from runner.model.rule import CountOf
 from runner.model.spec import SandboxSpec
 from runner.model.usage import Usage
 
@@ -37,6 +38,10 @@ class DecisionPoint(Protocol):
     @property
     def digest(self) -> str:
         """`sha256:` and hex over every rule that is asked."""
+
+    @property
+    def counted(self) -> frozenset[tuple[CountOf, float]]:
+        """Whose earlier runs, within how many seconds, an action's `facts` must tell."""
 
     def decide(self, action: Action) -> Decision:
         """Never raises on any action; what can't be evaluated is a deny that says so."""
@@ -181,6 +186,13 @@ class Store(Protocol):
 
     def totals(self) -> Sequence[Totals]:
         """Calls and wall time per agent and per uid."""
+
+    def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
+        """Runs that began at `since_s` or later (seconds since the epoch), denied ones too.
+
+        Those of the principal's agent (the runs of agents that it started count as its own),
+        session, tenant or uid, or all.
+        """
 
     def keep_output(self, run_id: str, stream: str, data: bytes) -> None:
         """Append to what is kept of a run's `stdout` or `stderr`."""

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runner.model.intent import Intent
 from runner.model.principal import Principal
+from runner.model.rule import CountOf
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a decision may depend on beside the action itself, looked up before it is decided."""
+
+    now_s: float | None = None
+    """Seconds since the epoch, UTC; None: not known, and what depends on it can't be evaluated."""
+    runs: Mapping[tuple[CountOf, float], int] = field(default_factory=dict)
+    """Earlier runs of the principal's, by whose and within how many seconds, as far as the decision
+    point asked for (`ports.DecisionPoint.counted`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +32,9 @@ class Exec:
     environment: tuple[str, ...] = ()
     """Names of the variables that the request asks to set."""
     labels: tuple[tuple[str, str], ...] = ()
+    profile: str = ""
+    """Name of the profile that it would run under."""
+    facts: Facts = Facts()
 
 
 @dataclass(frozen=True, slots=True)

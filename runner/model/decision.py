@@ -32,6 +32,16 @@ class MatchedRule:
 
 
 @dataclass(frozen=True, slots=True)
+class AskTerms:
+    """Who may answer a rule that asks, and for how long the question stands."""
+
+    approvers: tuple[str, ...] = ()
+    """Globs over identities; empty: anyone who may approve at all."""
+    expires_s: float = 900.0
+    """A question that nobody answered by then is a denial."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Effect, why, and under which policy; an unknown obligation is refused by who enforces."""
 
@@ -45,6 +55,11 @@ class Decision:
     obligations: tuple[str, ...] = ()
     enforced: bool = True
     """False in `observe` mode: decided and recorded, not enforced."""
+    rewrite: tuple[str, ...] | None = None
+    """With the effect `rewrite`: the words of the command to run in its place. None: the text holds
+    more than that one command, and nothing is run."""
+    ask: AskTerms | None = None
+    """With the effect `ask`: who may answer, and until when; the strictest terms of all rules."""
 
     @property
     def permits(self) -> bool:

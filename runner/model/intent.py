@@ -66,6 +66,20 @@ class SimpleCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class Construct:
+    """Something that a text does and no command's words tell, named `LANGUAGE:WHAT`.
+
+    `shell:background`, `shell:function`, `shell:pipe-to-shell`, `python:import:socket`,
+    `python:call:eval`, `javascript:import:net`, `sql:drop-table`: docs/writing-rules.md lists them.
+    """
+
+    name: str
+    line: int = 1
+    advice: bool = False
+    """Found by a reader whose findings are advice."""
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """Every simple command that was found, and what could not be read.
 
@@ -81,6 +95,8 @@ class Intent:
     hosts: tuple[Word, ...] = ()
     unreadable: str | None = None
     """Why it, or a part of it, could not be read at all (one clause with a line), else None."""
+    constructs: tuple[Construct, ...] = ()
+    """What its texts do beside running commands; each kind once a line."""
 
     @property
     def dynamic_commands(self) -> tuple[SimpleCommand, ...]:

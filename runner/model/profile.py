@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runner.model.grant import Grant
 from runner.model.limits import LimitOverrides, Limits
 from runner.model.protection import Protection
 from runner.model.rule import PolicyLayer
@@ -105,3 +106,5 @@ class Restrictions:
     """Globs over host paths that no profile may show."""
     profiles: tuple[str, ...] | None = None
     """Globs over profile names or files that may be used; None says nothing."""
+    grants: tuple[Grant, ...] | None = None
+    """Who may use which profiles; None says nothing."""

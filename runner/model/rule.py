@@ -5,7 +5,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from runner.model.decision import Effect
+from runner.model.decision import AskTerms, Effect
+
+
+class CountOf(StrEnum):
+    """Whose earlier runs a rule counts."""
+
+    AGENT = "agent"
+    SESSION = "session"
+    TENANT = "tenant"
+    UID = "uid"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency:
+    """At least `at_least` runs of the principal's began within the last `window_s` seconds.
+
+    Denied ones count too, the one that is decided does not.
+    """
+
+    of: CountOf
+    window_s: float
+    at_least: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """A part of the day, local to `zone`."""
+
+    start_minute: int
+    """Minutes since midnight, 0 to 1439."""
+    end_minute: int
+    """Exclusive, 1 to 1440; at or before the start: it ends on the next day."""
+    days: tuple[int, ...] = ()
+    """Monday is 0; the day that it starts on. Empty: every day."""
+    zone: str = "UTC"
+    """Name in the IANA time zone database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +83,32 @@ class Match:
     """Some variable that is set (request or assignment in front) matches."""
     via: tuple[str, ...] = ()
     """It was found behind one of these wrappers."""
+    ordered_args: tuple[str, ...] = ()
+    """The patterns match arguments in this order; others may stand between them."""
+    reads: tuple[str, ...] = ()
+    """Some path that it names, and is not known only to write, matches."""
+    constructs: tuple[str, ...] = ()
+    """Some construct of the text (`model.intent.Construct`) matches. It is no part of a command, so
+    nothing that is stated of commands holds beside it."""
+    agents: tuple[str, ...] = ()
+    """The agent's or its parent's name matches; for an `allow` both, where there is a parent."""
+    sessions: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
+    uids: tuple[int, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    """Each label is there with a value that the pattern matches."""
+    hours: tuple[Hours, ...] = ()
+    """It is decided within one of these."""
+    frequency: Frequency | None = None
+    when: str | None = None
+    """A condition in CEL over the command and the principal; an error is a match, and for an
+    `allow` none."""
+    any_of: tuple[Match, ...] = ()
+    """At least one holds."""
+    all_of: tuple[Match, ...] = ()
+    """Each holds, by whatever words."""
+    none_of: tuple[Match, ...] = ()
+    """None holds. What only may hold counts against an `allow`; of other effects it is a doubt."""
 
     @property
     def empty(self) -> bool:
@@ -65,6 +127,16 @@ class OnDoubt(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rewrite:
+    """The command that is run in place of the one that matched."""
+
+    to: tuple[str, ...]
+    """Its words; `{args}` as a word of its own stands for the arguments that are left over."""
+    without: tuple[str, ...] = ()
+    """Globs: arguments that `{args}` leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """When it matches a command, its effect; when several match, the strictest wins."""
 
@@ -75,6 +147,10 @@ class Rule:
     """What an agent should do instead; shown on a refusal."""
     on_doubt: OnDoubt | None = None
     """None: as its layer says. An `allow` rule never matches on doubt."""
+    ask: AskTerms | None = None
+    """Of a rule that asks."""
+    rewrite: Rewrite | None = None
+    """Of a rule that rewrites."""
 
 
 class OnUnknown(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -19,7 +19,7 @@ import rfc8785
 from runner.model.action import Action, Connect, Exec, Request, Tool
 from runner.model.decision import STRICTNESS, Decision, Effect, MatchedRule
 from runner.model.intent import Word
-from runner.model.rule import Match, OnDoubt, OnUnknown, PolicyLayer
+from runner.model.rule import CountOf, Frequency, Match, OnDoubt, OnUnknown, PolicyLayer
 from runner.policy.globs import is_literal
 from runner.policy.matching import CompiledRule, Hold
 from runner.policy.subject import (
@@ -63,6 +63,16 @@ class RulesDecisionPoint:
     def digest(self) -> str:
         """`sha256:` and hex over every rule that is asked."""
         return self._digest
+
+    @property
+    def counted(self) -> frozenset[tuple[CountOf, float]]:
+        """What the rules' frequencies need counted."""
+        return frozenset(
+            (each.of, each.window_s)
+            for layer in self._layers
+            for rule in layer.source.rules
+            for each in frequencies(rule.match)
+        )
 
     def decide(self, action: Action) -> Decision:
         """Never raises; what can't be evaluated is a deny that says so."""
@@ -265,6 +275,14 @@ class _Layer:
         )
         matched = MatchedRule(rule.id, self.source.name, rule.effect, rule.message, subject.shown)
         return Finding(rule.effect, reason, self.source.observe, matched, deferred)
+
+
+def frequencies(match: Match) -> Iterator[Frequency]:
+    """Every frequency that a match states, those of its parts too."""
+    if match.frequency is not None:
+        yield match.frequency
+    for part in (*match.any_of, *match.all_of, *match.none_of):
+        yield from frequencies(part)
 
 
 def digest(layers: Sequence[PolicyLayer]) -> str:
