@@ -5,10 +5,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from runner.analysis.context import is_glob
+from runner.errors import PolicyError
 from runner.model.decision import Effect
 from runner.model.intent import Word
 from runner.model.rule import Rule
@@ -21,6 +22,10 @@ _SYSTEM_FOLDERS = frozenset(
 """Where a name given as a path is the program that an `allow` rule means by the bare name."""
 _FLAG_PIECE = re.compile(r"[A-Za-z0-9-]*")
 _FLAG = re.compile(r"-[A-Za-z0-9]")
+
+
+_NOT_YET = ("ordered_args", "reads", "constructs", "agents", "sessions", "tenants", "uids",
+            "labels", "hours", "any_of", "all_of", "none_of")  # fmt: skip
 
 
 class Hold(IntEnum):
@@ -51,6 +56,8 @@ class CompiledRule:
     def of(cls, rule: Rule) -> CompiledRule:
         """Compile one."""
         match = rule.match
+        if match != replace(match, **dict.fromkeys(_NOT_YET, ()), frequency=None, when=None):
+            raise PolicyError(f"rule '{rule.id}' states what can't be evaluated yet")
         return cls(
             rule=rule,
             names=globs(name for name in match.commands if "/" not in name),
