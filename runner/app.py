@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from runner.clock import SystemClock
-from runner.compile import check_workspace, inherited_names, policy_layers, tighten
+from runner.compile import check_workspace, grants, inherited_names, policy_layers, tighten
+from runner.deciding import Policy
 from runner.errors import BackendUnavailableError, RunnerError, SettingsError
 from runner.intake import build_request, checked_stdin
 from runner.model.decision import Decision
@@ -32,7 +33,7 @@ from runner.schema.policies import load_policy_dir
 from runner.schema.profiles import load_profile, shipped_profiles
 from runner.settings import Settings, host_environment, load_settings
 from runner.streams import Cancellation, NullSink
-from runner.supervisor import Caller, Plan, Policy, Supervisor
+from runner.supervisor import Caller, Plan, Supervisor
 
 BUILT_IN = {
     ("runner.backends", "native"): "runner.backends.native:create",
@@ -191,7 +192,7 @@ class Runner:
             if layers not in self._decision_points:
                 create = _load("runner.policies", "rules")
                 self._decision_points[layers] = create(layers)
-            return Policy(profile, self._decision_points[layers])
+            return Policy(profile, self._decision_points[layers], grants(self._restrictions))
 
     def backend(self, name: str | None = None) -> Backend:
         """The backend by this name, made once."""

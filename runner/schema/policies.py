@@ -82,6 +82,7 @@ def _restrictions(descriptor: int, source: str, kind: PolicyKind) -> Restriction
         syscalls_deny=file.syscalls.deny,
         read_deny=file.read_deny,
         profiles=file.profiles,
+        grants=None if file.grants is None else tuple(each.to_model() for each in file.grants),
     )
 
 

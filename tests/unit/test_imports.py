@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.syscalls",
         "runner.records",
     ),
+    ("runner.deciding",),
     ("runner.supervisor",),
     (
         "runner.backends",
@@ -70,6 +71,7 @@ PURE = (
     "runner.audit",
     "runner.syscalls",
     "runner.records",
+    "runner.deciding",
 )
 # Whose business is files, processes, the network, time or chance.
 OUTSIDE_MODULES = frozenset(

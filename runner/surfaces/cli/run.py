@@ -307,7 +307,7 @@ def _show_plan(runner: Runner, request: ExecRequest, backend: str | None) -> Non
         "spec": spec_document(plan.spec) if plan.spec is not None else None,
     }
     print(json.dumps(shown, indent=2))
-    raise typer.Exit(0 if plan.decision.permits else EXIT_DENIED)
+    raise typer.Exit(0 if plan.spec is not None else EXIT_DENIED)
 
 
 def _check_result(result: str | None) -> None:
@@ -330,6 +330,8 @@ def _report(outcome: Outcome, result: str | None, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome_document(outcome, with_output=True), indent=2))
         return
+    if outcome.decision.rewrite is not None:
+        print(f"runner: rewrite: {outcome.decision.reason}", file=sys.stderr)
     if line := _closing_line(outcome):
         print(f"runner: {line}", file=sys.stderr)
 
