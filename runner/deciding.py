@@ -7,11 +7,13 @@ the facts that its caller looks up.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 
 from runner.analysis import read
+from runner.audit.canonical import canonical
 from runner.compile import HOME, denied_environment, is_named
 from runner.model.action import Exec, Facts
 from runner.model.decision import Decision, Effect, MatchedRule
@@ -31,6 +33,14 @@ class Policy:
     decisions: DecisionPoint
     grants: tuple[tuple[str, tuple[Grant, ...]], ...] = ()
     """Of each layer that states some: its name, and who may use which profiles."""
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` and hex over the rules, and over the grants where there are any."""
+        if not self.grants:
+            return self.decisions.digest
+        stated = [[layer, [asdict(grant) for grant in grants]] for layer, grants in self.grants]
+        return f"sha256:{hashlib.sha256(canonical([self.decisions.digest, stated])).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +96,11 @@ def _asked(request: ExecRequest, intent: Intent, policy: Policy, facts: Facts) -
     # Whatever the rules say, and whether they are observed or enforced.
     refusals = [*_not_granted(request, policy), *_environment(request, profile)]
     if not refusals:
-        return decision
+        return replace(decision, policy_digest=policy.digest)
     return Decision(
         Effect.DENY,
         refusals[0].message,
-        decision.policy_digest,
+        policy.digest,
         (*refusals, *decision.rules),
         decision.obligations,
     )

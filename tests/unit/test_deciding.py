@@ -18,6 +18,7 @@ from runner.schema.policies import load_policy_file
 from runner.schema.profiles import load_profile
 
 AGENT = load_profile("agent")
+AGENT_POINT = decision_point((AGENT.policy,))
 
 
 class Answers:
@@ -47,7 +48,7 @@ def policy(tmp_path, text):
     file = tmp_path / "10-team.yaml"
     file.write_text(text)
     layers = [load_policy_file(file)]
-    return Policy(AGENT, decision_point((AGENT.policy,)), grants(layers))
+    return Policy(AGENT, AGENT_POINT, grants(layers))
 
 
 GRANTS = """
@@ -97,6 +98,13 @@ def test_a_refusal_names_what_may_be_used(tmp_path):
     assert "use one of: locked" in decided.decision.reason
     decided = decide(asked(tmp_path, agent="nobody"), policy(tmp_path, GRANTS), Facts())
     assert "ask who keeps that policy" in decided.decision.reason
+
+
+def test_the_digest_covers_the_grants(tmp_path):
+    one, two = (policy(tmp_path, f"grants: [{{profiles: {name}}}]") for name in ("agent", "a*"))
+    assert len({AGENT_POINT.digest, one.digest, two.digest}) == 3
+    assert decide(asked(tmp_path), one, Facts()).decision.policy_digest == one.digest
+    assert policy(tmp_path, "limits: {wall: 5s}").digest == AGENT_POINT.digest
 
 
 def test_an_empty_list_of_grants_grants_nothing(tmp_path):
