@@ -20,7 +20,9 @@ _MASKS_LIMIT = 512
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class Token:
+    """One step of a pattern."""
+
     piece: str
     """A regular expression for one character that it takes."""
     star: bool = False
@@ -30,15 +32,15 @@ class _Token:
 class Glob:
     """One compiled pattern."""
 
-    __slots__ = ("_automata", "_itself", "_path", "_regex", "_text", "_tokens", "pattern")
+    __slots__ = ("_automata", "_itself", "_path", "_regex", "_text", "pattern", "tokens")
 
     def __init__(self, pattern: str, *, path: bool = False) -> None:
         """`path`: `*` stays within one component, and `/x/**` matches `/x` too."""
         self.pattern = pattern
         self._path = path
         self._text = pattern if is_literal(pattern) else None
-        self._tokens = _tokens(pattern, path=path)
-        self._regex = re.compile(_regex(self._tokens), re.DOTALL)
+        self.tokens = _tokens(pattern, path=path)
+        self._regex = re.compile(_regex(self.tokens), re.DOTALL)
         self._automata: tuple[_Automaton, _Automaton] | None = None
         below = path and pattern.endswith("/**") and len(pattern) > 3
         self._itself = glob(pattern[:-3], path=True) if below else None
@@ -62,7 +64,7 @@ class Glob:
 
     def _both(self) -> tuple[_Automaton, _Automaton]:
         if self._automata is None:
-            self._automata = _Automaton(self._tokens), _Automaton(self._tokens[::-1])
+            self._automata = _Automaton(self.tokens), _Automaton(self.tokens[::-1])
         return self._automata
 
 
@@ -87,7 +89,7 @@ class _Automaton:
 
     __slots__ = ("_end", "_masks", "_pieces", "_stars")
 
-    def __init__(self, tokens: Sequence[_Token]) -> None:
+    def __init__(self, tokens: Sequence[Token]) -> None:
         self._pieces = [re.compile(token.piece, re.DOTALL) for token in tokens]
         self._stars = sum(1 << i for i, token in enumerate(tokens) if token.star)
         self._end = 1 << len(tokens)
@@ -124,9 +126,9 @@ class _Automaton:
         return mask
 
 
-def _tokens(pattern: str, *, path: bool) -> list[_Token]:
+def _tokens(pattern: str, *, path: bool) -> list[Token]:
     any_one = "[^/]" if path else "."
-    tokens: list[_Token] = []
+    tokens: list[Token] = []
     index = 0
     while index < len(pattern):
         char = pattern[index]
@@ -136,7 +138,7 @@ def _tokens(pattern: str, *, path: bool) -> list[_Token]:
             while index < len(pattern) and pattern[index] == "*":
                 stars += 1
                 index += 1
-            tokens.append(_Token("." if stars > 1 else any_one, star=True))
+            tokens.append(Token("." if stars > 1 else any_one, star=True))
             continue
         if char == "?":
             piece = any_one
@@ -148,7 +150,7 @@ def _tokens(pattern: str, *, path: bool) -> list[_Token]:
                 char = pattern[index]
                 index += 1
             piece = re.escape(char)
-        tokens.append(_Token(piece))
+        tokens.append(Token(piece))
     return tokens
 
 
@@ -168,7 +170,7 @@ def _class(body: str) -> str:
     return f"[{'^' if negated else ''}{members}]"
 
 
-def _regex(tokens: Sequence[_Token]) -> str:
+def _regex(tokens: Sequence[Token]) -> str:
     """A regular expression that never goes back to a star once what follows it was found.
 
     The first place at which what follows a star fits is the best one: whatever can come after a
@@ -176,7 +178,7 @@ def _regex(tokens: Sequence[_Token]) -> str:
     between them, as a whole. A group in a look-ahead that is then repeated keeps Python from
     trying the other places (as in its own fnmatch).
     """
-    blocks: list[list[_Token]] = [[]]
+    blocks: list[list[Token]] = [[]]
     for token in tokens:
         if token.star and token.piece == ".":
             blocks.append([])
@@ -192,7 +194,7 @@ def _regex(tokens: Sequence[_Token]) -> str:
     return f"{first}{''.join(middle)}.*{last}"
 
 
-def _block(tokens: Sequence[_Token], name: str, *, last: bool) -> str:
+def _block(tokens: Sequence[Token], name: str, *, last: bool) -> str:
     """What stands between two stars that cross `/`; stars in it do not."""
     pieces: list[list[str]] = [[]]
     for token in tokens:
