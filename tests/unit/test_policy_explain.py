@@ -28,7 +28,7 @@ WHO = Principal(1000, "builder", "boss")
 
 
 def asked(text: str, **facts: object) -> Exec:
-    return Exec(WHO, read(ShellText(text)), "/work", (), (("k", "v"),), "p", Facts(**facts))
+    return Exec(WHO, read(ShellText(text)), "/workspace", (), (("k", "v"),), "p", Facts(**facts))
 
 
 def point(*rules: Rule, default: Effect = Effect.ALLOW) -> RulesDecisionPoint:

@@ -186,7 +186,7 @@ def actions(draw: st.DrawFn) -> Exec:
                   draw(st.sampled_from([None, "a", "c"])), None,
                   draw(st.sampled_from([None, "t", "u1"]))),
         intent,
-        "/work",
+        "/workspace",
         draw(seldom(st.sampled_from([("A",), ("LD_X",), ("HOME",)]))),
         draw(seldom(st.sampled_from([(("k", "v"),), (("k", "w"),)]))),
         "p",
