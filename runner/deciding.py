@@ -80,19 +80,22 @@ def decide(request: ExecRequest, policy: Policy, facts: Facts) -> Decided:
     )
 
 
+def action_of(request: ExecRequest, intent: Intent, profile: Profile, facts: Facts) -> Exec:
+    """What the decision point is asked about a request."""
+    return Exec(
+        principal=request.principal,
+        intent=intent,
+        workspace=HOME if profile.workspace is WorkspaceMode.NONE else request.directory,
+        environment=tuple(name for name, _ in request.environment),
+        labels=request.labels,
+        profile=profile.name,
+        facts=facts,
+    )
+
+
 def _asked(request: ExecRequest, intent: Intent, policy: Policy, facts: Facts) -> Decision:
     profile = policy.profile
-    decision = policy.decisions.decide(
-        Exec(
-            principal=request.principal,
-            intent=intent,
-            workspace=HOME if profile.workspace is WorkspaceMode.NONE else request.directory,
-            environment=tuple(name for name, _ in request.environment),
-            labels=request.labels,
-            profile=profile.name,
-            facts=facts,
-        )
-    )
+    decision = policy.decisions.decide(action_of(request, intent, profile, facts))
     # Whatever the rules say, and whether they are observed or enforced.
     refusals = [*_not_granted(request, policy), *_environment(request, profile)]
     if not refusals:

@@ -84,13 +84,17 @@ class Supervisor:
             tx.append(records.checked(request, decided.intent, decided.decision))
         return decided.decision
 
-    def _decide(self, request: ExecRequest, policy: Policy) -> Decided:
+    def facts(self, request: ExecRequest, policy: Policy) -> Facts:
+        """What the policy's rules may depend on beside the request: the time, earlier runs."""
         now_s = self._clock.now()
         runs = {
             (of, window_s): self._store.runs_since(request.principal, of, now_s - window_s)
             for of, window_s in policy.decisions.counted
         }
-        return decide(request, policy, Facts(now_s, runs))
+        return Facts(now_s, runs)
+
+    def _decide(self, request: ExecRequest, policy: Policy) -> Decided:
+        return decide(request, policy, self.facts(request, policy))
 
     def run(
         self,

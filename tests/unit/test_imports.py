@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.settings",
     ),
     ("runner.testing",),
-    ("runner.app", "runner.intake"),
+    ("runner.app", "runner.intake", "runner.workbench", "runner.replay"),
     ("runner.surfaces", "runner.__main__"),
 )
 
