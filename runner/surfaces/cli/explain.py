@@ -368,7 +368,7 @@ def _wrapped(head: str, text: str) -> Iterator[str]:
     """Lines of at most 100 columns, the ones that follow set in under the first."""
     indent = " " * min(len(head), 40)
     lines = textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=indent,
-                          break_on_hyphens=False)  # fmt: skip
+                          break_on_hyphens=False, break_long_words=False)  # fmt: skip
     yield from lines or [head.rstrip()]
 
 
