@@ -21,6 +21,7 @@ from runner.schema.base import (
     VariableName,
     published,
 )
+from runner.schema.grants import GrantFile
 from runner.schema.problems import Path, Problem
 from runner.schema.quantities import parse_count, parse_duration, parse_number, parse_size
 from runner.schema.rules import RulesFile
@@ -190,6 +191,10 @@ class PolicyFile(Strict):
     profiles: tuple[NonEmpty, ...] | None = Field(
         default=None,
         description="Globs: names of shipped and system profiles, or paths, that may be used.",
+    )
+    grants: tuple[GrantFile, ...] | None = Field(
+        default=None,
+        description="Who may use which profiles; whoever no grant covers may use none.",
     )
 
 

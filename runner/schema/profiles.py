@@ -87,6 +87,13 @@ def load_profile(
     return _build(path, origin, library)
 
 
+def profile_documents(
+    name_or_path: str | os.PathLike[str], search: Sequence[Path] = ()
+) -> list[Document]:
+    """The files that `load_profile` merges, outermost first, with the place of every value."""
+    return [link.document for link in _chain(_find(os.fspath(name_or_path), search)[0])]
+
+
 def list_profiles(search: Sequence[Path] = (), library: Library = LIBRARY) -> list[ProfileEntry]:
     """All profiles that a name would find, sorted by name; broken ones with their `error`."""
     entries: dict[str, ProfileEntry] = {}
@@ -114,7 +121,7 @@ def _candidates(search: Sequence[Path]) -> list[tuple[Path, ProfileOrigin]]:
 
 
 def _find(text: str, search: Sequence[Path]) -> tuple[Path, ProfileOrigin]:
-    if _is_path(text):
+    if is_path(text):
         return Path(text), ProfileOrigin.FILE
     candidates = _candidates(search)
     for path, origin in candidates:
@@ -127,7 +134,8 @@ def _find(text: str, search: Sequence[Path]) -> tuple[Path, ProfileOrigin]:
     )
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """Whether a text is a profile's path and not its name."""
     return "/" in text or text.endswith((_SUFFIX, ".yml"))
 
 
@@ -174,7 +182,7 @@ def _base(link: _Link, path: Path) -> Path | None:
     extends = link.file.extends
     if extends is None:
         return None
-    if _is_path(extends):
+    if is_path(extends):
         base = path.parent / extends
         if not base.exists():
             _refuse_extends(link, f"{base} does not exist; give a path relative to this file")
