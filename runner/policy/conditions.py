@@ -179,7 +179,8 @@ class InOrder:
                 each = patterns[reached]
                 matches = argument_could(each, word) if word.dynamic else argument(each, word.text)
                 # Several flags may stand in one word, and a word may become several.
-                again = first or (word.many if word.dynamic else _is_flag(each))
+                flags = reached > 0 and _is_flag(each) and _is_flag(patterns[reached - 1])
+                again = first or (word.many if word.dynamic else flags)
                 if not (matches and again):
                     break
                 reached, first = reached + 1, False

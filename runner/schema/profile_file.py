@@ -99,14 +99,20 @@ class SyscallsFile(Strict):
     allow: tuple[SyscallName, ...] = ()
 
 
-class ProfileRulesFile(RulesFile):
-    """`rules:` of a profile, which may also be only observed and may leave out its base's."""
+class LayerRulesFile(RulesFile):
+    """`rules:` of a policy file, which may leave out rules of what it includes."""
+
+    without: tuple[NonEmpty, ...] = Field(
+        default=(),
+        description="Ids of rules of the extended profile or of included sets that are left out.",
+    )
+
+
+class ProfileRulesFile(LayerRulesFile):
+    """`rules:` of a profile, which may also be only observed."""
 
     mode: Literal["enforce", "observe"] | None = Field(
         default=None, description="observe: decided and recorded, not enforced."
-    )
-    without: tuple[NonEmpty, ...] = Field(
-        default=(), description="Ids of rules of the extended profile that this one leaves out."
     )
 
 
@@ -171,7 +177,7 @@ class PolicyFile(Strict):
     """One policy file; all that it states tightens every profile."""
 
     description: NonEmpty | None = None
-    rules: RulesFile = RulesFile()
+    rules: LayerRulesFile = LayerRulesFile()
     limits: LimitsFile = LimitsFile()
     requires: tuple[Protection, ...] = ()
     cgroup: Literal[CgroupMode.REQUIRED] | None = Field(

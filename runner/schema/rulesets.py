@@ -12,6 +12,7 @@ from runner.model.profile import Profile, Restrictions
 from runner.model.rule import PolicyLayer
 from runner.policy.cases import Example
 from runner.schema.cases import is_cases
+from runner.schema.library import LIBRARY
 from runner.schema.policies import load_policy_file
 from runner.schema.profile_file import PolicyFile, ProfileFile
 from runner.schema.profiles import is_path, load_profile, profile_documents
@@ -134,11 +135,25 @@ def _source(
         layer=layer,
         profile=profile,
         restrictions=restrictions,
-        places={identity: place for each in documents for identity, place in _places(each)},
+        places={
+            identity: place
+            for each in (*_included(documents), *documents)
+            for identity, place in _places(each)
+        },
         own=frozenset(identity for identity, _ in _places(tip)),
         rules_place=Place(tip.source, rules.line),
         examples=tuple(_examples(tip, layer.name)),
     )
+
+
+def _included(documents: Sequence[Document]) -> Iterator[Document]:
+    """The files of the rule sets that these take by name."""
+    for document in documents:
+        data = document.data if isinstance(document.data, dict) else {}
+        rules = data.get("rules")
+        names = rules.get("include") if isinstance(rules, dict) else None
+        for name in names if isinstance(names, list) else ():
+            yield _document(FilePath(LIBRARY.load(str(name)).source))
 
 
 def _entries(document: Document) -> Iterator[tuple[int, str, Mapping[str, object]]]:

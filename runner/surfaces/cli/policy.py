@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.errors import PolicyError, RequestError
-from runner.surfaces.cli import policy_lint, policy_log
+from runner.surfaces.cli import policy_lint, policy_log, policy_rules
 
 if TYPE_CHECKING:
     from runner.policy.cases import Result
@@ -55,7 +55,8 @@ Exit code 0: all hold; 1: some do not, each told with file and line; 2: a file i
 """
 policy_lint.register(app)
 policy_log.register(app)
-SCHEMAS = ("cases", "profile", "policy")
+policy_rules.register(app)
+SCHEMAS = ("cases", "profile", "policy", "rules")
 
 
 @app.command("test", help=TEST_HELP)
@@ -103,8 +104,9 @@ def try_policies(
 def schema(
     of: Annotated[str, typer.Argument(metavar="|".join(SCHEMAS))] = "cases",
 ) -> None:
-    """The JSON Schema of files of cases, of profiles or of policies, for editors."""
+    """The JSON Schema of files of cases, profiles, policies or rule sets, for editors."""
     from runner.schema.cases import cases_json_schema  # noqa: PLC0415
+    from runner.schema.library import rule_set_json_schema  # noqa: PLC0415
     from runner.schema.problems import unknown  # noqa: PLC0415
     from runner.schema.profile_file import (  # noqa: PLC0415
         policy_json_schema,
@@ -114,7 +116,7 @@ def schema(
     if of not in SCHEMAS:
         raise RequestError(unknown("schema", of, SCHEMAS))
     made = {"cases": cases_json_schema, "profile": profile_json_schema,
-            "policy": policy_json_schema}[of]  # fmt: skip
+            "policy": policy_json_schema, "rules": rule_set_json_schema}[of]  # fmt: skip
     print(json.dumps(made(), indent=2))
 
 
