@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from runner.errors import PolicyError
+from runner.model.policy_text import PolicyTexts
 from runner.model.profile import Restrictions
 from runner.schema.base import validate
 from runner.schema.profile_file import PolicyFile
@@ -16,6 +17,8 @@ from runner.schema.yaml import parse, read_descriptor
 
 PolicyKind = Literal["organisation", "user"]
 
+LANGUAGES = ("cedar", "rego")
+"""Of policies that are not in runner's own; also their files' suffixes and their entry points."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -28,6 +31,43 @@ def load_policy_dir(
     be writable by nobody else, and may not be symbolic links: whoever can write there decides.
     `owner_uid` names another owner. PolicyError with a line for each problem in a file.
     """
+    return [
+        _restrictions(text, source, kind)
+        for source, text in _texts(path, kind, _SUFFIXES, owner_uid)
+    ]
+
+
+def load_policy_texts(
+    path: str | Path, kind: PolicyKind, *, owner_uid: int | None = None
+) -> list[PolicyTexts]:
+    """The folder's policies in other languages, `*.cedar` and `*.rego`, one for each language.
+
+    Held to the same owners as `load_policy_dir`. PolicyError: a file that can't be used.
+    """
+    found = []
+    for language in LANGUAGES:
+        files = tuple(
+            (f"{kind}:{source}", text)
+            for source, text in _texts(path, kind, (f".{language}",), owner_uid)
+        )
+        if files:
+            found.append(PolicyTexts(language, f"{kind}:{path}", files))
+    return found
+
+
+def load_policy_file(path: str | Path, kind: PolicyKind = "user") -> Restrictions:
+    """One layer from a file anywhere, whoever owns it (for `runner policy` tools and tests)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as problem:
+        raise PolicyError(f"{path} can't be read: {_why(problem)}") from None
+    return _restrictions(read_descriptor(descriptor, str(path), PolicyError), str(path), kind)
+
+
+def _texts(
+    path: str | Path, kind: PolicyKind, suffixes: tuple[str, ...], owner_uid: int | None
+) -> list[tuple[str, str]]:
+    """Path and text of a folder's files that end so, sorted by name; none: no such folder."""
     allowed = {0} if kind == "organisation" else {0, os.geteuid()}
     if owner_uid is not None:
         allowed = {owner_uid}
@@ -39,22 +79,17 @@ def load_policy_dir(
         raise PolicyError(f"policy folder {path} can't be read: {_why(problem)}") from None
     try:
         _check_owner(os.fstat(folder), str(path), kind, allowed)
-        names = sorted(filter(_is_policy, os.listdir(folder)))  # noqa: PTH208  (by descriptor)
-        return [_load(folder, Path(path) / name, kind, allowed) for name in names]
+        names = sorted(
+            name
+            for name in os.listdir(folder)  # noqa: PTH208  (by descriptor)
+            if name.endswith(suffixes) and not name.startswith(".")
+        )
+        return [_text(folder, Path(path) / name, kind, allowed) for name in names]
     finally:
         os.close(folder)
 
 
-def load_policy_file(path: str | Path, kind: PolicyKind = "user") -> Restrictions:
-    """One layer from a file anywhere, whoever owns it (for `runner policy` tools and tests)."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError) as problem:
-        raise PolicyError(f"{path} can't be read: {_why(problem)}") from None
-    return _restrictions(descriptor, str(path), kind)
-
-
-def _load(folder: int, path: Path, kind: PolicyKind, allowed: set[int]) -> Restrictions:
+def _text(folder: int, path: Path, kind: PolicyKind, allowed: set[int]) -> tuple[str, str]:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | _follow(kind)
     try:
         descriptor = os.open(path.name, flags, dir_fd=folder)
@@ -66,11 +101,10 @@ def _load(folder: int, path: Path, kind: PolicyKind, allowed: set[int]) -> Restr
     except PolicyError:
         os.close(descriptor)
         raise
-    return _restrictions(descriptor, str(path), kind)
+    return str(path), read_descriptor(descriptor, str(path), PolicyError)
 
 
-def _restrictions(descriptor: int, source: str, kind: PolicyKind) -> Restrictions:
-    text = read_descriptor(descriptor, source, PolicyError)
+def _restrictions(text: str, source: str, kind: PolicyKind) -> Restrictions:
     document = parse(text, source, PolicyError)
     file = validate(document, PolicyFile, PolicyError, (check_rules,))
     return Restrictions(
@@ -83,10 +117,6 @@ def _restrictions(descriptor: int, source: str, kind: PolicyKind) -> Restriction
         read_deny=file.read_deny,
         profiles=file.profiles,
     )
-
-
-def _is_policy(name: str) -> bool:
-    return name.endswith(_SUFFIXES) and not name.startswith(".")
 
 
 def _follow(kind: PolicyKind) -> int:
