@@ -29,8 +29,9 @@ from runner.model.outcome import Outcome
 from runner.model.principal import Principal
 from runner.model.profile import Profile, Restrictions, WorkspaceMode
 from runner.model.request import ExecRequest
+from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
-from runner.schema.policies import load_policy_dir
+from runner.schema.policies import load_policy_dir, load_policy_texts
 from runner.schema.profiles import load_profile, shipped_profiles
 from runner.settings import Settings, host_environment, load_settings
 from runner.streams import Cancellation, NullSink
@@ -41,6 +42,8 @@ BUILT_IN = {
     ("runner.backends", "docker"): "runner.backends.docker:create",
     ("runner.stores", "sqlite"): "runner.stores.sqlite:create",
     ("runner.policies", "rules"): "runner.policy.engine:create",
+    ("runner.policies", "cedar"): "runner.policy_points.cedar:create",
+    ("runner.policies", "rego"): "runner.policy_points.rego:create",
 }
 """What ships with runner, named here too: looking through all installed packages takes longer
 than a run."""
@@ -70,6 +73,11 @@ class Runner:
             )
         self._settings = settings
         self._restrictions = policy_in_force(settings)
+        self._foreign: tuple[DecisionPoint, ...] = tuple(
+            _load("runner.policies", texts.language)(texts)
+            for folder in settings.policy_dirs.value
+            for texts in load_policy_texts(folder.path, cast("Any", folder.kind))
+        )
         clock = SystemClock()
         self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
         self._supervisor = Supervisor(self._store, clock, settings.keep_output_bytes.value)
@@ -194,7 +202,7 @@ class Runner:
         with self._lock:
             if layers not in self._decision_points:
                 create = _load("runner.policies", "rules")
-                self._decision_points[layers] = create(layers)
+                self._decision_points[layers] = combine((create(layers), *self._foreign))
             return Policy(profile, self._decision_points[layers], grants(self._restrictions))
 
     def backend(self, name: str | None = None) -> Backend:

@@ -85,6 +85,8 @@ class Match:
     """It was found behind one of these wrappers."""
     ordered_args: tuple[str, ...] = ()
     """The patterns match arguments in this order; others may stand between them."""
+    exact_args: tuple[str, ...] = ()
+    """The patterns match all arguments, one by one; `**` stands for any number of them."""
     reads: tuple[str, ...] = ()
     """Some path that it names, and is not known only to write, matches."""
     constructs: tuple[str, ...] = ()

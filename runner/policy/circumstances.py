@@ -32,8 +32,7 @@ class Circumstances:
     def of(cls, action: Action) -> Circumstances:
         """Those of an action; of a connection, a request or a tool only the principal is known."""
         if isinstance(action, Exec):
-            labels = dict(action.labels)
-            return cls(action.principal, labels, action.profile, action.facts)
+            return cls(action.principal, dict(action.labels), action.profile, action.facts)
         return cls(action.principal)
 
 

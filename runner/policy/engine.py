@@ -7,9 +7,10 @@ matches speaks for the layer, else the layer's default; over layers and commands
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,13 @@ import rfc8785
 from runner.model.action import Action, Connect, Exec, Request, Tool
 from runner.model.decision import Decision, Effect, MatchedRule
 from runner.model.intent import Word
+from runner.model.principal import Principal
 from runner.model.rule import CountOf, Frequency, Match, OnUnknown, PolicyLayer
 from runner.policy.circumstances import Circumstances
 from runner.policy.folders import NamedPath
 from runner.policy.index import View
 from runner.policy.layer import Layer, unknown_name
+from runner.policy.matching import CompiledRule
 from runner.policy.memory import Memory
 from runner.policy.subject import ADVICE, SHELL_LANGUAGES, Kind, Subject, subjects
 from runner.policy.touched import clean_host
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 DECIDE_AT_EXEC = "decide_at_exec"
 """Obligation: whoever enforces decides each `execve` by the same rules."""
+_NOBODY = Principal(0)
 
 
 def create(layers: Sequence[PolicyLayer]) -> RulesDecisionPoint:
@@ -66,6 +70,7 @@ class RulesDecisionPoint:
             for each in frequencies(rule.match)
         )
         self._memory = Memory(self.layers) if indexed else None
+        self._quiet = self._by_default()
 
     @property
     def digest(self) -> str:
@@ -105,21 +110,45 @@ class RulesDecisionPoint:
     def _decide(self, action: Action) -> Decision:
         circumstances = Circumstances.of(action)
         asked = subjects_of(action)
+        unreadable = action.intent.unreadable if isinstance(action, Exec) else None
+        candidates = [self._candidates(subject, circumstances) for subject in asked]
+        if (
+            self._quiet is not None
+            and unreadable is None
+            and not any(any(each) for each in candidates)
+            and not any(subject.name_unknown for subject in asked)
+        ):
+            return self._quiet
         verdict = Verdict(sole=_sole(action, asked))
-        for subject in asked:
-            view = View(subject, circumstances)
-            self.consider(
-                subject,
-                [
-                    layer.says(subject, circumstances, layer.candidates(view, subject.kind))
-                    for layer in self.layers
-                ],
-                verdict,
-            )
-        if isinstance(action, Exec):
-            shell = action.intent.language in SHELL_LANGUAGES
-            if shell and action.intent.unreadable is not None:
-                self._unreadable(action.intent.unreadable, verdict)
+        for subject, rules in zip(asked, candidates, strict=True):
+            answers = [
+                layer.says(subject, circumstances, found)
+                for layer, found in zip(self.layers, rules, strict=True)
+            ]
+            self.consider(subject, answers, verdict)
+        if isinstance(action, Exec) and action.intent.language in SHELL_LANGUAGES and unreadable:
+            self._unreadable(unreadable, verdict)
+        return verdict.decision(self._digest)
+
+    def _candidates(
+        self, subject: Subject, circumstances: Circumstances
+    ) -> list[Collection[CompiledRule]]:
+        """Of each layer the rules that could match."""
+        view = View(subject, circumstances)
+        return [layer.candidates(view, subject.kind) for layer in self.layers]
+
+    def _by_default(self) -> Decision | None:
+        """What an action gets that no rule could match, where every default allows."""
+        stated = [layer.source.default for layer in self.layers if layer.source.default is not None]
+        if not stated or any(each is not Effect.ALLOW for each in stated):
+            return None
+        verdict = Verdict()
+        anything = Subject(Kind.COMMAND)
+        self.consider(
+            anything,
+            [layer.says(anything, Circumstances(_NOBODY), ()) for layer in self.layers],
+            verdict,
+        )
         return verdict.decision(self._digest)
 
     def consider(
@@ -128,7 +157,7 @@ class RulesDecisionPoint:
         """Take what the layers say about a subject, in their order, into the verdict."""
         for answer in answers:
             verdict.add_all(answer)
-        if subject.name is not None and subject.name.dynamic:
+        if subject.name_unknown:
             self._dynamic(subject, verdict)
             return
         if any(finding.deferred for answer in answers for finding in answer):
@@ -187,16 +216,25 @@ def digest(layers: Sequence[PolicyLayer]) -> str:
 
 
 def _plain(value: object) -> Any:
-    """JSON values of a dataclass; what is not UTF-8 is written out."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    """JSON values of a dataclass; what is not UTF-8 is written out.
+
+    What is not stated is left out: a later version's new keys change no digest of older rules.
+    """
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        stated = [(name, getattr(value, name)) for name in _field_names(type(value))]
+        return {name: _plain(each) for name, each in stated if each is not None and each != ()}
     return value
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
 
 
 def _sole(action: Action, asked: Sequence[Subject]) -> Subject | None:

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from runner.analysis.context import is_glob
 from runner.model.action import Exec
@@ -17,12 +18,15 @@ NO_WORKSPACE = "/workspace"
 """Stands for the empty folder that a run without a workspace starts in."""
 _FOLDERS_LIMIT = 16
 _CHANGES_FOLDER = frozenset({"cd", "pushd", "chdir"})
+_ONE_PATH = re.compile(r"[^-:=@][^:=@]*")
+"""An argument with no other path in it than itself."""
+_NO_PATH = re.compile(r"-[^/~.:=@]*")
+"""An option without a value."""
 _PLAIN_NAME = re.compile(r"(?!\.\.?$)[^/~]+")
 """A name that is nothing but a name: in a folder it stays one."""
 
 
-@dataclass(frozen=True, slots=True)
-class NamedPath:
+class NamedPath(NamedTuple):
     """A path that a command names: the places it may be, or what is known of its ends."""
 
     places: tuple[str, ...] = ()
@@ -50,12 +54,12 @@ class Folders:
     def of(cls, action: Exec) -> Folders:
         """The workspace, and wherever a `cd` in the text leads from there."""
         folders = cls([normal(action.workspace or NO_WORKSPACE)])
-        if "HOME" in action.environment:
+        commands = action.intent.commands
+        if "HOME" in action.environment or any(
+            a.name == "HOME" for c in commands if c.assignments for a in c.assignments
+        ):
             folders.home = None
-        for command in action.intent.commands:
-            if command.assignments and any(a.name == "HOME" for a in command.assignments):
-                folders.home = None
-        for command in action.intent.commands:
+        for command in commands:
             if base_name(command) in _CHANGES_FOLDER:
                 folders._change(command.words[1:])
         return folders
@@ -117,7 +121,12 @@ class Folders:
 
     def operand(self, word: Word, *, sure: bool = False) -> list[NamedPath]:
         """The paths that an argument may name; `sure`: it is known to be one."""
-        if word.dynamic:
+        if not word.dynamic:
+            if _ONE_PATH.fullmatch(word.text):
+                return [self.named(word)]
+            if not sure and _NO_PATH.fullmatch(word.text):
+                return []
+        else:
             known, equals, value = word.prefix.partition("=")
             if known.startswith("-") and not equals:
                 return []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.model.rule import Match
@@ -87,14 +87,14 @@ class Index:
         filed, self._always = _file([*entries], depth if indexed else _DEPTH_LIMIT)
         self._fields = tuple(_Field(name, keys, depth) for name, keys in filed.items())
 
-    def candidates(self, view: View) -> Iterable[CompiledRule]:
+    def candidates(self, view: View) -> Collection[CompiledRule]:
         """Every rule that could match, and few others; in any order, each once."""
         if not self._fields:
             return self._always
         found = dict.fromkeys(self._always)
         for field in self._fields:
             field.add(view, found)
-        return found
+        return found.keys()
 
 
 class _Field:
@@ -105,37 +105,38 @@ class _Field:
     def __init__(self, name: str, keys: Mapping[Key, list[Entry]], depth: int) -> None:
         self._name = name
         self._is: dict[str, Index] = {}
-        self._starts: dict[int, dict[str, Index]] = {}
-        self._ends: dict[int, dict[str, Index]] = {}
+        starts: dict[int, dict[str, Index]] = {}
+        ends: dict[int, dict[str, Index]] = {}
         for key, entries in keys.items():
             index = Index(entries, depth + 1)
             if key.form == "starts":
-                self._starts.setdefault(len(key.text), {})[key.text] = index
+                starts.setdefault(len(key.text), {})[key.text] = index
             elif key.form == "ends":
-                self._ends.setdefault(len(key.text), {})[key.text] = index
+                ends.setdefault(len(key.text), {})[key.text] = index
             else:
                 self._is[key.text] = index
+        self._starts, self._ends = [*starts.items()], [*ends.items()]
         doubted = {
             id(entry): entry for each in keys.values() for entry in each if not entry.sure_only
         }
         self._in_doubt = Index(doubted.values(), depth + 1) if doubted else None
 
     def add(self, view: View, found: dict[CompiledRule, None]) -> None:
+        """Put the candidates into `found`."""
         texts, doubt = view.texts(self._name)
-        if doubt and self._in_doubt is not None:
-            found.update(dict.fromkeys(self._in_doubt.candidates(view)))
+        hits = [self._in_doubt] if doubt else []
         for text in texts:
-            index = self._is.get(text)
+            if text in self._is:
+                hits.append(self._is[text])
+            for length, keyed in self._starts:
+                if text[:length] in keyed:
+                    hits.append(keyed[text[:length]])
+            for length, keyed in self._ends:
+                if text[-length:] in keyed:
+                    hits.append(keyed[text[-length:]])
+        for index in hits:
             if index is not None:
                 found.update(dict.fromkeys(index.candidates(view)))
-            for length, starts in self._starts.items():
-                index = starts.get(text[:length])
-                if index is not None:
-                    found.update(dict.fromkeys(index.candidates(view)))
-            for length, ends in self._ends.items():
-                index = ends.get(text[-length:])
-                if index is not None:
-                    found.update(dict.fromkeys(index.candidates(view)))
 
 
 def _file(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from runner.model.decision import STRICTNESS, Effect, MatchedRule
 from runner.model.rule import OnDoubt, OnUnknown, PolicyLayer
@@ -67,7 +67,7 @@ class Layer:
         """Whether a rule of this layer does not match what only may."""
         return (rule.rule.on_doubt or self.source.on_doubt) is OnDoubt.PASSES
 
-    def candidates(self, view: View, kind: Kind) -> Iterable[CompiledRule]:
+    def candidates(self, view: View, kind: Kind) -> Collection[CompiledRule]:
         """The rules that could match a subject of this kind."""
         return self._index[kind].candidates(view)
 
@@ -114,8 +114,7 @@ class Layer:
 
     def _default(self, subject: Subject) -> list[Finding]:
         effect = self.source.default
-        dynamic = subject.name is not None and subject.name.dynamic
-        if effect is None or not subject.defaulted or dynamic:
+        if effect is None or not subject.defaulted or subject.name_unknown:
             return []
         if effect is Effect.ALLOW:
             reason = f"'{self.source.name}' allows by default and no rule stands against it"

@@ -20,6 +20,7 @@ from runner.policy.conditions import (
     Witness,
     together,
 )
+from runner.policy.exact import ExactArguments
 from runner.policy.hold import Condition, Hold, Reading
 from runner.policy.rewriting import CompiledRewrite
 from runner.policy.subject import Kind, Subject
@@ -211,6 +212,8 @@ def _words(match: Match) -> Iterator[OnWords]:
         yield AnyArgument("any_args", match.any_args)
     if match.ordered_args:
         yield InOrder(match.ordered_args)
+    if match.exact_args:
+        yield ExactArguments(match.exact_args)
     if match.paths:
         yield Paths("paths", match.paths, lambda subject: subject.paths)
     if match.reads:
@@ -236,8 +239,8 @@ def _concerns(tree: Node) -> frozenset[Kind]:
         kinds.add(Kind.FINDING)
     if tree.states("constructs"):
         kinds.add(Kind.CONSTRUCT)
-    of_a_process = ("commands", "args", "any_args", "ordered_args", "reads", "writes",
-                    "environment", "via", "constructs")  # fmt: skip
+    of_a_process = ("commands", "args", "any_args", "ordered_args", "exact_args", "reads",
+                    "writes", "environment", "via", "constructs")  # fmt: skip
     if tree.states("hosts") and not tree.states(*of_a_process):
         kinds.add(Kind.NETWORK)
     return frozenset(kinds)

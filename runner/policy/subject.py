@@ -107,6 +107,11 @@ class Subject:
         return self._source[0] if self._source is not None else None
 
     @property
+    def name_unknown(self) -> bool:
+        """Whether only running would tell what it runs."""
+        return self.name is not None and self.name.dynamic
+
+    @property
     def literals(self) -> tuple[str, ...]:
         """The arguments whose value is known."""
         return (self._split or self._split_arguments())[0]
@@ -197,7 +202,8 @@ def subjects(action: Exec) -> list[Subject]:
         _of_command(command, folders, requested, trusted=trusted, shell=shell)
         for command in intent.commands
     ]
-    found += _outside(intent, folders, requested, shell=shell)
+    if intent.paths or intent.hosts or intent.constructs:
+        found += _outside(intent, folders, requested, shell=shell)
     if not any(subject.defaulted for subject in found):
         shown = "a text without commands"
         found.append(Subject(Kind.COMMAND, shown=shown, environment=requested))

@@ -127,7 +127,7 @@ def hosts(command: SimpleCommand) -> list[Word]:
                 found.append(Word(word.text, dynamic=True))
         elif urls:
             continue
-        elif match := _REMOTE.match(known):
+        elif ("@" in known or ":" in known) and (match := _REMOTE.match(known)):
             found.append(Word(match[1] or match[2]))
         elif client and _HOST.fullmatch(known):
             host, _, port = known.partition("/")[0].rpartition(":")
@@ -136,7 +136,7 @@ def hosts(command: SimpleCommand) -> list[Word]:
         device = re.match(r"/dev/(?:tcp|udp)/([^/]+)/", use.path.text)
         if device:
             found.append(Word(device[1], use.path.dynamic))
-    return [Word(clean_host(w.text), w.dynamic) if not w.dynamic else w for w in found]
+    return [w if w.dynamic else Word(clean_host(w.text)) for w in found]
 
 
 def clean_host(host: str) -> str:

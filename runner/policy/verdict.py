@@ -46,7 +46,7 @@ class Verdict:
     """The one command that the request is, with nothing around it: a rewrite can replace it."""
     enforced: Finding | None = None
     every: Finding | None = None
-    rules: dict[tuple[str, str, str], MatchedRule] = field(default_factory=dict)
+    rules: dict[MatchedRule, None] = field(default_factory=dict)
     asking: list[Finding] = field(default_factory=list)
     rewriting: list[Finding] = field(default_factory=list)
     obligations: set[str] = field(default_factory=set)
@@ -68,7 +68,7 @@ class Verdict:
             self.rewriting.append(finding)
         rule = finding.matched
         if rule is not None:
-            self.rules.setdefault((rule.layer, rule.id, rule.matched), rule)
+            self.rules[rule] = None
 
     def silence(self, subject: Subject) -> None:
         """No layer says anything about the subject: it is denied."""
@@ -95,8 +95,14 @@ class Verdict:
             rewriting = [f for f in self.rewriting if free or not f.observed]
             effect, reason, rewrite = self._rewritten(rewriting)
         rules = sorted(
-            self.rules.values(),
-            key=lambda rule: (-STRICTNESS[rule.effect], rule.layer, rule.id, rule.matched),
+            self.rules,
+            key=lambda rule: (
+                -STRICTNESS[rule.effect],
+                rule.layer,
+                rule.id,
+                rule.matched,
+                rule.message,
+            ),
         )
         return Decision(
             effect=effect,

@@ -148,6 +148,10 @@ class MatchFile(Strict):
         default=None,
         description="The patterns match arguments in this order; others may stand between.",
     )
+    exact_args: Words | None = Field(
+        default=None,
+        description="The patterns match all arguments, one by one; ** stands for any number.",
+    )
     paths: Words | None = Field(default=None, description="Some path that it names matches.")
     reads: Words | None = Field(
         default=None, description="Some path that it names, and does not only write, matches."

@@ -35,10 +35,10 @@ class OwnedFolder:
     ownership: Ownership
     descriptor: int
 
-    def names(self) -> list[str]:
-        """The files `*.yaml` and `*.yml`, sorted; hidden ones are left out."""
+    def names(self, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
+        """The files that end so, sorted; hidden ones are left out."""
         found = os.listdir(self.descriptor)  # noqa: PTH208  (by descriptor)
-        return sorted(n for n in found if n.endswith(SUFFIXES) and not n.startswith("."))
+        return sorted(n for n in found if n.endswith(suffixes) and not n.startswith("."))
 
     def read(self, name: str) -> str | None:
         """A file's text; None: there is none. The ownership's error tells what is wrong with it."""

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Literal
 
 from runner.errors import PolicyError
+from runner.model.policy_text import PolicyTexts
 from runner.model.profile import Restrictions
 from runner.schema.base import validate
 from runner.schema.include import merged_rules
 from runner.schema.library import LIBRARY, Library
-from runner.schema.owned import Ownership, owned_folder
+from runner.schema.owned import SUFFIXES, Ownership, owned_folder
 from runner.schema.profile_file import PolicyFile
 from runner.schema.rules import check_rules
 from runner.schema.yaml import parse, read_file
 
 PolicyKind = Literal["organisation", "user"]
+
+LANGUAGES = ("cedar", "rego")
+"""Of policies that are not in runner's own; also their files' suffixes and their entry points."""
 
 
 def load_policy_dir(
@@ -34,19 +38,27 @@ def load_policy_dir(
     `owner_uid` names another owner, `library` where `rules.include` is looked up. PolicyError with
     a line for each problem in a file.
     """
-    uids = {0} if kind == "organisation" else {0, os.geteuid()}
-    if owner_uid is not None:
-        uids = {owner_uid}
-    ownership = Ownership(
-        f"the {kind}'s policy", frozenset(uids), kind != "organisation", PolicyError
-    )
+    return [
+        _restrictions(text, source, kind, library)
+        for source, text in _texts(path, kind, SUFFIXES, owner_uid)
+    ]
+
+
+def load_policy_texts(
+    path: str | Path, kind: PolicyKind, *, owner_uid: int | None = None
+) -> list[PolicyTexts]:
+    """The folder's policies in other languages, `*.cedar` and `*.rego`, one for each language.
+
+    Held to the same owners as `load_policy_dir`. PolicyError: a file that can't be used.
+    """
     found = []
-    with owned_folder(path, ownership) as folder:
-        for name in folder.names() if folder is not None else ():
-            text = folder.read(name) if folder is not None else None
-            if text is None:
-                raise PolicyError(f"{path}/{name} can't be read: no such file or directory")
-            found.append(_restrictions(text, f"{path}/{name}", kind, library))
+    for language in LANGUAGES:
+        files = tuple(
+            (f"{kind}:{source}", text)
+            for source, text in _texts(path, kind, (f".{language}",), owner_uid)
+        )
+        if files:
+            found.append(PolicyTexts(language, f"{kind}:{path}", files))
     return found
 
 
@@ -55,6 +67,26 @@ def load_policy_file(
 ) -> Restrictions:
     """One layer from a file anywhere, whoever owns it (for `runner policy` tools and tests)."""
     return _restrictions(read_file(path, PolicyError), str(path), kind, library)
+
+
+def _texts(
+    path: str | Path, kind: PolicyKind, suffixes: tuple[str, ...], owner_uid: int | None
+) -> list[tuple[str, str]]:
+    """Path and text of a folder's files that end so, sorted by name; none: no such folder."""
+    uids = {0} if kind == "organisation" else {0, os.geteuid()}
+    if owner_uid is not None:
+        uids = {owner_uid}
+    ownership = Ownership(
+        f"the {kind}'s policy", frozenset(uids), kind != "organisation", PolicyError
+    )
+    found = []
+    with owned_folder(path, ownership) as folder:
+        for name in folder.names(suffixes) if folder is not None else ():
+            text = folder.read(name) if folder is not None else None
+            if text is None:
+                raise PolicyError(f"{path}/{name} can't be read: no such file or directory")
+            found.append((f"{path}/{name}", text))
+    return found
 
 
 def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) -> Restrictions:

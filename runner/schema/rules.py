@@ -21,8 +21,8 @@ MATCH_DEPTH_LIMIT = 8
 MATCH_NODES_LIMIT = 1_000
 """Matches within one rule, itself among them."""
 _PARTS = ("any", "all", "not")
-_OF_COMMANDS = ("command", "args", "any_args", "args_in_order", "paths", "reads", "writes", "hosts",
-                "environment", "via")  # fmt: skip
+_OF_COMMANDS = ("command", "args", "any_args", "args_in_order", "exact_args", "paths",
+                "reads", "writes", "hosts", "environment", "via")  # fmt: skip
 """What is stated of commands, so that `constructs` can't hold beside it."""
 
 

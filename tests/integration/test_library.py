@@ -351,6 +351,48 @@ def test_a_layer_names_the_profiles_that_may_be_used(tmp_path, native, work):
         assert runner.run(["true"], cwd=work, profile="ci").ok
 
 
+FOREIGN = {
+    "10.cedar": 'permit(principal, action, resource);\n@message("Use echo.")\n'
+    'forbid(principal, action, resource == Command::"printf");\n',
+    "10.rego": "package runner\nallow := true\n"
+    'deny contains "Use echo." if input.resource.name == "printf"\n',
+}
+
+
+@pytest.mark.parametrize(("name", "package"), [("10.cedar", "cedarpy"), ("10.rego", "regopy")])
+def test_policies_in_other_languages_are_asked_beside_the_rules(
+    tmp_path, native, work, name, package
+):
+    pytest.importorskip(package)
+    folder = tmp_path / "policy.d"
+    folder.mkdir()
+    (folder / name).write_text(FOREIGN[name])
+    layers = Setting((PolicyFolder(folder, "user"),), "test")
+    with Runner(settings=settings_at(tmp_path, policy_dirs=layers)) as runner:
+        printing = runner.run(["printf", "x"], cwd=work)
+        assert printing.termination is Termination.DENIED
+        assert "Use echo." in printing.decision.reason
+        assert runner.run(["echo", "x"], cwd=work).ok
+        # The profile's own rules hold as they did.
+        refused = runner.run(["sudo", "id"], cwd=work)
+        assert refused.termination is Termination.DENIED
+        assert refused.decision.rules[0].layer == "profile:agent"
+    with Runner(settings=settings_at(tmp_path)) as runner:  # the twin without that policy
+        other = runner.run(["printf", "x"], cwd=work)
+        assert other.ok
+        assert other.decision.policy_digest != printing.decision.policy_digest
+
+
+@pytest.mark.parametrize("name", ["10.cedar", "10.rego"])
+def test_a_policy_in_another_language_that_cant_be_used_is_no_runner(tmp_path, name):
+    folder = tmp_path / "policy.d"
+    folder.mkdir()
+    (folder / name).write_text("nonsense (\n")
+    layers = Setting((PolicyFolder(folder, "user"),), "test")
+    with pytest.raises(PolicyError, match=name):
+        Runner(settings=settings_at(tmp_path, policy_dirs=layers))
+
+
 KILLED = """
 import sys
 from runner import Runner

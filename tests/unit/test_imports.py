@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.egress",
         "runner.stores",
         "runner.schema",
+        "runner.policy_points",
         "runner.settings",
     ),
     ("runner.testing",),

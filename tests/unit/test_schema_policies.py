@@ -11,7 +11,12 @@ from runner.model.limits import LimitOverrides
 from runner.model.profile import CgroupMode
 from runner.model.protection import Protection
 from runner.model.rule import OnUnknown
-from runner.schema.policies import PolicyKind, load_policy_dir, load_policy_file
+from runner.schema.policies import (
+    PolicyKind,
+    load_policy_dir,
+    load_policy_file,
+    load_policy_texts,
+)
 
 LAYER = """\
 description: What everybody here is held to
@@ -171,3 +176,40 @@ def test_one_file_by_itself(tmp_path: Path) -> None:
     assert load_policy_file(path).policy.name == f"user:{path}"
     with pytest.raises(PolicyError, match="no such file"):
         load_policy_file(tmp_path / "none.yaml")
+
+
+def test_policies_in_other_languages_are_one_for_each_language(folder: Path) -> None:
+    for name in ("20.cedar", "10.cedar", "10.rego", "10.yaml", "README", ".hidden.rego"):
+        write(folder / name, "rules: {}\n" if name.endswith("yaml") else f"// {name}")
+    cedar, rego = load_policy_texts(folder, "organisation", owner_uid=ME)
+    assert (cedar.language, cedar.name) == ("cedar", f"organisation:{folder}")
+    assert cedar.files == (
+        (f"organisation:{folder}/10.cedar", "// 10.cedar"),
+        (f"organisation:{folder}/20.cedar", "// 20.cedar"),
+    )
+    assert (rego.language, rego.files) == (
+        "rego",
+        ((f"organisation:{folder}/10.rego", "// 10.rego"),),
+    )
+    (layer,) = load_policy_dir(folder, "organisation", owner_uid=ME)
+    assert layer.policy.name == f"organisation:{folder}/10.yaml"
+    assert load_policy_texts(folder / "none", "organisation") == []
+
+
+@pytest.mark.parametrize("name", ["1.cedar", "1.rego"])
+def test_policies_in_other_languages_are_held_to_the_same_owners(folder: Path, name: str) -> None:
+    path = write(folder / name, "text")
+    assert load_policy_texts(folder, "organisation", owner_uid=ME)
+    with pytest.raises(PolicyError, match=f"belongs to uid {ME}"):
+        load_policy_texts(folder, "organisation", owner_uid=ME + 1)
+    path.chmod(0o666)
+    with pytest.raises(PolicyError, match="can be written"):
+        load_policy_texts(folder, "user", owner_uid=ME)
+    path.unlink()
+    path.symlink_to(write(folder / "elsewhere", "text"))
+    with pytest.raises(PolicyError, match="can't be read"):
+        load_policy_texts(folder, "organisation", owner_uid=ME)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(PolicyError, match="not a regular file"):
+        load_policy_texts(folder, "user", owner_uid=ME)

@@ -46,6 +46,7 @@ def wrong_match(tmp_path: Path, text: str) -> str:
     ("text", "expected"),
     [
         ("{args_in_order: [push, '-f']}", Match(ordered_args=("push", "-f"))),
+        ("{exact_args: [push, '**']}", Match(exact_args=("push", "**"))),
         ("{reads: ~/.ssh/*}", Match(reads=("~/.ssh/*",))),
         ("{constructs: 'shell:*'}", Match(constructs=("shell:*",))),
         ("{agents: a*, sessions: s, tenants: [t], uids: 1000}",
