@@ -30,11 +30,15 @@ def unwrap_find(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
             continue
         if word.text in row.exec:
             command = until(words[index:], frozenset({";"}))
+            together = False
             for position, part in enumerate(command[:-1]):
                 if part.text == "{}" and command[position + 1].text == "+":
                     command = command[: position + 1]
+                    together = True
                     break
             index += len(command) + 1
+            if together and word.text == "-execdir":
+                command = (*command[:-1], Word("{}", dynamic=True))
             folders = words[:first] or (Word("."),)
             for inner in _found_names(command, () if word.text == "-execdir" else folders):
                 own = replace(place, doubtful=place.doubtful or (tested and _names(inner, folders)))

@@ -36,6 +36,9 @@ WHOLE = 20_000
 """Texts in all when run whole: what the two data sets do not hold, the grammar makes."""
 BATCH = 250
 HOME = "/home/agent"
+SHELLS = frozenset({"bash", "sh", "dash", "zsh", "ksh", "busybox"})
+COMPRESSORS = frozenset({"gzip", "bzip2", "xz", "lzip", "lzma", "lzop", "zstd", "compress"})
+"""Programs that tar(1) starts for `-z` and its like."""
 
 
 def nl2bash() -> list[str]:
@@ -99,9 +102,9 @@ def _matches(pattern: Sequence[Word], words: Sequence[str]) -> bool:
 def _is_word(word: Word, real: str) -> bool:
     if not word.dynamic:
         return _is_literal(word.text, real)
-    if len(real) >= len(word.prefix) + len(word.suffix):
-        if real.startswith(word.prefix) and real.endswith(word.suffix):
-            return True
+    fits = len(real) >= len(word.prefix) + len(word.suffix)
+    if fits and real.startswith(word.prefix) and real.endswith(word.suffix):
+        return True
     known = HOME + word.prefix[1:] if word.prefix.startswith("~") else word.prefix
     return real.startswith(known) and real.endswith(word.suffix)
 
@@ -155,13 +158,29 @@ class Tally:
         named = [c for c in intent.commands if c.words and not c.words[0].dynamic]
         plain = Intent(intent.language, tuple(named))
         for each in done.ran[1:]:  # the first is the text's own shell
-            if each["by"] not in TRANSPARENT:
-                continue  # a program whose language is not read
+            if each["by"] not in TRANSPARENT or _is_own(each, done.ran):
+                continue  # a program whose language is not read, or no command of the text's
             self.executed += 1
             if covered(plain, each["file"], each["words"]):
                 self.literal += 1
             elif not covered(intent, each["file"], each["words"]):
                 self.misses.append(_miss(item, intent, each))
+
+
+def _is_own(each: dict, ran: Sequence[dict]) -> bool:
+    """Whether a wrapper started it for itself: the shell of system(3), or tar(1) a compressor.
+
+    What that shell executes is checked like everything else.
+    """
+    text = each["words"][1:]
+    if each["by"] not in SHELLS and each["file"] == "/bin/sh" and text[:1] == ["-c"]:
+        return True
+    if posixpath.basename(each["file"]) not in COMPRESSORS:
+        return False
+    tar = ("/bin/sh", "tar", each["file"].rpartition("/")[2])
+    return each["by"] == "tar" or (
+        each["by"] == "sh" and any((r["file"], r["by"], r["words"][-1]) == tar for r in ran)
+    )
 
 
 def _miss(item: Item, intent: Intent, ran: dict) -> str:

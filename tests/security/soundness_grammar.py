@@ -3,6 +3,8 @@
 What a text runs in the end are stubs, `p0` to `p15`, hidden in whatever a shell has for that. Every
 text is one that bash can run to its end, or nearly: what does not parse would tell nothing. As a
 hypothesis strategy (`texts`) it shrinks; by a seed (`generate`) it makes many in little time.
+
+No text runs a file by its name (`. ./f`, `bash f`): reading names the file and does not open it.
 """
 
 from __future__ import annotations
@@ -188,8 +190,9 @@ class Grammar:
             f"sh -c '$0 $1' {name} x", f"tar xf x.tar --to-command={text}", f"su -c {text}",
             f"awk '{{ print | \"{name} y\" }}' a", f"sed 's/^/{name} /e' a",
             f"sed -n '/b/{{e {name} z\n}}' a", f"xargs -a a sh -c {text} _",
-            f"cat <<'E5' | bash\n{inner}\nE5\n", f"bash --norc -c {text}", f"BASH_ENV=a bash -c {text}",
-            f"echo {name} > f1; . ./f1", f"echo {name} > f2; bash f2; bash < f2",
+            f"cat <<'E5' | bash\n{inner}\nE5\n", f"bash --norc -c {text}",
+            f"BASH_ENV=a bash -c {text}",
+            f"echo {name} > f2; bash < f2",
             f"env -S 'sh -c \"{name} x\"'", f"perl -e 'system(\"{name} x\")'",
             f"git -c core.fsmonitor={shlex.quote(name)} init -q . && git status",
             f"git bisect run {name}", f"make -s -f /dev/stdin <<< $'all:\\n\\t{name} x'",
@@ -220,7 +223,8 @@ class Grammar:
             lambda: f"for {variable} in {word()} {literal}; do {a()}done",
             lambda: f"for {variable} in {name} x; do ${variable} y; done",
             lambda: f"for ((i = 0; i < 2; i++)); do {a()}done",
-            lambda: f"while {b()}\ndo {a()}break; done", lambda: f"until false; do {a()}break; done",
+            lambda: f"while {b()}\ndo {a()}break; done",
+            lambda: f"until false; do {a()}break; done",
             lambda: f"case {word()} in {literal}) {a()};; *) {b()}\n;; esac",
             lambda: f"case x in y|x) {a()};& *) {b()}\n;;& z) : ;; esac",
             lambda: f"f() {{ {a()}}}; f {word()}",
@@ -251,15 +255,19 @@ class Grammar:
             lambda: f"let 'x=1'; {b()}", lambda: f"c={name}; f() {{ c={other}; }}; f; $c",
             lambda: f"f() {{ local c=$1; $c {word()}; }}; f {name}; f {other}",
             lambda: f"c={name}; for i in 1 2; do $c; c={other}; done",
-            lambda: f"c={name}; trap 'c={other}' DEBUG; $c", lambda: f"c={name} $c; c={other} eval '$c'",
+            lambda: f"c={name}; trap 'c={other}' DEBUG; $c",
+            lambda: f"c={name} $c; c={other} eval '$c'",
             lambda: f"c={name}; (c={other}; $c); $c", lambda: f"c={name}; c={other} | $c; $c",
             lambda: f"c={name}; : ${{c:={other}}} ${{d:={name}}}; $c $d; $d",
             lambda: f"IFS=:; c={name}:x; $c", lambda: f"c={name[1:]}; p$c; p\"$c\"",
-            lambda: f"unset c; ${{c-{name}}} {word()}", lambda: f"c={name}; ${{c/x/y}} ${{c%z}} ${{#c}}",
+            lambda: f"unset c; ${{c-{name}}} {word()}",
+            lambda: f"c={name}; ${{c/x/y}} ${{c%z}} ${{#c}}",
             lambda: f"f() {{ f() {{ {name} \"$1\"; }}; {other}; }}; f; f {literal}",
-            lambda: f"f() {{ [ \"$1\" ] || return; {name} \"$1\"; shift; f \"$@\"; }}; f x {literal} y",
-            lambda: f"command() {{ {name}; }}; command {other}", lambda: f"alias {other}={name}; {other}",
-            lambda: f"cd() {{ {name}; }}; cd {literal}", lambda: f"c={name}; readonly c; c={other}; $c",
+            lambda: f"f() {{ [ $1 ] || return; {name} \"$1\"; shift; f \"$@\"; }}; f {literal} y",
+            lambda: f"command() {{ {name}; }}; command {other}",
+            lambda: f"alias {other}={name}; {other}",
+            lambda: f"cd() {{ {name}; }}; cd {literal}",
+            lambda: f"c={name}; readonly c; c={other}; $c",
             lambda: f"declare -i c=1; c={name}; $c; {other}",
             lambda: f"c={name}; unset c; $c {other}", lambda: f"export c={name}; bash -c '$c x'",
             lambda: f"for c in {name} {other}; do $c {word()}; done; $c",
@@ -267,13 +275,17 @@ class Grammar:
             lambda: f"while read c; do $c; done <<< {name}", lambda: f"exec 3>&1; {b()}",
             lambda: f"set -f; {name} *; set +f", lambda: f"f() {{ {name}; }} > >({other}); f",
             lambda: f"hash -p $(command -v {name}) zz; zz x", lambda: f"coproc N {{ {a()}}}",
-            lambda: f"[[ $({name}) =~ $({other}) ]]", lambda: f"case $({name}) in $({other})) ;; esac",
-            lambda: f"x=(); x[$({name})]=1; y=${{x[$({other})]}}", lambda: f"{name} ${{x:$({other}):1}}",
+            lambda: f"[[ $({name}) =~ $({other}) ]]",
+            lambda: f"case $({name}) in $({other})) ;; esac",
+            lambda: f"x=(); x[$({name})]=1; y=${{x[$({other})]}}",
+            lambda: f"{name} ${{x:$({other}):1}}",
             lambda: f"enable -n echo; echo {literal}; {b()}", lambda: f"{name} # {other}\n{other}",
-            lambda: f"f () {{ {name}; }}; export -f f; bash -c f", lambda: f"{name};{other}&{name}|{other}",
+            lambda: f"f () {{ {name}; }}; export -f f; bash -c f",
+            lambda: f"{name};{other}&{name}|{other}",
             lambda: f"wait $({name}); jobs -x {other} x", lambda: f"compgen -C {name} x",
             lambda: f"mapfile -C {name} -c 1 z < a", lambda: f"PROMPT_COMMAND={name}; {other}",
-            lambda: f"PATH=$PATH:. {name}; {other}", lambda: f"{name} $'a' $\"{literal}\" \"$({other})\"",
+            lambda: f"PATH=$PATH:. {name}; {other}",
+            lambda: f"{name} $'a' $\"{literal}\" \"$({other})\"",
         )  # fmt: skip
         return made[self.chance.randrange(len(made))]()
 
