@@ -72,7 +72,7 @@ class Wrapper:
         """Every option that has a value."""
         return (
             self.values | self.text | self.split | self.chdir | self.settings | self.dynamic
-            | self.replace | self.code
+            | (self.replace - self.optional) | self.code
         )  # fmt: skip
 
     @property
