@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runner.analysis.context import Call, Place, Readers, is_glob, placeholder, shown, until
+from runner.analysis.context import (
+    APPENDED,
+    Call,
+    Place,
+    Readers,
+    is_glob,
+    placeholder,
+    shown,
+    until,
+)
 from runner.analysis.table import Wrapper
 from runner.model.intent import Access, PathUse, Word
 
@@ -30,11 +39,15 @@ def unwrap_find(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
             continue
         if word.text in row.exec:
             command = until(words[index:], frozenset({";"}))
+            together = False
             for position, part in enumerate(command[:-1]):
                 if part.text == "{}" and command[position + 1].text == "+":
                     command = command[: position + 1]
+                    together = True
                     break
             index += len(command) + 1
+            if together and word.text == "-execdir":
+                command = (*command[:-1], APPENDED)
             folders = words[:first] or (Word("."),)
             for inner in _found_names(command, () if word.text == "-execdir" else folders):
                 own = replace(place, doubtful=place.doubtful or (tested and _names(inner, folders)))

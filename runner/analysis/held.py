@@ -6,7 +6,8 @@ import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from runner.analysis.context import Place, Readers
+from runner.analysis import plain
+from runner.analysis.context import APPENDED, Call, Place, Readers
 from runner.analysis.options import Taken
 from runner.analysis.table import Wrapper
 from runner.model.intent import Word
@@ -15,7 +16,13 @@ from runner.model.intent import Word
 def settings_and_texts(readers: Readers, row: Wrapper, taken: Taken, place: Place) -> bool:
     """Read the options that hold commands; True when one of them makes anything possible."""
     for text in taken.values(row.text):
-        readers.shell(text, texts(place, row))
+        plain_words = plain.words(text.text) if row.appended and not text.dynamic else None
+        if plain_words is not None:
+            readers.command(Call((*plain_words, APPENDED), texts(place, row)))
+        else:
+            readers.shell(text, texts(place, row))
+            if row.appended:
+                readers.unknown(text.text, place.in_doubt)
     for each in taken.values(row.settings):
         setting(readers, row, each, place)
     return bool(taken.values(row.dynamic))
@@ -32,7 +39,7 @@ def setting(readers: Readers, row: Wrapper, word: Word, place: Place) -> None:
     if separator is None or not any(fnmatchcase(key, pattern) for pattern in row.keys):
         return
     value = known.strip()[separator.end() :].lstrip("= ").strip().strip('"')
-    if word.dynamic:
+    if word.dynamic or (row.escapes and "\\" in value):
         readers.unknown(word.text, place)
     elif key.startswith("alias.") or key.endswith(".helper"):
         if value.startswith("!"):

@@ -45,6 +45,7 @@ class Wrapper:
     rest: str = "command"
     language: str | None = None
     construct: str | None = None
+    default: str | None = None
     assignments: bool = False
     numeric: bool = False
     interspersed: bool = False
@@ -52,6 +53,7 @@ class Wrapper:
     appended: bool = False
     host: bool = False
     first: bool = False
+    escapes: bool = False
     texts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     commands: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -63,14 +65,14 @@ class Wrapper:
     @property
     def lenient(self) -> bool:
         """Whether options that are not in the table are no reason to doubt."""
-        return self.kind in {"lenient", "code", "python"}
+        return self.kind in {"lenient", "code", "python", "sed"}
 
     @property
     def takes_value(self) -> frozenset[str]:
         """Every option that has a value."""
         return (
             self.values | self.text | self.split | self.chdir | self.settings | self.dynamic
-            | self.replace | self.code
+            | (self.replace - self.optional) | self.code
         )  # fmt: skip
 
     @property

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from runner.analysis import code, feeds, find, git, held, options, plain, shells, table
+from runner.analysis import code, feeds, find, git, held, options, plain, sed, shells, table
 from runner.analysis.context import (
     APPENDED,
     DEPTH_LIMIT,
@@ -83,6 +83,8 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         rest = ()
     elif row.rest == "none":
         rest = ()
+    if not rest and row.default is not None:
+        rest = (Word(row.default),)
     if not rest:
         _nothing_left(readers, row, taken, call, place)
         return
@@ -204,6 +206,7 @@ _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
     "shell": shells.unwrap_shell, "foreign_shell": shells.unwrap_foreign_shell,
     "source": shells.unwrap_source, "alias": shells.unwrap_alias, "find": find.unwrap_find,
     "python": _python, "code": _code, "git": git.unwrap_git,
+    "sed": sed.unwrap_sed,
 }  # fmt: skip
 
 
