@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from runner.model.intent import Assignment, PathUse, SimpleCommand, Word
+from runner.model.intent import Assignment, Construct, PathUse, SimpleCommand, Word
 
 DEPTH_LIMIT = 32
 """Wrappers and texts inside each other; more than anybody writes by hand."""
 COMMANDS_LIMIT = 50_000
 TEXTS_LIMIT = 512
 """Texts inside one request that are parsed by themselves; each may start a process."""
+APPENDED = Word("…", dynamic=True)
+"""Stands for the words that xargs and its like append."""
+STREAMS = re.compile(r"-|/dev/stdin|/dev/fd/.*|/proc/(?:self|\d+|thread-self)/fd/.*")
+"""Script names that are an open descriptor: what is in it can't be told."""
+NOTHING: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,10 @@ class Place:
     """It was found in a language that is read for advice: what can't be read is passed over."""
     doubtful: bool = False
     """Whether anything runs here, or with these words, only running would tell."""
+    feed: frozenset[str] = NOTHING
+    """What a pipe feeds to what stands here (`runner.analysis.feeds`); empty: no pipe does."""
+    holds: frozenset[str] = NOTHING
+    """What the substitutions in the words here bring."""
 
     def behind(self, wrapper: str) -> Place:
         """The place of what `wrapper` runs."""
@@ -59,8 +68,11 @@ class Collector:
     commands: list[SimpleCommand] = field(default_factory=list)
     paths: list[PathUse] = field(default_factory=list)
     hosts: list[Word] = field(default_factory=list)
+    constructs: dict[tuple[str, int], Construct] = field(default_factory=dict)
     unreadable: str | None = None
     texts: int = 0
+    brought: dict[str, frozenset[str]] = field(default_factory=dict)
+    """What variables (`$x`), files and functions (`x()`) bring, as far as it is known."""
 
     def add(self, call: Call) -> None:
         """Note a command; beyond the limit the whole is unreadable."""
@@ -77,6 +89,13 @@ class Collector:
                 doubtful=call.place.doubtful,
             )
         )
+
+    def construct(self, name: str, place: Place) -> None:
+        """Note that a text does this; each kind once a line, as advice only if always so."""
+        key = (name, place.line)
+        known = self.constructs.get(key)
+        advice = place.advice and (known is None or known.advice)
+        self.constructs[key] = Construct(name, place.line, advice)
 
     def fail(self, reason: str) -> None:
         """Something could not be read; the first reason is kept."""
