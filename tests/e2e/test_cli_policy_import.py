@@ -23,7 +23,7 @@ def test_the_profile_decides_and_what_differs_is_told(run_cli, settings):
     done = run_cli("policy", "import", "claude-code", "settings.json", "-o", "mine.yaml")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines() == [
-        "settings.json: 3 rules, 1 as they are",
+        "settings.json: 3 rules, 1 carried over as written",
         '  stricter  permissions.deny[0] "Bash(git push *)": the words count wherever they stand '
         "among the arguments",
         '  looser    permissions.deny[1] "mcp__x": rules here speak of commands, and a tool of an '
@@ -64,3 +64,16 @@ def test_no_file_is_written_over(run_cli, settings):
     assert done.returncode == 2
     assert "is there already" in done.stderr
     assert settings.read_text().startswith("{")
+
+
+def test_a_policy_of_the_governance_toolkit(run_cli, settings):
+    Path("policy.yaml").write_text(
+        "apiVersion: governance.toolkit/v1\nname: p\nagents: ['*']\nrules:\n"
+        "  - { name: git, condition: \"tool_name == 'git'\", action: allow }\n"
+    )
+    done = run_cli("policy", "import", "governance", "policy.yaml", "-o", "mine.yaml")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "policy.yaml: 1 rule, 1 carried over as written\n"
+    for text, code in (("git status", 0), ("make", 126)):
+        assert run_cli("check", "--profile", "./mine.yaml", "-c", text).returncode == code
+    assert run_cli("policy", "import", "governance", "settings.json").returncode == 2

@@ -87,8 +87,19 @@ class Draft:
         self.rules.append((comment, rule))
         return identity
 
-    def refuse(self, place: str, source: str, effect: str, carried: Carried, message: str) -> None:
-        """Add a rule that denies or asks, and one that asks where only running would tell."""
+    def refuse(
+        self,
+        place: str,
+        source: str,
+        effect: str,
+        carried: Carried,
+        message: str,
+        **other: Any,
+    ) -> None:
+        """Add a rule that denies or asks, and one that asks where only running would tell.
+
+        `other`: more keys of the rule.
+        """
         if carried.match is None:
             self.note(place, source, Fate.LOOSER, carried.why)
             return
@@ -97,7 +108,7 @@ class Draft:
         comment = f"{place} {shown(source)}"
         deny_and_ask = effect == "deny" and carried.doubtful
         self.add(comment, source, effect, carried.match, message=message,
-                 on_doubt="passes" if deny_and_ask else "matches")  # fmt: skip
+                 on_doubt="passes" if deny_and_ask else "matches", **other)  # fmt: skip
         if deny_and_ask:
             self.add(f"{comment}, where only running would tell", source, "ask",
                      carried.doubt or carried.match, on_doubt="matches",
@@ -105,9 +116,9 @@ class Draft:
 
     def text(self, *, layer: bool) -> str:
         """The file: a profile that extends `agent`, or a policy layer."""
+        end = ":" if self.notes else "."
         head = [
-            f"# Imported from {shown(self.source)} ({self.kind}) by runner policy import.",
-            "# What could not be carried over as it is:",
+            f"# Imported from {shown(self.source)} ({self.kind}) by runner policy import{end}",
             *(f"# {line}" for line in self._told_notes()),
         ]
         if not layer:
@@ -128,18 +139,15 @@ class Draft:
     def report(self) -> str:
         """A line for each source rule that was not carried over as it is, and the sum."""
         rules = {(note.place, note.source) for note in self.notes if note.source}
-        exact = self.told - len(rules)
         plural = "" if self.told == 1 else "s"
-        return "\n".join(
-            [f"{self.source}: {self.told} rule{plural}, {exact} as they are", *self._told_notes()]
-        )
+        exact = self.told - len(rules)
+        heading = f"{self.source}: {self.told} rule{plural}, {exact} carried over as written"
+        return "\n".join([heading, *self._told_notes()])
 
     def _told_notes(self) -> Iterator[str]:
         for note in self.notes:
             source = f" {shown(note.source)}" if note.source else ""
             yield f"  {note.fate.value:8}  {note.place}{source}: {note.why}"
-        if not self.notes:
-            yield "  nothing"
 
 
 def shown(text: str) -> str:

@@ -25,6 +25,16 @@ The profile extends `agent`. What it allows, Claude Code allows too; each rule t
 carried over, or only stricter or looser, is named on stderr and in the file's head. A condition on
 arguments is one in CEL (the extra `[cel]`).
 """
+GOVERNANCE_HELP = """A policy of the Agent Governance Toolkit (governance.toolkit/v1), as a profile.
+
+\b
+  runner policy import governance policy.yaml -o governed.yaml
+  runner check --profile ./governed.yaml --agent builder -- git status
+
+Names of tools are taken as names of commands. Each rule that could not be carried over, or only
+stricter or looser, is named on stderr and in the file's head. A condition on arguments is one in
+CEL (the extra `[cel]`).
+"""
 File = Annotated[str, typer.Argument(metavar="FILE", show_default=False)]
 Output = Annotated[
     str | None,
@@ -44,6 +54,16 @@ def claude_code(file: File, output: Output = None, layer: Layer = False) -> None
     from runner.schema.foreign.claude_code import import_settings  # noqa: PLC0415
 
     draft = import_settings(file)
+    _write(draft.text(layer=layer), output)
+    print(draft.report(), file=sys.stderr)
+
+
+@app.command("governance", help=GOVERNANCE_HELP)
+def governance(file: File, output: Output = None, layer: Layer = False) -> None:
+    """Import a policy of the toolkit; see GOVERNANCE_HELP."""
+    from runner.schema.foreign.governance import import_policy  # noqa: PLC0415
+
+    draft = import_policy(file)
     _write(draft.text(layer=layer), output)
     print(draft.report(), file=sys.stderr)
 
