@@ -94,7 +94,9 @@ class Block:
 
     @property
     def file_name(self) -> str | None:
-        found = re.fullmatch(r"# (\S+\.(?:py|sh|ya?ml))", self.lines[0]) if self.lines else None
+        found = (
+            re.fullmatch(r"# (\S+\.(?:py|sh|ya?ml|json))", self.lines[0]) if self.lines else None
+        )
         return found[1] if found else None
 
 
@@ -208,7 +210,9 @@ def put_files(page: Path, folder: Path) -> None:
         name = block.file_name
         if name is not None and not name.startswith("/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(block.text, "utf-8")
+            # JSON has no comments: the line with the name is none of the file's.
+            own = block.text.partition("\n")[2] if name.endswith(".json") else block.text
+            (folder / name).write_text(own, "utf-8")
     if page.parent.name == "examples":
         shutil.copytree(page.parent, folder / "examples", ignore=shutil.ignore_patterns(".*"))
 
@@ -367,7 +371,7 @@ def test_reference_has_the_options_of(name: str) -> None:
 
 
 def test_reference_has_no_other_commands() -> None:
-    told = set(re.findall(r"(?m)^#+ `(runner[a-z ]*)`$", REFERENCE.read_text("utf-8")))
+    told = set(re.findall(r"(?m)^#+ `(runner[a-z -]*)`$", REFERENCE.read_text("utf-8")))
     assert told == {"runner", *LEAVES}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.errors import PolicyError, RequestError
-from runner.surfaces.cli import policy_lint, policy_log, policy_rules
+from runner.surfaces.cli import policy_import, policy_lint, policy_log, policy_rules
 
 if TYPE_CHECKING:
     from runner.policy.cases import Result
@@ -56,6 +56,7 @@ Exit code 0: all hold; 1: some do not, each told with file and line; 2: a file i
 policy_lint.register(app)
 policy_log.register(app)
 policy_rules.register(app)
+policy_import.register(app)
 SCHEMAS = ("cases", "profile", "policy", "rules")
 
 
