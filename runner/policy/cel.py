@@ -80,7 +80,7 @@ class When:
             return Hold.POSSIBLY
         variables = _variables(subject, circumstances, self._condition.names)
         value = None
-        if self._affordable(variables, circumstances):
+        if self._affordable(variables, circumstances) and _is_text(variables):
             value = self._condition.evaluate(variables)
         if value is None:
             return reading.unknown
@@ -95,6 +95,19 @@ class When:
             return False
         characters = sum(len(text) for each in _lists(variables) for text in each)
         return characters <= CHARACTERS_LIMIT
+
+
+def _is_text(value: object) -> bool:
+    """Whether every text in it is Unicode.
+
+    A word can hold bytes that are not (PEP 383). The runtime is C++ and takes such a text for none
+    at all, which can end the whole process: it is never given one.
+    """
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= each <= "\udfff" for each in value)
+    if isinstance(value, Mapping):
+        return all(_is_text(key) and _is_text(each) for key, each in value.items())
+    return not isinstance(value, list) or all(map(_is_text, value))
 
 
 def _is_unsure(subject: Subject) -> bool:
