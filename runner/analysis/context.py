@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from runner.model.intent import Assignment, PathUse, SimpleCommand, Word
+from runner.model.intent import Assignment, Construct, PathUse, SimpleCommand, Word
 
 DEPTH_LIMIT = 32
 """Wrappers and texts inside each other; more than anybody writes by hand."""
@@ -59,6 +59,7 @@ class Collector:
     commands: list[SimpleCommand] = field(default_factory=list)
     paths: list[PathUse] = field(default_factory=list)
     hosts: list[Word] = field(default_factory=list)
+    constructs: dict[tuple[str, int], Construct] = field(default_factory=dict)
     unreadable: str | None = None
     texts: int = 0
 
@@ -77,6 +78,13 @@ class Collector:
                 doubtful=call.place.doubtful,
             )
         )
+
+    def construct(self, name: str, place: Place) -> None:
+        """Note that a text does this; each kind once a line, as advice only if always so."""
+        key = (name, place.line)
+        known = self.constructs.get(key)
+        advice = place.advice and (known is None or known.advice)
+        self.constructs[key] = Construct(name, place.line, advice)
 
     def fail(self, reason: str) -> None:
         """Something could not be read; the first reason is kept."""

@@ -97,6 +97,7 @@ def _fresh(program: Program) -> Intent:
         paths=tuple(found.paths),
         hosts=tuple(found.hosts),
         unreadable=found.unreadable,
+        constructs=tuple(sorted(found.constructs.values(), key=lambda each: each.line)),
     )
 
 
