@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from runner.analysis.budget import Budget
 from runner.model.intent import Assignment, Construct, PathUse, SimpleCommand, Word
 
 DEPTH_LIMIT = 32
@@ -62,6 +63,7 @@ class Collector:
     constructs: dict[tuple[str, int], Construct] = field(default_factory=dict)
     unreadable: str | None = None
     texts: int = 0
+    budget: Budget = field(default_factory=Budget)
 
     def add(self, call: Call) -> None:
         """Note a command; beyond the limit the whole is unreadable."""

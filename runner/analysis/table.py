@@ -62,7 +62,7 @@ class Wrapper:
     @property
     def lenient(self) -> bool:
         """Whether options that are not in the table are no reason to doubt."""
-        return self.kind in {"lenient", "code", "python"}
+        return self.kind in {"lenient", "code", "python", "sql"}
 
     @property
     def takes_value(self) -> frozenset[str]:

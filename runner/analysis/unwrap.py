@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from runner.analysis import code, find, options, plain, table
+from runner.analysis import find, languages, options, plain, sql, table
 from runner.analysis.context import (
     DEPTH_LIMIT,
     Call,
@@ -300,19 +300,6 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         readers.python(call.stdin, place)
 
 
-def _code(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
-    """Perl, Ruby, JavaScript, awk …: only calls with a literal command are found in them."""
-    taken = options.take(row, call.words[1:])
-    texts = taken.values(row.code)
-    if row.first and not texts:
-        texts = [*taken.operands, *taken.rest][:1]
-    if call.stdin is not None and not texts and not row.first:
-        texts = [call.stdin]
-    for text in texts:
-        for command in code.commands(text.text, backquotes=row.name != "node"):
-            readers.shell(Word(command), replace(place, language="sh", advice=True))
-
-
 def _git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     taken = options.take(row, call.words[1:])
     sure = _settings_and_texts(readers, row, taken, place)
@@ -351,7 +338,8 @@ def _git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
 
 _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
     "shell": _shell, "foreign_shell": _foreign_shell, "source": _source, "alias": _alias,
-    "find": find.unwrap_find, "python": _python, "code": _code, "git": _git,
+    "find": find.unwrap_find, "python": _python, "git": _git,
+    "code": languages.unwrap_code, "sql": sql.unwrap_sql,
 }  # fmt: skip
 
 

@@ -237,8 +237,8 @@ def test_a_shell_script_is_read_like_text() -> None:
 
 
 def test_other_languages_are_their_interpreter() -> None:
-    intent = read(Script(b"\xff\0", "node", ("node", "--x"), "a.js", args=("1",)))
-    assert [texts(c) for c in intent.commands] == [["node", "--x", "a.js", "1"]]
+    intent = read(Script(b"\xff\0", "unknown", ("lisp", "--x"), "a.l", args=("1",)))
+    assert [texts(c) for c in intent.commands] == [["lisp", "--x", "a.l", "1"]]
     assert intent.unreadable is None
 
 
