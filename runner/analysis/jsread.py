@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 _BUDGET_BASE = 20_000
-_BUDGET_A_CHARACTER = 20
+_BUDGET_A_CHARACTER = 4
 _SHELL_WORD = re.compile(r"\s*[^\s$`'\"\\]+\s")
 _HANDS_ON = frozenset(
     {"arguments", "array", "pair", "return_statement", "arrow_function", "ternary_expression"}

@@ -315,7 +315,7 @@ class Flow:
         self._block(node.body, scope, body)
         failed = _Ways(ways)
         failed.join([body, _Ways(ways)])
-        branches = []
+        branches = [body] if self._block(node.orelse, scope, body) else []
         for handler in node.handlers:
             branch = _Ways(failed)
             if handler.type is not None:
@@ -324,8 +324,6 @@ class Flow:
                 self._bind(handler.name, UNKNOWN, scope, branch)
             if self._block(handler.body, scope, branch):
                 branches.append(branch)
-        if self._block(node.orelse, scope, body):
-            branches.append(body)
         flat = [_flattened(branch, ways) for branch in branches]
         ways.join(flat or [body])
         self._block(node.finalbody, scope, ways)

@@ -26,6 +26,7 @@ from runner.analysis.pyvalue import REST, UNKNOWN, Pairs, Partial, Value
 
 Operation = Callable[[Sequence[Value]], Value]
 _UNSURE = (UNKNOWN,)
+_GROWING = frozenset({"augment", "append", "extend"})
 _ENVIRONMENT = frozenset({"os.environ.get", "os.getenv", "os.environb.get"})
 _GLOBS = ("glob.glob", "glob.iglob")
 _TAKE_REST = frozenset({pyvalue.METHODS["join"]})
@@ -37,6 +38,7 @@ class Folder(Named):
     def __init__(self, flow: Flow, budget: int) -> None:
         super().__init__(flow, budget)
         self._values: dict[int, Values] = {}
+        self._assignments: dict[int, Values] = {}
         self._elements: dict[int, Value] = {}
         """What a comprehension's variable is, element by element, by its binding."""
         self._kept: list[ast.expr] = []
@@ -112,17 +114,37 @@ class Folder(Named):
         return tuple(v for binding in bindings for v in self._bound(binding, depth))
 
     def _bound(self, binding: Binding, depth: int) -> Values:
-        if id(binding) in self._elements:
-            return (self._elements[id(binding)],)
+        # What is put together step by step is computed from its first step on: no depth.
+        steps: list[Binding] = []
+        each = binding
+        while (
+            each.kind in _GROWING and len(each.previous) == 1 and len(steps) < CHAIN_LIMIT
+            and each.previous[0].kind in _GROWING and id(each.previous[0]) not in self._assignments
+        ):  # fmt: skip
+            each = each.previous[0]
+            steps.append(each)
+        for each in reversed(steps):
+            self._bound_once(each, depth)
+        return self._bound_once(binding, depth)
+
+    def _bound_once(self, binding: Binding, depth: int) -> Values:
         key = id(binding)
+        if key in self._elements:
+            return (self._elements[key],)
+        if not self._elements and key in self._assignments:
+            return self._assignments[key]
         if depth > DEPTH_LIMIT or key in self._active:
             return _UNSURE
+        self._spend(1)
         self._active.add(key)
         try:
             step = self._BOUND.get(binding.kind)
-            return _distinct(step(self, binding, depth + 1)) if step is not None else _UNSURE
+            values = _distinct(step(self, binding, depth + 1)) if step is not None else _UNSURE
         finally:
             self._active.discard(key)
+        if not self._elements:
+            self._assignments[key] = values
+        return values
 
     def _assigned(self, binding: Binding, depth: int) -> Values:
         values = self.fold(binding.node, depth)

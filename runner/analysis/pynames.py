@@ -91,30 +91,35 @@ class Named:
         found = (n for b in bindings[:_NAMES_LIMIT] for n in self._bound_names(b, depth))
         return tuple(found)[:_NAMES_LIMIT]
 
-    def _bound_names(self, binding: Binding, depth: int) -> Names:  # noqa: PLR0911
+    def _bound_names(self, binding: Binding, depth: int) -> Names:
         key = id(binding)
-        if depth > DEPTH_LIMIT or key in self._active:
+        if key in self._names:
+            return self._names[key]
+        if depth > DEPTH_LIMIT:
             return ()
-        self._active.add(key)
-        try:
-            if binding.kind == "import":
-                return (binding.text,)
-            if binding.kind in ("value", "enter"):
-                if binding.index is None:
-                    return self.names(binding.node, depth)
-                element = _element(binding.node, binding.index)
-                return self.names(element, depth) if element is not None else ()
-            if binding.kind == "each":
-                return self._each_name(binding, depth)
-            if binding.kind in ("join", "mutated", "augment"):
-                every = (self._bound_names(each, depth + 1) for each in binding.previous)
-                return tuple(name for names in every for name in names)[:_NAMES_LIMIT]
-            if binding.kind == "param":
-                given = self.given(binding)[:_NAMES_LIMIT]
-                return tuple(n for e in given if e is not None for n in self.names(e, depth))
-            return ()
-        finally:
-            self._active.discard(key)
+        self._spend(1)
+        self._names[key] = ()  # what refers to itself has none
+        names = tuple(dict.fromkeys(self._names_of(binding, depth + 1)))[:_NAMES_LIMIT]
+        self._names[key] = names
+        return names
+
+    def _names_of(self, binding: Binding, depth: int) -> Names:
+        if binding.kind == "import":
+            return (binding.text,)
+        if binding.kind in ("value", "enter"):
+            node = binding.node
+            if binding.index is not None:
+                node = _element(node, binding.index)
+            return self.names(node, depth) if node is not None else ()
+        if binding.kind == "each":
+            return self._each_name(binding, depth)
+        if binding.kind in ("join", "mutated", "augment"):
+            every = (self._bound_names(each, depth) for each in binding.previous)
+            return tuple(name for names in every for name in names)
+        if binding.kind == "param":
+            given = self.given(binding)[:_NAMES_LIMIT]
+            return tuple(n for each in given if each is not None for n in self.names(each, depth))
+        return ()
 
     def _each_name(self, binding: Binding, depth: int) -> Names:
         if isinstance(binding.node, ast.List | ast.Tuple) and binding.index is None:
@@ -202,6 +207,7 @@ class Named:
 
     def _literal_item(self, base: Any, index: ast.expr, depth: int) -> Names:
         found: list[str] = []
+        self._spend(len(base.keys if isinstance(base, ast.Dict) else base.elts))
         for value in self.fold(index, depth):
             if isinstance(base, ast.Dict):
                 every = [

@@ -367,7 +367,8 @@ FUNCTIONS: dict[str, Callable[[Sequence[Value]], Value]] = {
     "html.unescape": _library("html", "unescape"),
     "shlex.split": _library("shlex", "split"), "shlex.quote": _library("shlex", "quote"),
     "shlex.join": _library("shlex", "join"), "shutil.which": lambda v: v[0],
-    "sys.intern": lambda v: v[0],
+    "sys.intern": lambda v: v[0], "urllib.request.Request": lambda v: v[0],
+    "urllib2.Request": lambda v: v[0], "httpx.URL": lambda v: v[0], "yarl.URL": lambda v: v[0],
     "textwrap.dedent": lambda v: v[0],
 }  # fmt: skip
 """Functions without effect, by their full name; what raises has no value."""

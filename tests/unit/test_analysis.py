@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.analysis import plain, python, read, shfmt, words
+from runner.analysis import foreign, plain, read, shfmt, words
 from runner.model.intent import Access, Intent, SimpleCommand
 from runner.model.request import Argv, Script, ShellText
 
@@ -309,7 +309,7 @@ def test_hostile_python_is_only_noted(text: str) -> None:
 
 
 def test_the_child_reads_what_is_too_large_for_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(python, "_HARMLESS_BYTES", 0)
+    monkeypatch.setattr(foreign, "HARMLESS_BYTES", 0)
     assert texts(script("import os\nos.system('rm x')").commands[-1]) == ["rm", "x"]
     assert "line 1" in str(script("def").unreadable)
 
