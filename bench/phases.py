@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from runner import Runner
+from runner.clock import SystemClock
 from runner.intake import build_request
 from runner.model.outcome import Ending
 from runner.model.protection import ProtectionStatus
@@ -119,7 +120,7 @@ def one(runner: Runner, argv: Sequence[str], folder: str) -> dict[str, float]:
         policy = runner.policy(request, backend.name)
     decide_s = time.perf_counter()
     with Cancellation() as cancel:
-        Supervisor(store, None, keep_bytes).run(  # type: ignore[arg-type]
+        Supervisor(store, SystemClock(), keep_bytes).run(
             request,
             policy,
             backend=backend,

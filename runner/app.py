@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from runner.clock import SystemClock
-from runner.compile import check_workspace, inherited_names, policy_layers, tighten
+from runner.compile import check_workspace, grants, inherited_names, policy_layers, tighten
+from runner.deciding import Policy
 from runner.errors import BackendUnavailableError, RunnerError, SettingsError
 from runner.intake import build_request, checked_stdin
+from runner.model.action import Facts
 from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
 from runner.model.limits import LimitOverrides
@@ -32,7 +34,7 @@ from runner.schema.policies import load_policy_dir
 from runner.schema.profiles import load_profile, shipped_profiles
 from runner.settings import Settings, host_environment, load_settings
 from runner.streams import Cancellation, NullSink
-from runner.supervisor import Caller, Plan, Policy, Supervisor
+from runner.supervisor import Caller, Plan, Supervisor
 
 BUILT_IN = {
     ("runner.backends", "native"): "runner.backends.native:create",
@@ -67,11 +69,7 @@ class Runner:
                 {"home": os.fspath(home) if home is not None else None, "backend": backend}
             )
         self._settings = settings
-        self._restrictions: list[Restrictions] = [
-            layer
-            for folder in settings.policy_dirs.value
-            for layer in load_policy_dir(folder.path, cast("Any", folder.kind))
-        ]
+        self._restrictions = policy_in_force(settings)
         clock = SystemClock()
         self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
         self._supervisor = Supervisor(self._store, clock, settings.keep_output_bytes.value)
@@ -178,6 +176,12 @@ class Runner:
             policy = self.policy(request, self._settings.backend.value)
         return self._supervisor.check(request, policy)
 
+    def held_against(self, request: ExecRequest) -> tuple[Policy, Facts]:
+        """What a request would be decided by; nothing is recorded but that it can't be."""
+        with self.refusals_recorded(request.principal.agent, request.profile):
+            policy = self.policy(request, self._settings.backend.value)
+        return policy, self._supervisor.facts(request, policy)
+
     def policy(self, request: ExecRequest, backend: str) -> Policy:
         """The profile, tightened by every layer above it, and the rules of all."""
         loaded = load_profile(request.profile, self._settings.profile_dirs.value)
@@ -191,7 +195,7 @@ class Runner:
             if layers not in self._decision_points:
                 create = _load("runner.policies", "rules")
                 self._decision_points[layers] = create(layers)
-            return Policy(profile, self._decision_points[layers])
+            return Policy(profile, self._decision_points[layers], grants(self._restrictions))
 
     def backend(self, name: str | None = None) -> Backend:
         """The backend by this name, made once."""
@@ -330,6 +334,15 @@ class AsyncRunner:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def policy_in_force(settings: Settings) -> list[Restrictions]:
+    """The layers above every profile on this machine, outermost first; PolicyError: a bad one."""
+    return [
+        layer
+        for folder in settings.policy_dirs.value
+        for layer in load_policy_dir(folder.path, cast("Any", folder.kind))
+    ]
 
 
 def _load(group: str, name: str) -> Callable[..., Any]:

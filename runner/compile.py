@@ -19,6 +19,7 @@ from typing import Any
 import rfc8785
 
 from runner.errors import BackendError, PolicyError, RequestError
+from runner.model.grant import Grant
 from runner.model.limits import LIMIT_KEYS, LimitOverrides, Limits, Unlimited, spelled
 from runner.model.profile import (
     CgroupMode,
@@ -82,6 +83,11 @@ def tighten(profile: Profile, layers: Sequence[Restrictions]) -> Profile:
     for layer in layers:
         profile = _tightened(profile, layer)
     return profile
+
+
+def grants(layers: Sequence[Restrictions]) -> tuple[tuple[str, tuple[Grant, ...]], ...]:
+    """Who may use which profiles, by each layer that says so."""
+    return tuple((x.policy.name, x.grants) for x in layers if x.grants is not None)
 
 
 def policy_layers(profile: Profile, layers: Sequence[Restrictions]) -> tuple[PolicyLayer, ...]:
@@ -187,7 +193,7 @@ def spec_document(spec: SandboxSpec) -> dict[str, object]:
 
 def _refusals(profile: Profile, layer: Restrictions) -> Iterable[str]:
     source = layer.policy.name
-    if layer.profiles is not None and not _is_permitted(profile, layer.profiles):
+    if layer.profiles is not None and not is_named(profile, layer.profiles):
         yield (
             f"{source}: profile {profile.name!r} ({profile.source}) is not permitted; "
             f"use one of: {', '.join(layer.profiles) or 'none'}"
@@ -211,8 +217,11 @@ def _refusals(profile: Profile, layer: Restrictions) -> Iterable[str]:
                 )
 
 
-def _is_permitted(profile: Profile, permitted: Sequence[str]) -> bool:
-    """A pattern with `/` is for paths; one without only for profiles whose name can't be taken."""
+def is_named(profile: Profile, permitted: Sequence[str]) -> bool:
+    """Whether a policy's globs name this profile.
+
+    A pattern with `/` is for paths; one without only for profiles whose name can't be taken.
+    """
     trusted = profile.origin in {ProfileOrigin.SHIPPED, ProfileOrigin.SYSTEM}
     return any(
         fnmatchcase(profile.source, pattern)

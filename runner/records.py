@@ -124,6 +124,8 @@ def decision_data(decision: Decision) -> dict[str, Any]:
         "reason": decision.reason,
         "policy_digest": decision.policy_digest,
         "obligations": list(decision.obligations),
+        "rewrite": list(decision.rewrite) if decision.rewrite is not None else None,
+        "ask": asdict(decision.ask) if decision.ask is not None else None,
         "rules": [
             {"id": rule.id, "layer": rule.layer, "effect": rule.effect.value}
             for rule in decision.rules

@@ -11,15 +11,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from runner import records
-from runner.analysis import read
-from runner.compile import HOME, compile_spec, denied_environment
+from runner.compile import compile_spec
+from runner.deciding import Decided, Policy, decide
 from runner.errors import RunnerError
-from runner.model.action import Exec
-from runner.model.decision import Decision, Effect, MatchedRule
+from runner.model.action import Facts
+from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
 from runner.model.intent import Intent
 from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Termination
-from runner.model.profile import Profile, WorkspaceMode
 from runner.model.request import ExecRequest
 from runner.model.spec import SandboxSpec
 from runner.model.usage import Usage
@@ -27,21 +26,12 @@ from runner.ports import (
     Backend,
     CancelToken,
     Clock,
-    DecisionPoint,
     Lease,
     OutputSink,
     Store,
     Streams,
 )
 from runner.streams import STDERR, STDOUT, Gate
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What a request is held against: the tightened profile and the rules of all layers."""
-
-    profile: Profile
-    decisions: DecisionPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +69,32 @@ class Supervisor:
 
         RequestError or BackendError when what is asked can't be built under this profile.
         """
-        intent = read(request.program)
-        decision = _decide(request, intent, policy)
+        decided = self._decide(request, policy)
         spec = None
-        if decision.permits:
-            spec = compile_spec(request, policy.profile, decision.obligations, inherited)
-        return Plan(intent, decision, spec)
+        if decided.permitted:
+            spec = compile_spec(
+                decided.request, policy.profile, decided.decision.obligations, inherited
+            )
+        return Plan(decided.intent, decided.decision, spec)
 
     def check(self, request: ExecRequest, policy: Policy) -> Decision:
         """Only the decision, recorded as such."""
-        intent = read(request.program)
-        decision = _decide(request, intent, policy)
+        decided = self._decide(request, policy)
         with self._store.transaction() as tx:
-            tx.append(records.checked(request, intent, decision))
-        return decision
+            tx.append(records.checked(request, decided.intent, decided.decision))
+        return decided.decision
+
+    def facts(self, request: ExecRequest, policy: Policy) -> Facts:
+        """What the policy's rules may depend on beside the request: the time, earlier runs."""
+        now_s = self._clock.now()
+        runs = {
+            (of, window_s): self._store.runs_since(request.principal, of, now_s - window_s)
+            for of, window_s in policy.decisions.counted
+        }
+        return Facts(now_s, runs)
+
+    def _decide(self, request: ExecRequest, policy: Policy) -> Decided:
+        return decide(request, policy, self.facts(request, policy))
 
     def run(
         self,
@@ -259,27 +261,3 @@ class _Run:
             changes_truncated=ending.changes_truncated,
             **streams,
         )
-
-
-def _decide(request: ExecRequest, intent: Intent, policy: Policy) -> Decision:
-    decision = policy.decisions.decide(
-        Exec(
-            principal=request.principal,
-            intent=intent,
-            workspace=HOME if policy.profile.workspace is WorkspaceMode.NONE else request.directory,
-            environment=tuple(name for name, _ in request.environment),
-            labels=request.labels,
-        )
-    )
-    denied = denied_environment(request, policy.profile)
-    if not denied:
-        return decision
-    # Variables that make programs load code are the profile's to refuse, whatever the rules say.
-    names = ", ".join(denied)
-    reason = f"the profile '{policy.profile.name}' does not let a request set {names}; leave it out"
-    rule = MatchedRule(
-        "environment.deny", f"profile:{policy.profile.name}", Effect.DENY, reason, names
-    )
-    return Decision(
-        Effect.DENY, reason, decision.policy_digest, (rule, *decision.rules), decision.obligations
-    )

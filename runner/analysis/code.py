@@ -398,10 +398,3 @@ def _escaped(match: re.Match[str]) -> str:
     if match[3]:
         return chr(int(match[3], 8))
     return _ESCAPES.get(match[4], match[4])
-
-
-def commands(text: str, *, backquotes: bool) -> list[str]:
-    """Literal shell commands in `text`; `backquotes`: whether they run something (Perl, Ruby)."""
-    language = "perl" if backquotes else "node"
-    tokens = _tokens(text[:TEXT_LIMIT], language, _LANGUAGES[language])
-    return [token.text for token in tokens if token.kind == "command"]

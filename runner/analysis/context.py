@@ -15,6 +15,11 @@ DEPTH_LIMIT = 32
 COMMANDS_LIMIT = 50_000
 TEXTS_LIMIT = 512
 """Texts inside one request that are parsed by themselves; each may start a process."""
+APPENDED = Word("…", dynamic=True)
+"""Stands for the words that xargs and its like append."""
+STREAMS = re.compile(r"-|/dev/stdin|/dev/fd/.*|/proc/(?:self|\d+|thread-self)/fd/.*")
+"""Script names that are an open descriptor: what is in it can't be told."""
+NOTHING: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,10 @@ class Place:
     """It was found in a language that is read for advice: what can't be read is passed over."""
     doubtful: bool = False
     """Whether anything runs here, or with these words, only running would tell."""
+    feed: frozenset[str] = NOTHING
+    """What a pipe feeds to what stands here (`runner.analysis.feeds`); empty: no pipe does."""
+    holds: frozenset[str] = NOTHING
+    """What the substitutions in the words here bring."""
 
     def behind(self, wrapper: str) -> Place:
         """The place of what `wrapper` runs."""
@@ -64,6 +73,8 @@ class Collector:
     unreadable: str | None = None
     texts: int = 0
     budget: Budget = field(default_factory=Budget)
+    brought: dict[str, frozenset[str]] = field(default_factory=dict)
+    """What variables (`$x`), files and functions (`x()`) bring, as far as it is known."""
 
     def add(self, call: Call) -> None:
         """Note a command; beyond the limit the whole is unreadable."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
-from runner.analysis import code, javascript, options, python
-from runner.analysis.context import Call, Place, Readers
+from runner.analysis import code, feeds, javascript, options, python
+from runner.analysis.context import STREAMS, Call, Place, Readers
 from runner.analysis.table import Wrapper
 from runner.model.intent import Word
-
-_STREAMS = re.compile(r"-|/dev/stdin|/dev/fd/.*|/proc/(?:self|\d+|thread-self)/fd/.*")
 
 
 def read(readers: Readers, language: str, text: Word, place: Place) -> str | None:
@@ -35,9 +31,12 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
         texts = operands[:1]
     elif operands and not operands[0].dynamic and operands[0].text in row.subcommand:
         texts += [word for word in operands[1:] if word.dynamic or word.text[:1] != "-"][:1]
-    # With a script's name its input is data.
-    reads_input = not operands or _STREAMS.fullmatch(operands[0].text) is not None
-    if call.stdin is not None and not texts and reads_input:
-        texts = [call.stdin]
+    if not texts and not row.first:
+        if operands and not STREAMS.fullmatch(operands[0].text):
+            feeds.run_file(readers, operands[0], place)  # its input is data
+        elif call.stdin is not None:
+            texts = [call.stdin]
+        else:
+            feeds.run_input(readers, call, place)
     for text in texts:
         read(readers, row.name, text, place)

@@ -7,8 +7,8 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 
-from runner.analysis import languages, python, shell, unwrap
-from runner.analysis.context import DEPTH_LIMIT, Call, Collector, Place, Readers
+from runner.analysis import feeds, languages, python, shell, unwrap
+from runner.analysis.context import DEPTH_LIMIT, NOTHING, Call, Collector, Place, Readers
 from runner.model.intent import Intent, Word
 from runner.model.request import Argv, Program, Script, ShellText
 
@@ -123,6 +123,7 @@ class _Session(Readers):
         if not call.words and not call.assignments and not call.redirects:
             return
         self._found.add(call)
+        feeds.keep_files(self._found, replace(call, redirects=()), NOTHING)
         unwrap.unwrap(self, call)
 
     def shell(self, text: Word, place: Place) -> None:

@@ -7,10 +7,12 @@ searched for commands inside, so that a construct this module never heard of hid
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from runner.analysis import constants, plain, shfmt
-from runner.analysis.context import TEXTS_LIMIT, Call, Place, Readers
+from runner.analysis import constants, feeds, plain, shfmt
+from runner.analysis.context import NOTHING, TEXTS_LIMIT, Call, Place, Readers
 from runner.analysis.shfmt import Node, ShellSyntaxError
 from runner.analysis.unwrap import SUBSCRIPT
 from runner.analysis.words import WordReader
@@ -31,6 +33,14 @@ _BASH_DIFFERS = re.compile(
 _READS = frozenset({"<", "<>"})
 _WRITES = frozenset({">", ">>", ">|", "&>", "&>>", "<>", ">!", ">>|", "&>|"})
 _FEEDS = frozenset({"<<", "<<-", "<<<"})
+_CONSTRUCTS = {
+    "FuncDecl": "shell:function", "Subshell": "shell:subshell", "ForClause": "shell:loop",
+    "WhileClause": "shell:loop", "CmdSubst": "shell:command-substitution",
+    "CoprocClause": "shell:coprocess",
+}  # fmt: skip
+_BEHIND = ("Background", "Coprocess", "Disown")
+_SEEN = "seen"
+"""Marks a substitution whose inside is read later than its place in the tree."""
 _NAME = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*")
 _MARK_LIMIT = 64
 """Characters of what `xargs -I` replaces; a longer one is not looked for."""
@@ -83,6 +93,7 @@ def _read_partly(readers: Readers, text: Word, place: Place) -> None:
     Where it starts with something literal that is no more than a doubt, if what is known of it can
     be read with a variable in the place of what is not.
     """
+    feeds.run_text(readers, text, place)
     noted = len(readers.found.commands)
     if text.prefix.strip():
         read_shell(readers, Word(_with_variable(text)), replace(place, advice=True))
@@ -131,56 +142,157 @@ class _Walk:
         sure = constants.find(tree, source, outermost=place.depth == 0)
         self._words = WordReader(source, braces=dialect != "posix", constants=sure)
         self._source = source
+        self._stack: list[tuple[Any, Place]] = []
 
     def run(self) -> None:
         """Search the tree for statements, in order, without recursion."""
-        stack: list[tuple[object, Place]] = [(self._tree, self._place)]
-        while stack:
-            node, place = stack.pop()
-            if isinstance(node, dict):
-                if "Type" not in node and ("Cmd" in node or "Redirs" in node):
-                    place = self._statement(node, place)
-                elif node.get("Type") == "ParamExp":
-                    self._parameter(node, place)
-                elif node.get("Type") == "Word":
-                    self._operand(node, place)
-                inside: list[object] = [v for k, v in node.items() if k not in ("Pos", "End")]
+        self._stack.append((self._tree, self._place))
+        while self._stack:
+            node, place = self._stack.pop()
+            if callable(node):
+                node()
+            elif isinstance(node, dict):
+                self._node(node, place)
             elif isinstance(node, list):
-                inside = node
-            else:
-                continue
-            stack.extend((each, place) for each in reversed(inside))
+                self._later(node, place)
 
-    def _statement(self, node: Node, place: Place) -> Place:
-        """Note a statement's command and files; the place of what stands inside it."""
+    def _node(self, node: Node, place: Place) -> None:
+        kind = node.get("Type")
+        if kind is None and ("Cmd" in node or "Redirs" in node):
+            self._statement(node, place)
+            return
+        construct = _CONSTRUCTS.get(str(kind))
+        if construct is not None:
+            self._readers.found.construct(construct, self._at(node, place))
+        if kind == "ParamExp":
+            self._parameter(node, place)
+        elif kind == "Word":
+            self._operand(node, place)
+        elif kind == "ProcSubst":
+            self._substitution(node, place)
+            return
+        elif kind == "ForClause":
+            self._later([node.get("Loop")], place)
+            return
+        self._later([v for k, v in node.items() if k not in ("Pos", "End")], place)
+
+    def _later(self, nodes: Sequence[object], place: Place) -> None:
+        """Go on with these, in order, before all that waits already."""
+        self._stack.extend((each, place) for each in reversed(nodes))
+
+    def _then(self, task: Callable[[], None]) -> None:
+        """Do this when all that is put before it after this call is done."""
+        self._stack.append((task, self._place))
+
+    def _at(self, node: Node, place: Place) -> Place:
+        if place.depth:
+            # Lines of a text inside a command would mean nothing to who wrote the request.
+            return place
+        return replace(place, line=(node.get("Pos") or {}).get("Line", 1))
+
+    def _statement(self, node: Node, place: Place) -> None:
+        """Note a statement's command and files, and what stands inside it."""
+        found = self._readers.found
+        place = replace(self._at(node, place), holds=NOTHING)
         redirects = node.get("Redirs") or []
         uses = tuple(use for each in redirects for use in self._redirect(each))
-        fed = [each for each in redirects if each.get("Op") in _FEEDS]
-        stdin = self._words.heredoc(fed[-1]) if fed else None
         command = node.get("Cmd") or {}
         kind = command.get("Type")
-        if place.depth == 0:
-            # Lines of a text inside a command would mean nothing to who wrote the request.
-            place = replace(place, line=(node.get("Pos") or {}).get("Line", 1))
-        if kind == "CallExpr":
-            self._call(command, place, uses, stdin)
-        elif kind == "DeclClause":
-            self._declaration(command, place, uses)
-        elif uses:
+        for key in _BEHIND:
+            if node.get(key):
+                found.construct("shell:background", place)
+        for each in redirects:
+            if each.get("Op") in _FEEDS:
+                name = "here-string" if each["Op"] == "<<<" else "heredoc"
+                found.construct(f"shell:{name}", place)
+        for use in uses:
+            if use.path.text.startswith(("/dev/tcp/", "/dev/udp/")):
+                found.construct("shell:network-redirection", place)
+        start = len(found.commands)
+        if kind in ("CallExpr", "DeclClause"):
+            self._with_substitutions(node, place, uses, start)
+            return
+        if uses:
             self._readers.command(Call((), place, redirects=uses))
-        if kind == "TimeClause":
-            return replace(place, via=(*place.via, "time"))
-        return place
+        self._then(lambda: self._finished(uses, start))
+        if kind == "BinaryCmd" and command.get("Op") in ("|", "|&"):
+            self._then(lambda: self._right(command, place, start))
+            self._later([redirects, command.get("X")], place)
+        elif kind == "ForClause":
+            self._then(lambda: self._later([command.get("Do")], place))
+            self._then(lambda: self._loop_variable(command, start))
+            self._later([redirects, command], place)
+        elif kind == "FuncDecl":
+            self._then(lambda: self._function(command, start))
+            self._later([redirects, command], place)
+        else:
+            inner = replace(place, via=(*place.via, "time")) if kind == "TimeClause" else place
+            self._later([redirects, command], inner)
 
-    def _call(
-        self, node: Node, place: Place, uses: tuple[PathUse, ...], stdin: Word | None
+    def _with_substitutions(
+        self, node: Node, place: Place, uses: tuple[PathUse, ...], start: int
     ) -> None:
+        """A plain command: first what is substituted into its words, so that it is known then.
+
+        Behind it what its output goes to by `>(…)`. In the list it stands in front all the same.
+        """
+        found = self._readers.found
+        command = node["Cmd"]
+        outputs = list(_output_substitutions(node))
+
+        def finish() -> None:
+            inner = len(found.commands)
+            own = replace(place, holds=feeds.brought(found.commands[start:], found))
+            note = self._call if command["Type"] == "CallExpr" else self._declaration
+            note(node, own, uses)
+            called = found.commands[inner:]
+            found.commands[start:] = called + found.commands[start:inner]
+            sources = own.holds | feeds.brought(called, found)
+            feeds.keep_files(found, Call((), own, redirects=uses), sources)
+            if outputs:
+                fed = own.feed | feeds.PIPE | sources
+                self._later([each.get("Stmts") for each in outputs], replace(own, feed=fed))
+
+        for each in outputs:
+            found.construct("shell:process-substitution", place)
+            each["Op"] = _SEEN
+        self._then(finish)
+        self._later([node.get("Redirs"), command], place)
+
+    def _right(self, command: Node, place: Place, start: int) -> None:
+        """The right side of a pipe, when its left side was read."""
+        found = self._readers.found
+        fed = feeds.PIPE | feeds.brought(found.commands[start:], found)
+        self._later([command.get("Y")], replace(place, feed=fed))
+
+    def _finished(self, uses: tuple[PathUse, ...], start: int) -> None:
+        found = self._readers.found
+        if any(use.access is Access.WRITE for use in uses):
+            sources = feeds.brought(found.commands[start:], found)
+            feeds.keep_files(found, Call((), self._place, redirects=uses), sources)
+
+    def _loop_variable(self, command: Node, start: int) -> None:
+        found = self._readers.found
+        name = ((command.get("Loop") or {}).get("Name") or {}).get("Value", "")
+        feeds.keep(found, f"${name}", feeds.brought(found.commands[start:], found))
+
+    def _function(self, command: Node, start: int) -> None:
+        found = self._readers.found
+        name = (command.get("Name") or {}).get("Value", "")
+        feeds.keep(found, f"{name}()", feeds.brought(found.commands[start:], found))
+
+    def _call(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
+        node = statement["Cmd"]
+        fed = [each for each in statement.get("Redirs") or [] if each.get("Op") in _FEEDS]
+        stdin = self._words.heredoc(fed[-1]) if fed else None
         words = [word for each in node.get("Args") or [] for word in self._words.words(each)]
         assignments = tuple(self._assignment(each) for each in node.get("Assigns") or [])
+        self._keep(assignments, place)
         self._readers.command(Call(tuple(words), place, assignments, uses, stdin))
 
-    def _declaration(self, node: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
+    def _declaration(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
         """`export A=1`: a command of its words, and the assignments that it makes."""
+        node = statement["Cmd"]
         words = [Word((node.get("Variant") or {}).get("Value", "declare"))]
         assignments = []
         for each in node.get("Args") or []:
@@ -196,7 +308,13 @@ class _Walk:
             words.append(Word(f"{assignment.name}={value.text}", value.dynamic,
                               prefix=f"{assignment.name}=", many=False))  # fmt: skip
         words = [word if word.dynamic else Word(word.text) for word in words]
+        self._keep(assignments, place)
         self._readers.command(Call(tuple(words), place, tuple(assignments), uses))
+
+    def _keep(self, assignments: Sequence[Assignment], place: Place) -> None:
+        for each in assignments:
+            sources = place.holds | feeds.of_word(each.value, self._readers.found)
+            feeds.keep(self._readers.found, f"${each.name}", sources)
 
     def _assignment(self, node: Node) -> Assignment:
         # Not the tree's name: a subscript may have been read as a part of it.
@@ -225,6 +343,13 @@ class _Walk:
             uses.append(PathUse(path, Access.WRITE))
         return uses
 
+    def _substitution(self, node: Node, place: Place) -> None:
+        """`<(…)`; `>(…)` is read with the command that writes to it."""
+        if node.get("Op") == _SEEN:
+            return
+        self._readers.found.construct("shell:process-substitution", self._at(node, place))
+        self._later([node.get("Stmts")], place)
+
     def _parameter(self, node: Node, place: Place) -> None:
         operation = node.get("Exp") or {}
         transform = ((operation.get("Word") or {}).get("Parts") or [{}])[0].get("Value")
@@ -242,3 +367,13 @@ class _Walk:
         start = (node.get("Pos") or {}).get("Offset", 0)
         end = (node.get("End") or {}).get("Offset", 0)
         return self._source[start:end].decode("utf-8", "surrogateescape")
+
+
+def _output_substitutions(statement: Node) -> Iterator[Node]:
+    """The `>(…)` among a plain command's words and redirections."""
+    words = [*((statement.get("Cmd") or {}).get("Args") or [])]
+    words += [each.get("Word") or {} for each in statement.get("Redirs") or []]
+    for word in words:
+        for part in word.get("Parts") or []:
+            if part.get("Type") == "ProcSubst" and part.get("Op") == ">(":
+                yield part

@@ -44,6 +44,7 @@ class Wrapper:
     operands: int = 0
     rest: str = "command"
     language: str | None = None
+    construct: str | None = None
     assignments: bool = False
     numeric: bool = False
     interspersed: bool = False

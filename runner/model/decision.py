@@ -35,8 +35,9 @@ class MatchedRule:
 class AskTerms:
     """Who may answer a rule that asks, and for how long the question stands."""
 
-    approvers: tuple[str, ...] = ()
-    """Globs over identities; empty: anyone who may approve at all."""
+    approvers: tuple[tuple[str, ...], ...] = ()
+    """Groups of globs over identities: of each group one must match, so that who answers satisfies
+    every rule that asks. A rule has one group at most; empty: anyone who may approve at all."""
     expires_s: float = 900.0
     """A question that nobody answered by then is a denial."""
 

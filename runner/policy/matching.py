@@ -2,257 +2,271 @@
 
 from __future__ import annotations
 
-import posixpath
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from runner.analysis.context import is_glob
+from runner.errors import PolicyError
 from runner.model.decision import Effect
-from runner.model.intent import Word
-from runner.model.rule import Rule
-from runner.policy.globs import Glob, globs, is_literal
-from runner.policy.subject import NamedPath, Subject
-
-_SYSTEM_FOLDERS = frozenset(
-    {"/bin", "/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"}
+from runner.model.rule import Match, Rule
+from runner.policy.cel import When
+from runner.policy.circumstances import Agents, Circumstances, Labels, Often, OneOf, Within
+from runner.policy.conditions import (
+    AnyArgument,
+    Hosts,
+    InOrder,
+    Names,
+    OfAny,
+    Paths,
+    Witness,
+    together,
 )
-"""Where a name given as a path is the program that an `allow` rule means by the bare name."""
-_FLAG_PIECE = re.compile(r"[A-Za-z0-9-]*")
-_FLAG = re.compile(r"-[A-Za-z0-9]")
+from runner.policy.hold import Condition, Hold, Reading
+from runner.policy.rewriting import CompiledRewrite
+from runner.policy.subject import Kind, Subject
+
+DEPTH_LIMIT = 32
+"""Matches in each other; the schema allows fewer."""
 
 
-class Hold(IntEnum):
-    """How far a rule matches."""
+class Leaf(Protocol):
+    """A condition that the words of a command do not bring together with others."""
 
-    NO = 0
-    POSSIBLY = 1
-    SURELY = 2
+    key: str
+    stated: str
+
+    def hold(self, subject: Subject, circumstances: Circumstances, reading: Reading) -> Hold:
+        """How far it holds."""
 
 
-@dataclass(frozen=True, slots=True)
+class OnWords(Protocol):
+    """A condition that dynamic words may satisfy, but not two of them by the same word."""
+
+    key: str
+    stated: str
+
+    def witness(self, subject: Subject) -> Witness:
+        """What satisfies it, read widely."""
+
+    def narrow(self, subject: Subject) -> Hold:
+        """How far it holds, read narrowly."""
+
+
+class Node:
+    """One match of the tree that a rule states."""
+
+    __slots__ = ("all_of", "any_of", "match", "none_of", "plain", "words")
+
+    def __init__(self, match: Match, *, allows: bool, depth: int = 0) -> None:
+        """`allows`: it stands in a rule that allows. ValueError: something can't be compiled."""
+        if depth > DEPTH_LIMIT:
+            raise ValueError(f"nests more than {DEPTH_LIMIT} deep")
+        self.match = match
+        self.plain: tuple[Leaf, ...] = tuple(_plain(match, allows=allows))
+        self.words: tuple[OnWords, ...] = tuple(_words(match))
+        parts = [
+            tuple(Node(part, allows=allows, depth=depth + 1) for part in each)
+            for each in (match.any_of, match.all_of, match.none_of)
+        ]
+        self.any_of, self.all_of, self.none_of = parts
+
+    def hold(self, subject: Subject, circumstances: Circumstances, reading: Reading) -> Hold:
+        """How far all that it states holds."""
+        hold = Hold.SURELY
+        for leaf in self.plain:
+            found = leaf.hold(subject, circumstances, reading)
+            if found is Hold.NO:
+                return Hold.NO
+            hold = min(hold, found)
+        if self.words:
+            found = self._on_words(subject, reading)
+            if found is Hold.NO:
+                return Hold.NO
+            hold = min(hold, found)
+        if self.any_of:
+            best = Hold.NO
+            for part in self.any_of:
+                best = max(best, part.hold(subject, circumstances, reading))
+                if best is Hold.SURELY:
+                    break
+            if best is Hold.NO:
+                return Hold.NO
+            hold = min(hold, best)
+        for part in self.all_of:
+            hold = min(hold, part.hold(subject, circumstances, reading))
+            if hold is Hold.NO:
+                return Hold.NO
+        for part in self.none_of:
+            hold = min(hold, _opposite(part.hold(subject, circumstances, reading.other)))
+            if hold is Hold.NO:
+                return Hold.NO
+        return hold
+
+    def _on_words(self, subject: Subject, reading: Reading) -> Hold:
+        if reading is Reading.NARROW:
+            hold = Hold.SURELY
+            for each in self.words:
+                hold = min(hold, each.narrow(subject))
+                if hold is Hold.NO:
+                    break
+            return hold
+        pending = []
+        for each in self.words:
+            witness = each.witness(subject)
+            if not witness.sure:
+                if not witness.possible:
+                    return Hold.NO
+                pending.append(witness)
+        if not pending:
+            return Hold.SURELY
+        return Hold.POSSIBLY if together(pending, subject) else Hold.NO
+
+    def conditions(
+        self, subject: Subject, circumstances: Circumstances, reading: Reading
+    ) -> Iterator[Condition]:
+        """Each stated condition by itself."""
+        for leaf in self.plain:
+            hold = leaf.hold(subject, circumstances, reading)
+            yield Condition(leaf.key, leaf.stated, hold)
+        for each in self.words:
+            yield Condition(each.key, each.stated, _hold_of(each, subject, reading))
+        for key, parts in (("any", self.any_of), ("all", self.all_of), ("not", self.none_of)):
+            if parts:
+                yield _composite(key, parts, subject, circumstances, reading)
+
+    def states(self, *names: str) -> bool:
+        """Whether it, or a part of it, states one of these fields of `Match`."""
+        parts = (*self.any_of, *self.all_of, *self.none_of)
+        return any(getattr(self.match, name) for name in names) or any(
+            part.states(*names) for part in parts
+        )
+
+
 class CompiledRule:
     """A rule with its patterns compiled once."""
 
-    rule: Rule
-    names: tuple[Glob, ...]
-    path_names: tuple[Glob, ...]
-    """The patterns of `commands` that hold a `/`."""
-    args: tuple[Glob, ...]
-    any_args: tuple[Glob, ...]
-    paths: tuple[Glob, ...]
-    writes: tuple[Glob, ...]
-    hosts: tuple[Glob, ...]
-    environment: tuple[Glob, ...]
-    via: tuple[Glob, ...]
+    __slots__ = ("_reading", "concerns", "rewrite", "rule", "tree")
 
-    @classmethod
-    def of(cls, rule: Rule) -> CompiledRule:
-        """Compile one."""
-        match = rule.match
-        return cls(
-            rule=rule,
-            names=globs(name for name in match.commands if "/" not in name),
-            path_names=globs((name for name in match.commands if "/" in name), path=True),
-            args=globs(match.args),
-            any_args=globs(match.any_args),
-            paths=globs(map(_home, match.paths), path=True),
-            writes=globs(map(_home, match.writes), path=True),
-            hosts=globs(host.lower().rstrip(".") for host in match.hosts),
-            environment=globs(match.environment),
-            via=globs(match.via),
-        )
+    def __init__(self, rule: Rule) -> None:
+        """PolicyError: it states what can't be compiled."""
+        allows = rule.effect is Effect.ALLOW
+        try:
+            self.tree = Node(rule.match, allows=allows)
+        except ValueError as error:
+            raise PolicyError(f"rule '{rule.id}': {error}") from None
+        if (rule.effect is Effect.REWRITE) is (rule.rewrite is None):
+            raise PolicyError(f"rule '{rule.id}': what to use instead is for effect rewrite alone")
+        self.rule = rule
+        self.rewrite = CompiledRewrite(rule.rewrite) if rule.rewrite is not None else None
+        self.concerns = _concerns(self.tree)
+        """The kinds of subjects that it speaks about."""
+        self._reading = Reading.NARROW if allows else Reading.WIDE
 
-    def holds(self, subject: Subject) -> Hold:
-        """How far this rule matches the subject."""
-        if not self._plainly(subject):
+    def holds(self, subject: Subject, circumstances: Circumstances) -> Hold:
+        """How far this rule matches the subject: for an `allow` surely or not."""
+        if subject.kind not in self.concerns:
             return Hold.NO
-        if self.rule.effect is Effect.ALLOW:
-            return self._all_allowed(subject)
-        hold = self._some_match(subject)
+        hold = self.tree.hold(subject, circumstances, self._reading)
+        if self._reading is Reading.NARROW:
+            return hold if hold is Hold.SURELY else Hold.NO
+        if hold is Hold.POSSIBLY and subject.advice:
+            return Hold.NO
         return min(hold, Hold.POSSIBLY) if subject.doubtful else hold
 
-    def _plainly(self, subject: Subject) -> bool:
-        """The conditions that nothing dynamic touches: name, environment, via."""
-        match = self.rule.match
-        if match.commands and not self._named(subject):
-            return False
-        if self.via and not any(glob.matches(name) for glob in self.via for name in subject.via):
-            return False
-        return not self.environment or any(
-            glob.matches(name) for glob in self.environment for name in subject.environment
-        )
-
-    def _named(self, subject: Subject) -> bool:
-        name = subject.name
-        if name is None or (name.dynamic and self.rule.effect is Effect.ALLOW):
-            return False
-        if name.dynamic:
-            # What a dynamic name gets is `on_dynamic`; only a rule for all commands speaks here.
-            return any(glob.pattern == "*" for glob in self.names)
-        folder, base = posixpath.split(name.text)
-        if folder:
-            full = posixpath.normpath(name.text)
-            if any(glob.matches(full) for glob in self.path_names):
-                return True
-        if self.rule.effect is Effect.ALLOW:
-            if folder and posixpath.normpath(folder) not in _SYSTEM_FOLDERS:
-                return False
-            if not folder and not subject.trusted_name:
-                return False
-        return any(glob.matches(base) for glob in self.names)
-
-    def _all_allowed(self, subject: Subject) -> Hold:
-        """An `allow`: on literal words only, and for every path and host there is."""
-        literal = [word.text for word in subject.arguments if not word.dynamic]
-        holds = (
-            all(any(_argument(glob, text) for text in literal) for glob in self.args)
-            and (not self.any_args or any(_argument(g, t) for g in self.any_args for t in literal))
-            and (not self.paths or _every_path(self.paths, subject.paths))
-            and (not self.writes or _every_path(self.writes, subject.writes))
-            and (not self.hosts or _every_host(self.hosts, subject.hosts))
-        )
-        return Hold.SURELY if holds else Hold.NO
-
-    def _some_match(self, subject: Subject) -> Hold:
-        """Any other effect: what is dynamic counts for what it could be."""
-        witnesses = [_on_arguments((glob,), subject) for glob in self.args]
-        if self.any_args:
-            witnesses.append(_on_arguments(self.any_args, subject))
-        if self.paths:
-            witnesses.append(_on_paths(self.paths, subject.paths))
-        if self.writes:
-            witnesses.append(_on_paths(self.writes, subject.writes))
-        if self.hosts:
-            witnesses.append(_on_hosts(self.hosts, subject.hosts))
-        pending = [witness for witness in witnesses if not witness.sure]
-        if not pending:
-            return Hold.SURELY
-        if subject.advice or any(not witness.possible for witness in pending):
-            return Hold.NO
-        return Hold.POSSIBLY if _together(pending, subject) else Hold.NO
+    def conditions(self, subject: Subject, circumstances: Circumstances) -> tuple[Condition, ...]:
+        """Each condition that it states, and how far that holds by itself."""
+        return tuple(self.tree.conditions(subject, circumstances, self._reading))
 
 
-@dataclass(frozen=True, slots=True)
-class _Witness:
-    """What satisfies one condition."""
+def _plain(match: Match, *, allows: bool) -> Iterator[Leaf]:
+    if match.commands:
+        yield Names(match.commands, in_doubt=Hold.POSSIBLY if allows else Hold.NO)
+    if match.via:
+        yield OfAny("via", match.via, lambda subject: subject.via)
+    if match.environment:
+        yield OfAny("environment", match.environment, lambda subject: subject.environment)
+    if match.constructs:
+        yield OfAny("constructs", match.constructs, _construct)
+    if match.agents:
+        yield Agents(match.agents)
+    if match.sessions:
+        yield OneOf("sessions", "session", match.sessions)
+    if match.tenants:
+        yield OneOf("tenants", "tenant", match.tenants)
+    if match.uids:
+        yield OneOf("uids", "uid", match.uids)
+    if match.labels:
+        yield Labels(match.labels)
+    if match.hours:
+        yield Within(match.hours)
+    if match.frequency is not None:
+        yield Often(match.frequency)
+    if match.when is not None:
+        yield When(match.when)
 
-    sure: bool
-    singles: bool = False
-    """Some dynamic word that stays one word could."""
-    many: bool = False
-    """Some dynamic word that can become several could."""
-    flag: bool = False
-    """It asks for a flag, which a path or an operand is not."""
 
-    @property
-    def possible(self) -> bool:
-        return self.singles or self.many
+def _words(match: Match) -> Iterator[OnWords]:
+    for pattern in match.args:
+        yield AnyArgument("args", (pattern,))
+    if match.any_args:
+        yield AnyArgument("any_args", match.any_args)
+    if match.ordered_args:
+        yield InOrder(match.ordered_args)
+    if match.paths:
+        yield Paths("paths", match.paths, lambda subject: subject.paths)
+    if match.reads:
+        yield Paths("reads", match.reads, lambda subject: subject.reads)
+    if match.writes:
+        yield Paths("writes", match.writes, lambda subject: subject.writes)
+    if match.hosts:
+        yield Hosts(match.hosts)
 
 
-def _together(pending: Sequence[_Witness], subject: Subject) -> bool:
-    """Whether the dynamic words suffice for all conditions at once.
+def _construct(subject: Subject) -> tuple[str, ...]:
+    return (subject.construct,) if subject.construct is not None else ()
 
-    One word that stays one word can be a flag or an operand, not both.
+
+def _concerns(tree: Node) -> frozenset[Kind]:
+    """What a rule speaks about: only what it states can be true of.
+
+    Findings outside of commands have paths and hosts, constructs a name. So a rule on `not` some
+    commands is none on every file that a script opens. A connection has neither command nor file.
     """
-    by_single = [witness for witness in pending if not witness.many]
-    flags = any(witness.flag for witness in by_single)
-    operands = any(not witness.flag for witness in by_single)
-    if not (flags and operands):
-        return True
-    singles = sum(word.dynamic and not word.many for word in subject.arguments)
-    redirected = any(path.redirect and path.dynamic for path in subject.paths)
-    return singles > 1 or redirected
+    kinds = {Kind.COMMAND}
+    if tree.states("paths", "reads", "writes", "hosts"):
+        kinds.add(Kind.FINDING)
+    if tree.states("constructs"):
+        kinds.add(Kind.CONSTRUCT)
+    of_a_process = ("commands", "args", "any_args", "ordered_args", "reads", "writes",
+                    "environment", "via", "constructs")  # fmt: skip
+    if tree.states("hosts") and not tree.states(*of_a_process):
+        kinds.add(Kind.NETWORK)
+    return frozenset(kinds)
 
 
-def _argument(glob: Glob, text: str) -> bool:
-    if glob.matches(text):
-        return True
-    flag = _FLAG.fullmatch(glob.pattern)
-    return (
-        flag is not None
-        and len(text) > 2
-        and text[0] == "-"
-        and text[1] != "-"
-        and glob.pattern[1] in text.partition("=")[0]
-    )
+def _opposite(hold: Hold) -> Hold:
+    return Hold(Hold.SURELY - hold)
 
 
-def _on_arguments(patterns: Sequence[Glob], subject: Subject) -> _Witness:
-    if any(
-        _argument(glob, word.text)
-        for glob in patterns
-        for word in subject.arguments
-        if not word.dynamic
-    ):
-        return _Witness(sure=True)
-    singles = many = False
-    for word in subject.arguments:
-        if word.dynamic and any(_argument_could(glob, word) for glob in patterns):
-            singles, many = singles or not word.many, many or word.many
-    flag = all(glob.pattern.startswith("-") and glob.pattern[1:2] != "-" for glob in patterns)
-    return _Witness(False, singles, many, flag)
+def _hold_of(each: OnWords, subject: Subject, reading: Reading) -> Hold:
+    if reading is Reading.NARROW:
+        return each.narrow(subject)
+    witness = each.witness(subject)
+    return Hold.SURELY if witness.sure else Hold(int(witness.possible))
 
 
-def _argument_could(glob: Glob, word: Word) -> bool:
-    short_flag = glob.pattern.startswith("-") and not glob.pattern.startswith("--")
-    # A file could be named like a flag, but not like one and end in `.txt`.
-    if short_flag and is_glob(word) and not _FLAG_PIECE.fullmatch(word.prefix + word.suffix):
-        return False
-    if glob.could_match(word.prefix, word.suffix):
-        return True
-    bundle = _FLAG.fullmatch(glob.pattern) is not None
-    return bundle and re.fullmatch(r"(?:-[A-Za-z0-9]*)?", word.prefix) is not None
-
-
-def _on_paths(patterns: Sequence[Glob], paths: Iterable[NamedPath]) -> _Witness:
-    singles = many = False
-    for path in paths:
-        if not path.dynamic:
-            if any(glob.matches(place) for glob in patterns for place in path.places):
-                return _Witness(sure=True)
-        elif path.inside is not None and any(_stands_in(path.inside, glob) for glob in patterns):
-            return _Witness(sure=True)
-        elif any(_path_could(glob, path) for glob in patterns):
-            singles, many = singles or not path.many, many or path.many
-    return _Witness(False, singles, many)
-
-
-def _stands_in(folder: str, glob: Glob) -> bool:
-    """Whether a pattern is the literal path of something in a folder."""
-    head, base = posixpath.split(glob.pattern)
-    return head == folder and bool(base) and base[0] != "." and is_literal(glob.pattern)
-
-
-def _path_could(glob: Glob, path: NamedPath) -> bool:
-    return glob.could_match(path.prefix, path.suffix)
-
-
-def _on_hosts(patterns: Sequence[Glob], hosts: Iterable[Word]) -> _Witness:
-    dynamic = False
-    for host in hosts:
-        if host.dynamic:
-            dynamic = True
-        elif any(glob.matches(host.text) for glob in patterns):
-            return _Witness(sure=True)
-    return _Witness(False, dynamic, dynamic)
-
-
-def _every_path(patterns: Sequence[Glob], paths: Sequence[NamedPath]) -> bool:
-    return bool(paths) and all(
-        not path.dynamic
-        and all(any(glob.matches(place) for glob in patterns) for place in path.places)
-        for path in paths
-    )
-
-
-def _every_host(patterns: Sequence[Glob], hosts: Sequence[Word]) -> bool:
-    return bool(hosts) and all(
-        not host.dynamic and any(glob.matches(host.text) for glob in patterns) for host in hosts
-    )
-
-
-def _home(pattern: str) -> str:
-    from_home = pattern == "~" or pattern.startswith("~/")
-    return "/home/agent" + pattern[1:] if from_home else pattern
+def _composite(
+    key: str,
+    parts: tuple[Node, ...],
+    subject: Subject,
+    circumstances: Circumstances,
+    reading: Reading,
+) -> Condition:
+    inner = reading.other if key == "not" else reading
+    holds = [part.hold(subject, circumstances, inner) for part in parts]
+    combined: dict[str, Callable[[], Hold]] = {
+        "any": lambda: max(holds),
+        "all": lambda: min(holds),
+        "not": lambda: _opposite(max(holds)),
+    }
+    told = tuple(tuple(part.conditions(subject, circumstances, inner)) for part in parts)
+    return Condition(key, "", combined[key](), told)

@@ -113,14 +113,28 @@ def validate(
 
 
 def _problem(document: Document, model: type[BaseModel], error: ErrorDetails) -> Problem:
-    path: Path = tuple(error["loc"])
+    path: Path = _as_written(document.data, tuple(error["loc"]))
     if error["type"] == "extra_forbidden":
         parent = _model_at(model, path[:-1])
-        known = tuple(parent.model_fields) if parent else ()
+        known = tuple(_fields(parent)) if parent else ()
         return document.problem(path, unknown("key", str(path[-1]), known))
     if path and path[-1] == "[key]":  # Pydantic's word for "the key itself is wrong".
         path = path[:-1]
     return document.problem(path, _say(error))
+
+
+def _as_written(data: object, loc: Path) -> Path:
+    """The way to a value in the document: where one stands for a list of one, pydantic counts."""
+    path: Path = ()
+    for step in loc:
+        if step == 0 and not isinstance(data, list):
+            continue
+        path = (*path, step)
+        try:
+            data = data[step]  # type: ignore[index]  # what has no such item is the end of it
+        except (TypeError, KeyError, IndexError):
+            data = None
+    return path
 
 
 _WANTED = {
@@ -174,11 +188,13 @@ def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel] | None:
         if current is None:
             return None
         if isinstance(step, str):
-            field = current.model_fields.get(step)
-            if field is None:
-                return None
-            current = field.annotation
+            current = _fields(current).get(step)
     return next(_models_in(current), None)
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    """Each field's type by its key in a file."""
+    return {each.alias or name: each.annotation for name, each in model.model_fields.items()}
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -21,6 +21,7 @@ from runner.schema.base import (
     VariableName,
     published,
 )
+from runner.schema.grants import GrantFile
 from runner.schema.problems import Path, Problem
 from runner.schema.quantities import parse_count, parse_duration, parse_number, parse_size
 from runner.schema.rules import RulesFile
@@ -98,14 +99,20 @@ class SyscallsFile(Strict):
     allow: tuple[SyscallName, ...] = ()
 
 
-class ProfileRulesFile(RulesFile):
-    """`rules:` of a profile, which may also be only observed and may leave out its base's."""
+class LayerRulesFile(RulesFile):
+    """`rules:` of a policy file, which may leave out rules of what it includes."""
+
+    without: tuple[NonEmpty, ...] = Field(
+        default=(),
+        description="Ids of rules of the extended profile or of included sets that are left out.",
+    )
+
+
+class ProfileRulesFile(LayerRulesFile):
+    """`rules:` of a profile, which may also be only observed."""
 
     mode: Literal["enforce", "observe"] | None = Field(
         default=None, description="observe: decided and recorded, not enforced."
-    )
-    without: tuple[NonEmpty, ...] = Field(
-        default=(), description="Ids of rules of the extended profile that this one leaves out."
     )
 
 
@@ -170,7 +177,7 @@ class PolicyFile(Strict):
     """One policy file; all that it states tightens every profile."""
 
     description: NonEmpty | None = None
-    rules: RulesFile = RulesFile()
+    rules: LayerRulesFile = LayerRulesFile()
     limits: LimitsFile = LimitsFile()
     requires: tuple[Protection, ...] = ()
     cgroup: Literal[CgroupMode.REQUIRED] | None = Field(
@@ -184,6 +191,10 @@ class PolicyFile(Strict):
     profiles: tuple[NonEmpty, ...] | None = Field(
         default=None,
         description="Globs: names of shipped and system profiles, or paths, that may be used.",
+    )
+    grants: tuple[GrantFile, ...] | None = Field(
+        default=None,
+        description="Who may use which profiles; whoever no grant covers may use none.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from importlib import resources
@@ -22,9 +22,11 @@ from runner.model.profile import (
     WorkspaceMode,
 )
 from runner.model.protection import Protection
-from runner.model.rule import OnDoubt, OnUnknown, PolicyLayer, Rule
+from runner.model.rule import OnDoubt, OnUnknown, PolicyLayer
 from runner.schema.base import IDENTIFIER, validate
-from runner.schema.problems import Problem, nearest, raise_problems
+from runner.schema.include import merged_rules
+from runner.schema.library import LIBRARY, Library
+from runner.schema.problems import nearest, raise_problems
 from runner.schema.profile_file import ProfileFile, check_profile
 from runner.schema.rules import check_rules
 from runner.schema.yaml import Document, parse, read_file
@@ -72,28 +74,38 @@ def shipped_profiles() -> list[Path]:
     return []
 
 
-def load_profile(name_or_path: str | os.PathLike[str], search: Sequence[Path] = ()) -> Profile:
-    """The profile of that name, or in that file, with its `extends` resolved.
+def load_profile(
+    name_or_path: str | os.PathLike[str], search: Sequence[Path] = (), library: Library = LIBRARY
+) -> Profile:
+    """The profile of that name, or in that file, with `extends` and `rules.include` resolved.
 
-    `search`: folders of profiles, looked through in order, then the shipped ones. A text with a
-    `/` or that ends in `.yaml` is a path. ProfileError with a line for each problem found.
+    `search`: folders of profiles, looked through in order, then the shipped ones; `library`: where
+    rule sets are looked up. A text with a `/` or that ends in `.yaml` is a path. ProfileError with
+    a line for each problem found.
     """
     path, origin = _find(os.fspath(name_or_path), search)
-    return _build(path, origin)
+    return _build(path, origin, library)
 
 
-def list_profiles(search: Sequence[Path] = ()) -> list[ProfileEntry]:
+def profile_documents(
+    name_or_path: str | os.PathLike[str], search: Sequence[Path] = ()
+) -> list[Document]:
+    """The files that `load_profile` merges, outermost first, with the place of every value."""
+    return [link.document for link in _chain(_find(os.fspath(name_or_path), search)[0])]
+
+
+def list_profiles(search: Sequence[Path] = (), library: Library = LIBRARY) -> list[ProfileEntry]:
     """All profiles that a name would find, sorted by name; broken ones with their `error`."""
     entries: dict[str, ProfileEntry] = {}
     for path, origin in _candidates(search):
         if path.stem not in entries:
-            entries[path.stem] = _entry(path, origin)
+            entries[path.stem] = _entry(path, origin, library)
     return [entries[name] for name in sorted(entries)]
 
 
-def _entry(path: Path, origin: ProfileOrigin) -> ProfileEntry:
+def _entry(path: Path, origin: ProfileOrigin, library: Library) -> ProfileEntry:
     try:
-        profile = _build(path, origin)
+        profile = _build(path, origin, library)
     except ProfileError as problem:
         return ProfileEntry(path.stem, path, origin, "", str(problem))
     return ProfileEntry(profile.name, path, origin, profile.description)
@@ -109,7 +121,7 @@ def _candidates(search: Sequence[Path]) -> list[tuple[Path, ProfileOrigin]]:
 
 
 def _find(text: str, search: Sequence[Path]) -> tuple[Path, ProfileOrigin]:
-    if _is_path(text):
+    if is_path(text):
         return Path(text), ProfileOrigin.FILE
     candidates = _candidates(search)
     for path, origin in candidates:
@@ -122,11 +134,12 @@ def _find(text: str, search: Sequence[Path]) -> tuple[Path, ProfileOrigin]:
     )
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """Whether a text is a profile's path and not its name."""
     return "/" in text or text.endswith((_SUFFIX, ".yml"))
 
 
-def _build(path: Path, origin: ProfileOrigin) -> Profile:
+def _build(path: Path, origin: ProfileOrigin, library: Library) -> Profile:
     chain = _chain(path)
     name = chain[-1].file.name or path.name.removesuffix(_SUFFIX).removesuffix(".yml")
     tip = chain[-1].document
@@ -136,7 +149,7 @@ def _build(path: Path, origin: ProfileOrigin) -> Profile:
     if origin is not ProfileOrigin.FILE and name != path.stem:
         message = f"{name!r} is found as {path.stem!r} in its folder; make both the same"
         raise_problems([tip.problem(("name",), message)], ProfileError)
-    return _merged(chain, name, str(path), origin)
+    return _merged(chain, name, str(path), origin, library)
 
 
 def _chain(path: Path) -> list[_Link]:
@@ -169,7 +182,7 @@ def _base(link: _Link, path: Path) -> Path | None:
     extends = link.file.extends
     if extends is None:
         return None
-    if _is_path(extends):
+    if is_path(extends):
         base = path.parent / extends
         if not base.exists():
             _refuse_extends(link, f"{base} does not exist; give a path relative to this file")
@@ -189,7 +202,9 @@ def _refuse_extends(link: _Link, message: str) -> NoReturn:
     raise ProfileError(str(link.document.problem(("extends",), message)))
 
 
-def _merged(chain: list[_Link], name: str, source: str, origin: ProfileOrigin) -> Profile:
+def _merged(
+    chain: list[_Link], name: str, source: str, origin: ProfileOrigin, library: Library
+) -> Profile:
     files = [link.file for link in chain]
     bounds = _limits(files)
     _check_complete(chain, bounds)
@@ -204,7 +219,7 @@ def _merged(chain: list[_Link], name: str, source: str, origin: ProfileOrigin) -
         cgroup=cgroup,
         limits=Limits(**bounds),  # type: ignore[arg-type]  # each is its field's type
         requires=_required(files, cgroup),
-        policy=_policy(chain, f"profile:{name}"),
+        policy=_policy(chain, f"profile:{name}", library),
         environment=Environment(
             set=tuple(reduce(_joined, (f.environment.set for f in files)).items()),
             inherit=_union(*(f.environment.inherit for f in files)),
@@ -282,35 +297,15 @@ def _syscalls(files: list[ProfileFile]) -> Syscalls:
     )
 
 
-def _policy(chain: Sequence[_Link], name: str) -> PolicyLayer:
-    rules: dict[str, Rule] = {}
-    problems: list[Problem] = []
-    for link in chain:
-        problems += _leave_out(link, rules)
-        for index, rule in enumerate(link.file.rules.list):
-            if rule.id in rules:
-                path = ("rules", "list", index, "id")
-                message = f"{rule.id!r} is a rule of what this extends; choose another id, or name"
-                problems.append(link.document.problem(path, f"{message} it in rules.without"))
-            rules[rule.id] = rule.to_model()
-    raise_problems(problems, ProfileError)
+def _policy(chain: Sequence[_Link], name: str, library: Library) -> PolicyLayer:
     stated = [link.file.rules for link in chain]
+    files = [(link.document, link.file.rules) for link in chain]
     return PolicyLayer(
         name=name,
-        rules=tuple(rules.values()),
+        rules=merged_rules(files, library, ProfileError),
         default=_last((r.default for r in stated), None),
         on_dynamic=_last((r.on_dynamic for r in stated), OnUnknown.DENY),
         on_unreadable=_last((r.on_unreadable for r in stated), OnUnknown.DENY),
         on_doubt=_last((r.on_doubt for r in stated), OnDoubt.MATCHES),
         observe=_last((r.mode for r in stated), None) == "observe",
     )
-
-
-def _leave_out(link: _Link, rules: dict[str, Rule]) -> Iterator[Problem]:
-    """Take the rules in `rules.without` out; a problem for each that is not there."""
-    for index, identity in enumerate(link.file.rules.without):
-        if rules.pop(identity, None) is None:
-            guess = nearest(identity, tuple(rules)) or "; name a rule of the extended profile"
-            yield link.document.problem(
-                ("rules", "without", index), f"there is no rule {identity!r} to leave out{guess}"
-            )

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from runner.model.decision import Effect
-from runner.model.rule import Match, OnDoubt, OnUnknown, PolicyLayer, Rule
-from runner.schema.base import Identifier, Strict, Words
+from runner.model.decision import AskTerms, Effect
+from runner.model.rule import OnDoubt, OnUnknown, PolicyLayer, Rewrite, Rule
+from runner.policy.rewriting import ARGUMENTS
+from runner.schema.base import Identifier, NonEmpty, Strict, Words
+from runner.schema.matches import BoundedDuration, MatchFile
 from runner.schema.problems import Path, Problem, unknown
 from runner.schema.yaml import Document
+
+MATCH_DEPTH_LIMIT = 8
+"""Levels of `any`, `all` and `not` in each other; more is a riddle."""
+MATCH_NODES_LIMIT = 1_000
+"""Matches within one rule, itself among them."""
+_PARTS = ("any", "all", "not")
+_OF_COMMANDS = ("command", "args", "any_args", "args_in_order", "paths", "reads", "writes", "hosts",
+                "environment", "via")  # fmt: skip
+"""What is stated of commands, so that `constructs` can't hold beside it."""
 
 
 def _only(words: tuple[str, ...]) -> tuple[BeforeValidator, WithJsonSchema]:
@@ -25,59 +37,118 @@ def _only(words: tuple[str, ...]) -> tuple[BeforeValidator, WithJsonSchema]:
     return BeforeValidator(check), WithJsonSchema({"type": "string", "enum": list(words)})
 
 
-RuleEffect = Annotated[Effect, *_only(("allow", "ask", "deny"))]
-"""`rewrite` is a decision's word; no rule can say it yet."""
+def _command(value: object) -> object:
+    """The words of a command, given as text or as a list."""
+    try:
+        words = shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no command ({str(error).lower()})") from None
+    if words in ([], ()):
+        raise ValueError("is empty; write the command to use instead")
+    if isinstance(words, list):
+        if words[0] == ARGUMENTS:
+            raise ValueError(f"must begin with the command's name, not with {ARGUMENTS}")
+        if words.count(ARGUMENTS) > 1:
+            raise ValueError(f"holds {ARGUMENTS} more than once")
+        if any(isinstance(w, str) and ARGUMENTS in w and w != ARGUMENTS for w in words):
+            raise ValueError(f"{ARGUMENTS} must be a word of its own")
+    return words
+
+
+Default = Annotated[Effect, *_only(("allow", "ask", "deny"))]
+"""Nothing could be put in a command's place by default."""
 OnUnreadable = Annotated[OnUnknown, *_only(("ask", "deny"))]
 """`defer` has no meaning for a text that can't be read."""
-
-
-class MatchFile(Strict):
-    """`match:` of a rule: conditions on one command, each a pattern or a list; all must hold."""
-
-    command: Words | None = Field(default=None, description="The command's name is one of these.")
-    args: Words | None = Field(default=None, description="Each pattern matches some argument.")
-    any_args: Words | None = Field(default=None, description="At least one matches some argument.")
-    paths: Words | None = Field(default=None, description="Some path that it names matches.")
-    writes: Words | None = Field(default=None, description="Some path that it writes matches.")
-    hosts: Words | None = Field(default=None, description="Some host that it names matches.")
-    environment: Words | None = Field(
-        default=None, description="Some variable that is set matches."
-    )
-    via: Words | None = Field(default=None, description="It stands behind one of these wrappers.")
-
-    def to_model(self) -> Match:
-        """As the policy engine takes it."""
-        stated: dict[str, Any] = {
-            "commands" if name == "command" else name: value
-            for name in type(self).model_fields
-            if (value := getattr(self, name)) is not None
+Command = Annotated[
+    tuple[NonEmpty, ...],
+    BeforeValidator(_command),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+            ]
         }
-        return Match(**stated)
+    ),
+]
+
+
+class AskFile(Strict):
+    """`ask:` of a rule that asks."""
+
+    approvers: Words | None = Field(
+        default=None, description="Globs over who may answer; anyone who may approve at all."
+    )
+    expires: BoundedDuration | None = Field(
+        default=None, description="How long the question stands; 15m."
+    )
+
+    def to_model(self) -> AskTerms:
+        """As the policy engine takes it."""
+        default = AskTerms()
+        return AskTerms(
+            approvers=(self.approvers,) if self.approvers is not None else (),
+            expires_s=self.expires if self.expires is not None else default.expires_s,
+        )
+
+
+class RewriteFile(Strict):
+    """`rewrite:` of a rule that rewrites."""
+
+    to: Command = Field(
+        description="The command to use instead, as text or as words; {args} stands for the "
+        "arguments that it was given."
+    )
+    without: Words | None = Field(default=None, description="Arguments that {args} leaves out.")
+
+    def to_model(self) -> Rewrite:
+        """As the policy engine takes it."""
+        return Rewrite(self.to, self.without or ())
+
+
+class ExamplesFile(Strict):
+    """Shell texts that show what a rule is for; `runner policy test` holds it to them."""
+
+    catches: Words | None = Field(default=None, description="The rule speaks about each of these.")
+    passes: Words | None = Field(default=None, description="The rule lets each of these be.")
 
 
 class RuleFile(Strict):
-    """One rule."""
+    """One rule. `reason` and `examples` are for people and tests: they change no decision."""
 
     id: Identifier = Field(
         description="Unique within the file and what it extends; decisions name it."
     )
-    effect: RuleEffect = Field(description="The strictest of all rules that match wins.")
+    effect: Effect = Field(description="The strictest of all rules that match wins.")
     match: MatchFile
     message: str = Field(default="", description="What to do instead; needed for deny and ask.")
     on_doubt: OnDoubt | None = Field(
-        default=None, description="As rules.on_doubt, for this rule; only for deny and ask."
+        default=None, description="As rules.on_doubt, for this rule; not for allow."
     )
+    ask: AskFile | None = Field(default=None, description="Who may answer; only for ask.")
+    rewrite: RewriteFile | None = Field(
+        default=None, description="The command to use instead; needed for rewrite."
+    )
+    reason: NonEmpty | None = Field(default=None, description="Why the rule exists, for people.")
+    examples: ExamplesFile = ExamplesFile()
 
     def to_model(self) -> Rule:
         """As the policy engine takes it."""
-        match = self.match.to_model()
-        return Rule(self.id, self.effect, match, self.message.strip(), self.on_doubt)
+        return Rule(
+            id=self.id,
+            effect=self.effect,
+            match=self.match.to_model(),
+            message=self.message.strip(),
+            on_doubt=self.on_doubt,
+            ask=self.ask.to_model() if self.ask is not None else None,
+            rewrite=self.rewrite.to_model() if self.rewrite is not None else None,
+        )
 
 
 class RulesFile(Strict):
     """`rules:` of a policy file."""
 
-    default: RuleEffect | None = Field(
+    default: Default | None = Field(
         default=None, description="What a command that no rule matches gets."
     )
     on_dynamic: OnUnknown | None = Field(
@@ -88,7 +159,10 @@ class RulesFile(Strict):
     )
     on_doubt: OnDoubt | None = Field(
         default=None,
-        description="Whether deny and ask match what only running would tell: matches, or passes.",
+        description="Whether all but allow match what only running would tell: matches, or passes.",
+    )
+    include: tuple[Identifier, ...] = Field(
+        default=(), description="Rule sets of the library that are asked as well."
     )
     list: tuple[RuleFile, ...] = ()
 
@@ -117,10 +191,11 @@ def check_rules(document: Document) -> Iterator[Problem]:
                 message = f"{identity!r} is the id of rules.list[{seen[identity]}] already"
                 yield document.problem((*path, "id"), f"{message}; give each rule its own")
             seen.setdefault(identity, index)
-        yield from _check_rule(document, rule, path)
+        yield from check_rule(document, rule, path)
 
 
-def _check_rule(document: Document, rule: object, path: Path) -> Iterator[Problem]:
+def check_rule(document: Document, rule: object, path: Path) -> Iterator[Problem]:
+    """What one rule, at `path` of a document, must hold beyond its fields' types."""
     effect = _at(rule, "effect")
     message_given = _at(rule, "message")
     if effect in {"deny", "ask"} and (
@@ -132,9 +207,51 @@ def _check_rule(document: Document, rule: object, path: Path) -> Iterator[Proble
     if effect == "allow" and _at(rule, "on_doubt") is not None:
         message = "says nothing for allow, which never matches on doubt; leave it out"
         yield document.problem((*path, "on_doubt"), message)
-    if _at(rule, "match") == {}:
-        message = "states no condition and would match all; use rules.default for that"
-        yield document.problem((*path, "match"), message)
+    if effect == "rewrite" and _at(rule, "rewrite") is None:
+        message = "is missing; say what to use instead, such as rewrite: {to: 'make test'}"
+        yield document.problem((*path, "rewrite"), message)
+    for key in ("ask", "rewrite"):
+        if effect != key and _at(rule, key) is not None:
+            yield document.problem((*path, key), f"is only for rules with effect: {key}")
+    yield from _check_match(document, _at(rule, "match"), (*path, "match"))
+
+
+def _check_match(document: Document, match: object, path: Path) -> Iterator[Problem]:
+    """Bounds, parts that state nothing, and parts that can't hold."""
+    left: list[tuple[object, Path, int]] = [(match, path, 0)]
+    nodes = 0
+    while left:
+        node, place, depth = left.pop()
+        nodes += 1
+        if nodes > MATCH_NODES_LIMIT:
+            message = f"holds more than {MATCH_NODES_LIMIT} matches; split it into several rules"
+            yield document.problem(path, message)
+            return
+        if depth > MATCH_DEPTH_LIMIT:
+            message = f"nests more than {MATCH_DEPTH_LIMIT} deep; split it into several rules"
+            yield document.problem(place, message)
+            continue
+        if node == {}:
+            yield document.problem(place, _STATES_NOTHING if depth else _WOULD_MATCH_ALL)
+        if not isinstance(node, dict):
+            continue
+        if node.get("constructs") is not None and (
+            beside := [key for key in _OF_COMMANDS if node.get(key) is not None]
+        ):
+            message = f"is no part of a command, so it can't hold beside {beside[0]!r}; "
+            yield document.problem(
+                (*place, "constructs"), f"{message}write a rule of its own, or use any"
+            )
+        for key in _PARTS:
+            parts = node.get(key)
+            if isinstance(parts, list):
+                left += [(part, (*place, key, i), depth + 1) for i, part in enumerate(parts)]
+            elif parts is not None:
+                left.append((parts, (*place, key), depth + 1))
+
+
+_WOULD_MATCH_ALL = "states no condition and would match all; use rules.default for that"
+_STATES_NOTHING = "states no condition; leave it out"
 
 
 def _at(data: object, key: str) -> object:

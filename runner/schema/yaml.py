@@ -284,6 +284,8 @@ def _syntax_problem(source: str, error: yaml.YAMLError) -> Problem:
     place = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "can't be read"
     context = getattr(error, "context", None)
+    if "nesting depth" in str(what):  # libyaml reads ahead of us, and has a bound of its own
+        return Problem(source, _mark(place), (), f"nested more than {MAX_DEPTH} deep")
     detail = f"{context}: {what}" if context else str(what)
     return Problem(source, _mark(place), (), f"not valid YAML: {detail}")
 

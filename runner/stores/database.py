@@ -67,6 +67,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (scope, key)
         ) WITHOUT ROWID""",
     ),
+    (
+        # For `runs_since`: rules count a principal's runs within a window.
+        "CREATE INDEX runs_opened ON runs (opened)",
+        "CREATE INDEX runs_of_agent ON runs (agent, opened)",
+        "CREATE INDEX runs_of_parent ON runs (parent, opened) WHERE parent IS NOT NULL",
+        "CREATE INDEX runs_of_session ON runs (session, opened) WHERE session IS NOT NULL",
+        "CREATE INDEX runs_of_tenant ON runs (tenant, opened) WHERE tenant IS NOT NULL",
+        "CREATE INDEX runs_of_uid ON runs (uid, opened)",
+    ),
 )
 
 

@@ -12,11 +12,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
-from runner.audit.event import NO_PREVIOUS
+from runner.audit.canonical import escape
+from runner.audit.event import NO_PREVIOUS, rfc3339
 from runner.audit.merkle import Tree, consistency_proof, inclusion_proof, tree_of
 from runner.audit.verify import Row, StoredTree, Verification, export_line, unreadable, verify
 from runner.errors import RequestError, StateError
 from runner.model.event import AuditEvent
+from runner.model.principal import Principal
+from runner.model.rule import CountOf
 from runner.ports import Head, Totals
 from runner.stores.database import (
     FILE_NAME,
@@ -82,6 +85,28 @@ class LogReader:
                 "SELECT scope, key, calls, wall_us FROM totals ORDER BY scope, key"
             ).fetchall()
         return [Totals(scope, key, calls, wall_us / 1e6) for scope, key, calls, wall_us in rows]
+
+    def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
+        """Runs that began at `since_s` or later, of whom `ports.Store` says."""
+        since = rfc3339(max(0.0, since_s))
+        wanted: tuple[object, ...]
+        if of is CountOf.AGENT:
+            where, wanted = "agent = ? OR (parent = ? AND agent <> ?)", (principal.agent,) * 3
+        elif of is CountOf.SESSION:
+            where, wanted = "session IS ?", (principal.session,)
+        elif of is CountOf.TENANT:
+            where, wanted = "tenant IS ?", (principal.tenant,)
+        elif of is CountOf.UID:
+            where, wanted = "uid = ?", (principal.uid,)
+        else:
+            where, wanted = "TRUE", ()
+        given = [escape(each) if isinstance(each, str) else each for each in wanted]
+        with self._reading() as connection:
+            (count,) = connection.execute(
+                f"SELECT count(*) FROM runs WHERE ({where}) AND opened >= ?",  # noqa: S608
+                (*given, since),
+            ).fetchone()
+        return int(count)
 
     def verify(self) -> Verification:
         """Check every event and the tree, in one snapshot and constant memory.

@@ -23,6 +23,8 @@ from runner import __version__
 from runner.audit.verify import Verification
 from runner.errors import RecordError, StateError
 from runner.model.event import AuditEvent, EventDraft, EventKind
+from runner.model.principal import Principal
+from runner.model.rule import CountOf
 from runner.ports import Clock, Head, Totals, Transaction
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
@@ -136,6 +138,11 @@ class SqliteStore:
         """Calls and wall time per agent and per uid."""
         self._check_usable()
         return self._reader.totals()
+
+    def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
+        """Runs of the principal's that began at `since_s` or later."""
+        self._check_usable()
+        return self._reader.runs_since(principal, of, since_s)
 
     def verify(self) -> Verification:
         """Check every event and the tree, in one snapshot."""

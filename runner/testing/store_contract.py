@@ -24,6 +24,7 @@ from runner.audit.merkle import leaf_hash, tree_of
 from runner.errors import RecordError
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.principal import Principal
+from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Store, Totals
 
@@ -174,6 +175,23 @@ class StoreContract(ABC):
                     Totals("uid", "7", 1, 0.0),
                 ],
             )
+
+    def test_runs_are_counted_by_whom_they_belong_to(self) -> None:
+        with _open(self.make_store) as store:
+            _run(store, "run-1", CODER, Usage())
+            _run(store, "run-2", Principal(uid=1000, agent="planner", tenant="t"), Usage())
+            _begin(store, "run-3", Principal(uid=1001, agent="coder", session="s"))
+            _same(store.runs_since(CODER, CountOf.AGENT, 0.0), 2)
+            # What it started is charged to it as well.
+            _same(store.runs_since(Principal(1000, "planner"), CountOf.AGENT, 0.0), 2)
+            _same(store.runs_since(CODER, CountOf.SESSION, 0.0), 2)
+            _same(store.runs_since(CODER, CountOf.TENANT, 0.0), 2)
+            _same(store.runs_since(CODER, CountOf.UID, 0.0), 2)
+            _same(store.runs_since(CODER, CountOf.ALL, 0.0), 3)
+            # Who names no session is not uncounted for that.
+            _same(store.runs_since(Principal(1), CountOf.SESSION, 0.0), 1)
+            far_s = 4_000_000_000.0
+            _same(store.runs_since(CODER, CountOf.ALL, far_s), 0)
 
     def test_a_run_id_is_used_once(self) -> None:
         with _open(self.make_store) as store:

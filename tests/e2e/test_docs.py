@@ -11,7 +11,7 @@ The convention of a page:
 - ```console docker: the same, where there is a Docker engine.
 - A block whose first line is `# NAME.SUFFIX` is a file, put into the folder before the page's first
   command. A ```python block without a name is run. A ```yaml block is a profile, or part of one;
-  one that names a file in policy.d is a policy layer.
+  one that names a file in policy.d is a policy layer, NAME.cases.yaml a file of cases.
 - ```text is for the rest. A command in it must be on the list `NOT_RUN`, with the reason.
 """
 
@@ -37,6 +37,7 @@ from runner.model.event import EventKind
 from runner.model.limits import LIMIT_KEYS, LimitName
 from runner.model.outcome import ChangeKind, Termination
 from runner.model.protection import Protection
+from runner.schema.cases import is_cases, load_cases
 from runner.schema.outcome import outcome_json_schema
 from runner.schema.policies import load_policy_file
 from runner.schema.profiles import load_profile
@@ -290,9 +291,10 @@ def test_blocks_are_of_a_known_kind() -> None:
 
 
 YAML = [block for page in PAGES for block in EVERY[page] if block.info == "yaml"]
+RULES = [block for block in YAML if not is_cases(block.file_name or "")]
 
 
-@pytest.mark.parametrize("block", YAML, ids=lambda block: block.where)
+@pytest.mark.parametrize("block", RULES, ids=lambda block: block.where)
 def test_yaml_is_valid(block: Block, tmp_path: Path) -> None:
     name = block.file_name or "example.yaml"
     path = tmp_path / Path(name).name
@@ -303,6 +305,13 @@ def test_yaml_is_valid(block: Block, tmp_path: Path) -> None:
     base = "" if re.search(r"(?m)^extends:", block.text) else "extends: agent\n"
     path.write_text(base + block.text, "utf-8")
     load_profile(str(path))
+
+
+def test_cases_are_valid(tmp_path: Path) -> None:
+    for block in YAML:
+        if is_cases(name := block.file_name or ""):
+            (tmp_path / name).write_text(block.text, "utf-8")
+            assert load_cases(tmp_path / name).places
 
 
 # Lists of the reference against the code.

@@ -218,16 +218,17 @@ def test_an_empty_file_becomes_a_log(home: Path) -> None:
         assert store.head().size == 1
 
 
-SECOND = ("ALTER TABLE runs ADD COLUMN priority INTEGER", "CREATE TABLE later (x)")
+SHIPPED = len(database.MIGRATIONS)
+LATER = ("ALTER TABLE runs ADD COLUMN priority INTEGER", "CREATE TABLE later (x)")
 
 
 def test_migration_keeps_every_event(home: Path) -> None:
     before = _filled(home, 5)
-    sqlite._open_database(home, WallClock(), (*database.MIGRATIONS, SECOND))
+    sqlite._open_database(home, WallClock(), (*database.MIGRATIONS, LATER))
     with closing(sqlite3.connect(home / "runner.db")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (SHIPPED + 1,)
         db.execute("SELECT priority FROM runs, later")
-        db.execute("PRAGMA user_version = 1")  # so that this version reads it again
+        db.execute(f"PRAGMA user_version = {SHIPPED}")  # so that this version reads it again
     with closing(_store(home)) as store:
         assert list(store.events()) == before
         assert store.verify().ok
@@ -235,15 +236,15 @@ def test_migration_keeps_every_event(home: Path) -> None:
 
 def test_a_new_log_takes_all_migrations_at_once(home: Path) -> None:
     home.mkdir(mode=0o700)
-    sqlite._open_database(home, WallClock(), (*database.MIGRATIONS, SECOND))
+    sqlite._open_database(home, WallClock(), (*database.MIGRATIONS, LATER))
     with closing(sqlite3.connect(home / "runner.db")) as db:
         assert db.execute("SELECT count(*) FROM events").fetchone() == (1,)
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (SHIPPED + 1,)
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(home: Path) -> None:
     before = _filled(home, 3)
-    broken = (SECOND[0], "CREATE TABLE runs (x)")
+    broken = (LATER[0], "CREATE TABLE runs (x)")
     with pytest.raises(StateError, match="already exists"):
         sqlite._open_database(home, WallClock(), (*database.MIGRATIONS, broken))
     with closing(_store(home)) as store:
@@ -258,7 +259,10 @@ def test_shipped_migrations_do_not_change() -> None:
     import hashlib
 
     found = [hashlib.sha256("\n".join(m).encode()).hexdigest() for m in database.MIGRATIONS]
-    assert found == ["4975247e1eb934cbdc2e91d021208480c7385b634f8dd314d61581e5c6ec133a"]
+    assert found == [
+        "4975247e1eb934cbdc2e91d021208480c7385b634f8dd314d61581e5c6ec133a",
+        "426114e3960fd0b87cbc1702034903577bff1d0968225e34c8e2b21333646d87",
+    ]
 
 
 def test_the_log_is_append_only_by_mistake_too(home: Path) -> None:

@@ -11,20 +11,23 @@ from pathlib import Path
 import pytest
 
 from runner.compile import policy_layers
+from runner.deciding import Policy
 from runner.errors import BackendError, ProtectionMissingError, RecordError, RunnerError
 from runner.intake import build_request
+from runner.model.action import Exec, Facts
 from runner.model.decision import Decision, Effect
 from runner.model.limits import LimitName
 from runner.model.outcome import Outcome, Termination
 from runner.model.protection import Protection
 from runner.model.request import ExecRequest
+from runner.model.rule import CountOf
 from runner.policy.engine import create as decision_point
 from runner.ports import Store, Transaction
 from runner.schema.profiles import load_profile
 from runner.stores.sqlite import SqliteStore
 from runner.stores.sqlite import create as open_store
 from runner.streams import Cancellation, NullSink
-from runner.supervisor import Caller, Policy, Supervisor
+from runner.supervisor import Caller, Supervisor
 from runner.testing.fakes import FakeBackend, FakeClock, FakeRun, exited, limited
 
 QUIET = Caller(None, NullSink(), NullSink())
@@ -134,6 +137,7 @@ def test_a_variable_that_the_profile_denies_is_a_denial(store, policy, work):
 def test_where_nobody_answers_it_is_a_denial(store, policy, work, effect):
     class Asking:
         digest = "sha256:0"
+        counted = frozenset()
 
         def decide(self, action: object) -> Decision:
             return Decision(effect, "somebody should look at this", self.digest)
@@ -148,6 +152,7 @@ def test_where_nobody_answers_it_is_a_denial(store, policy, work, effect):
 def test_an_obligation_that_nobody_understands_stops_the_run(store, policy, work):
     class Obliging:
         digest = "sha256:0"
+        counted = frozenset()
 
         def decide(self, action: object) -> Decision:
             return Decision(Effect.ALLOW, "fine", self.digest, obligations=("sing",))
@@ -157,6 +162,57 @@ def test_an_obligation_that_nobody_understands_stops_the_run(store, policy, work
     with pytest.raises(RunnerError, match="sing"):
         run(store, obliging, backend, build_request(argv=["true"], cwd=work))
     assert backend.leases == []
+
+
+def test_what_a_rule_puts_in_the_place_of_a_command_is_run_and_recorded(store, policy, work):
+    class Steering:
+        digest = "sha256:0"
+        counted = frozenset()
+
+        def decide(self, action: Exec) -> Decision:
+            asked = action.intent.commands[0].words[0].text
+            if asked == "true":
+                return Decision(Effect.REWRITE, "steered", self.digest, rewrite=("false", "-x"))
+            return Decision(Effect.ALLOW, "fine", self.digest)
+
+    backend = FakeBackend([exited(1)])
+    steering = Policy(policy.profile, Steering())
+    outcome = run(store, steering, backend, build_request(argv=["true"], cwd=work))
+    (lease,) = backend.leases
+    assert lease.spec.argv == ("false", "-x")
+    assert outcome.decision.effect is Effect.REWRITE
+    assert outcome.exit_code == 1
+    decided = recorded(store)[0][1]
+    assert decided["program"]["argv"] == ["true"]
+    assert decided["decision"]["rewrite"] == ["false", "-x"]
+
+
+def test_facts_are_looked_up_before_each_decision(store, policy, work):
+    class Counting:
+        digest = "sha256:0"
+        counted = frozenset({(CountOf.AGENT, 60.0), (CountOf.ALL, 10.0)})
+
+        def __init__(self) -> None:
+            self.seen: list[Facts] = []
+
+        def decide(self, action: Exec) -> Decision:
+            self.seen.append(action.facts)
+            many = action.facts.runs[CountOf.AGENT, 60.0] >= 2
+            return Decision(Effect.DENY if many else Effect.ALLOW, "counted", self.digest)
+
+    clock, point = FakeClock(), Counting()
+    supervisor = Supervisor(store, clock, keep_output_bytes=1024)
+    counting = Policy(policy.profile, point)
+    ended = []
+    with Cancellation() as cancel:
+        for agent in ("a", "a", "b", "a"):
+            request = build_request(argv=["true"], cwd=work, agent=agent)
+            done = supervisor.run(
+                request, counting, backend=FakeBackend(), caller=QUIET, cancel=cancel
+            )
+            ended.append((done.termination.value, point.seen[-1].runs[CountOf.ALL, 10.0]))
+    assert ended == [("exited", 0), ("exited", 1), ("exited", 2), ("denied", 3)]
+    assert point.seen[-1].now_s == clock.now()
 
 
 def test_without_an_intent_on_record_nothing_is_built(store, policy, work):

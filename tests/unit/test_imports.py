@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.syscalls",
         "runner.records",
     ),
+    ("runner.deciding",),
     ("runner.supervisor",),
     (
         "runner.backends",
@@ -42,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.settings",
     ),
     ("runner.testing",),
-    ("runner.app", "runner.intake"),
+    ("runner.app", "runner.intake", "runner.workbench", "runner.replay"),
     ("runner.surfaces", "runner.__main__"),
 )
 
@@ -70,6 +71,7 @@ PURE = (
     "runner.audit",
     "runner.syscalls",
     "runner.records",
+    "runner.deciding",
 )
 # Whose business is files, processes, the network, time or chance.
 OUTSIDE_MODULES = frozenset(

@@ -15,7 +15,7 @@ from runner.model.decision import STRICTNESS, Decision, Effect
 from runner.model.intent import Intent, SimpleCommand, Word
 from runner.model.principal import Principal
 from runner.model.request import Argv, Script, ShellText
-from runner.model.rule import Match, OnDoubt, OnUnknown, PolicyLayer, Rule
+from runner.model.rule import Match, OnDoubt, OnUnknown, PolicyLayer, Rewrite, Rule
 from runner.policy.engine import DECIDE_AT_EXEC, create, digest
 
 ME = Principal(1000)
@@ -23,7 +23,9 @@ ALLOW, DENY, ASK, REWRITE = Effect.ALLOW, Effect.DENY, Effect.ASK, Effect.REWRIT
 
 
 def rule(effect: Effect, name: str = "", **match: tuple[str, ...]) -> Rule:
-    return Rule(name or f"{effect}-rule", effect, Match(**match), "do something else")
+    rewrite = Rewrite(("other",)) if effect is REWRITE else None
+    told = "do something else"
+    return Rule(name or f"{effect}-rule", effect, Match(**match), told, rewrite=rewrite)
 
 
 def layer(*rules: Rule, name: str = "profile:test", **more: object) -> PolicyLayer:
@@ -371,7 +373,10 @@ MATCHES = st.builds(
 )
 RULES = st.lists(
     st.builds(Rule, st.sampled_from(["a", "b", "c"]), st.sampled_from(list(Effect)), MATCHES,
-              st.sampled_from(["", "m"]), st.sampled_from([None, *OnDoubt])),
+              st.sampled_from(["", "m"]), st.sampled_from([None, *OnDoubt])).map(
+        lambda each: replace(each, rewrite=Rewrite(("o", each.id)))
+        if each.effect is REWRITE else each
+    ),
     max_size=4,
     unique_by=lambda each: each.id,
 )  # fmt: skip
@@ -398,10 +403,10 @@ def test_order_of_rules_never_matters(text: str, one: PolicyLayer, chance: rando
 
 
 def test_a_rule_that_only_may_match_does_not_stand_for_a_stricter_default() -> None:
-    rule = Rule("a", Effect.REWRITE, Match(args=("-r",)), "")
-    layer = PolicyLayer("base", (rule,), Effect.ASK, OnUnknown.DENY, OnUnknown.DENY)
-    assert decide("rm $x", layer).effect is Effect.ASK
-    assert decide("rm -r", layer).effect is Effect.REWRITE
+    rules = (rule(REWRITE, args=("-r",)),)
+    base = PolicyLayer("base", rules, Effect.ASK, OnUnknown.DENY, OnUnknown.DENY)
+    assert decide("rm $x", base).effect is Effect.ASK
+    assert decide("rm -r", base).effect is Effect.REWRITE
 
 
 @given(

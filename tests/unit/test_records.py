@@ -53,6 +53,8 @@ def test_the_intent_holds_who_what_and_why(tmp_path):
         "reason": "x is refused",
         "policy_digest": "sha256:00",
         "obligations": ["sing"],
+        "rewrite": None,
+        "ask": None,
         "rules": [{"id": "no-x", "layer": "profile:agent", "effect": "deny"}],
     }
 

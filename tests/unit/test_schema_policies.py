@@ -149,7 +149,7 @@ def test_a_folder_named_like_a_layer_is_refused(folder: Path) -> None:
     ("text", "words"),
     [
         ("rules: {mode: observe}\n", "unknown key 'mode'"),
-        ("rules: {without: [a]}\n", "unknown key 'without'"),
+        ("rules: {without: [a]}\n", "no rule 'a' to leave out"),
         ("cgroup: sampled\n", "cgroup"),
         ("read_deny: [data]\n", "absolute"),
         ("read_deny: ['/**/x']\n", "'**'"),

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from runner.errors import EXIT_RUNNER, RunnerError
-from runner.surfaces.cli import audit, config, doctor, profile, run
+from runner.surfaces.cli import audit, config, doctor, explain, policy, profile, run
 
 EPILOG = (
     "Exit codes: the program's own; 124 a limit ended it; 125 runner failed or a protection is "
@@ -75,10 +75,12 @@ def _root(
 
 
 run.register(app)
+explain.register(app)
 audit.register(app)
 doctor.register(app)
 config.register(app)
 app.add_typer(profile.app, name="profile")
+app.add_typer(policy.app, name="policy")
 
 
 def say_error(error: RunnerError) -> None:

@@ -1,0 +1,46 @@
+"""Options that hold commands: `tar -I CMD`, `ssh -o ProxyCommand=CMD`, `git -c core.pager=CMD`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from runner.analysis.context import Place, Readers
+from runner.analysis.options import Taken
+from runner.analysis.table import Wrapper
+from runner.model.intent import Word
+
+
+def settings_and_texts(readers: Readers, row: Wrapper, taken: Taken, place: Place) -> bool:
+    """Read the options that hold commands; True when one of them makes anything possible."""
+    for text in taken.values(row.text):
+        readers.shell(text, texts(place, row))
+    for each in taken.values(row.settings):
+        setting(readers, row, each, place)
+    return bool(taken.values(row.dynamic))
+
+
+def setting(readers: Readers, row: Wrapper, word: Word, place: Place) -> None:
+    """Read one `key=command`, where the row says that the key's value is run."""
+    known = word.prefix if word.dynamic else word.text
+    separator = re.search(r"[=\s]", known.strip())
+    key = (known.strip()[: separator.start()] if separator else known).lower()
+    if word.dynamic and separator is None:
+        readers.unknown(word.text, place.in_doubt)
+        return
+    if separator is None or not any(fnmatchcase(key, pattern) for pattern in row.keys):
+        return
+    value = known.strip()[separator.end() :].lstrip("= ").strip().strip('"')
+    if word.dynamic:
+        readers.unknown(word.text, place)
+    elif key.startswith("alias.") or key.endswith(".helper"):
+        if value.startswith("!"):
+            readers.shell(Word(value[1:]), replace(place, language="sh"))
+    elif value and value.lower() not in {"true", "false", "none"}:
+        readers.shell(Word(value), replace(place, language="sh"))
+
+
+def texts(place: Place, row: Wrapper) -> Place:
+    """The place of the texts that a wrapper runs: in the language that its row names."""
+    return place if row.language is None else replace(place, language=row.language)

@@ -1,0 +1,264 @@
+"""Decisions of the log, made again: what another policy would have said. Pure.
+
+An event holds what was asked for, who asked and when. What it does not hold, the content of a
+script or the rest of a very long command line, can't be decided again and is counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from runner.audit.canonical import canonical, unescape
+from runner.errors import StateError
+from runner.model.action import Facts
+from runner.model.decision import STRICTNESS, Decision, Effect
+from runner.model.event import EventKind
+from runner.model.principal import Principal
+from runner.model.request import Argv, ExecRequest, Program, Script, ShellText
+from runner.model.rule import CountOf
+
+DECIDED = frozenset({EventKind.RUN_DECIDED.value, EventKind.DECISION_CHECKED.value})
+"""Kinds of events that hold a decision."""
+_PROGRAM_KEYS = {
+    "argv": ("argv", "sha256"),
+    "shell": ("text", "language", "sha256"),
+    "script": ("path", "language", "interpreter", "name", "args", "sha256"),
+}
+"""What is read of a program, by its kind."""
+
+
+class Undecidable(ValueError):  # noqa: N818  (it is a result: why this one is left out)
+    """Why a decision can't be made again, in one clause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A decision as it stands in the log."""
+
+    seq: int
+    run_id: str | None
+    at_s: float
+    principal: Principal
+    profile: str
+    directory: str
+    environment: tuple[str, ...]
+    labels: tuple[tuple[str, str], ...]
+    program: Mapping[str, Any]
+    decision: Mapping[str, Any]
+
+    @property
+    def effect(self) -> Effect:
+        """What was decided."""
+        return Effect(self.decision["effect"])
+
+    @property
+    def enforced(self) -> bool:
+        """False: it was only observed."""
+        return bool(self.decision["enforced"])
+
+    @property
+    def shown(self) -> str:
+        """The command line, or the script's name and arguments."""
+        if self.program["kind"] == "argv":
+            return " ".join(self.program["argv"])
+        if self.program["kind"] == "shell":
+            return str(self.program["text"])
+        return " ".join([self.program["name"], *self.program["args"]])
+
+    def request(self, program: Program) -> ExecRequest:
+        """As it was asked for; values of variables are not in the log and have no say."""
+        return ExecRequest(
+            principal=self.principal,
+            program=program,
+            directory=self.directory,
+            profile=self.profile,
+            environment=tuple((name, "") for name in self.environment),
+            labels=self.labels,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A logged decision that another policy would have made otherwise."""
+
+    logged: Logged
+    old: Decision
+    new: Decision
+
+    @property
+    def tighter(self) -> bool:
+        """Whether the new effect is the stricter one."""
+        return STRICTNESS[self.new.effect] > STRICTNESS[self.old.effect]
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What came of deciding again."""
+
+    changes: list[Change] = field(default_factory=list)
+    compared: int = 0
+    """Decisions that were made again under both policies."""
+    undecidable: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Those that could not be, by the reason."""
+    others: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Those under other profiles, by the profile, which were left out."""
+
+
+def logged_decision(event: Mapping[str, Any]) -> Logged:
+    """An event of `DECIDED` as it was written; StateError: it is none."""
+    try:
+        data, principal = _unescaped(event["data"]), _unescaped(event["principal"])
+        logged = Logged(
+            seq=event["seq"],
+            run_id=event["run"],
+            at_s=datetime.fromisoformat(event["time"]).timestamp(),
+            principal=Principal(**principal),
+            profile=data["profile"],
+            directory=data["directory"],
+            environment=tuple(data["environment"]),
+            labels=tuple(data["labels"].items()),
+            program=data["program"],
+            decision=data["decision"],
+        )
+        # What is used later is looked at now, so that a strange event is refused here.
+        _ = logged.effect, logged.enforced, logged.shown, list(_observed_rules(logged))
+        _ = [logged.program[key] for key in _PROGRAM_KEYS[logged.program["kind"]]]
+        _ = logged.shown.encode("utf-8", "surrogateescape")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        seq = event.get("seq", "?")
+        raise StateError(
+            f"event {seq} does not hold a decision as this version writes it "
+            f"({type(error).__name__}); `runner audit verify` tells whether the log is whole"
+        ) from None
+    return logged
+
+
+def program_of(logged: Logged, content: Callable[[str], bytes | None]) -> Program:
+    """The program that a decision was about, to the byte; Undecidable: the log does not hold it.
+
+    `content`: what stands in a file now, or None. It counts if its digest is the logged one.
+    """
+    program = logged.program
+    if program["kind"] == "argv":
+        words = tuple(program["argv"])
+        if hashlib.sha256(canonical(list(words))).hexdigest() != program["sha256"]:
+            raise Undecidable("the log holds only the beginning of a very long command line")
+        return Argv(words)
+    if program["kind"] == "shell":
+        raw = program["text"].encode("utf-8", "surrogateescape")
+        if hashlib.sha256(raw).hexdigest() != program["sha256"]:
+            raise Undecidable("the log holds only the beginning of a very long command line")
+        return ShellText(program["text"], program["language"])
+    if program["path"] is None:
+        raise Undecidable("a script's content is not in the log, and it had no file")
+    raw_script = content(program["path"])
+    if raw_script is None or hashlib.sha256(raw_script).hexdigest() != program["sha256"]:
+        raise Undecidable("a script's content is not in the log, and its file is gone or changed")
+    return Script(
+        content=raw_script,
+        language=program["language"],
+        interpreter=tuple(program["interpreter"]),
+        name=program["name"],
+        path=program["path"],
+        args=tuple(program["args"]),
+    )
+
+
+class History:
+    """Who ran what when, for rules that count earlier runs; fed in the log's order."""
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[CountOf, str | int | None], list[float]] = defaultdict(list)
+
+    def facts(self, logged: Logged, counted: Iterable[tuple[CountOf, float]]) -> Facts:
+        """As they were when it was decided."""
+        runs = {}
+        for of, window_s in counted:
+            begun = self._begun.get((of, _key(logged.principal, of)), [])
+            runs[of, window_s] = len(begun) - bisect_left(begun, logged.at_s - window_s)
+        return Facts(logged.at_s, runs)
+
+    def take(self, logged: Logged) -> None:
+        """A run that began; a decision that was only asked for is none."""
+        if logged.run_id is None:
+            return
+        principal = logged.principal
+        keys: set[tuple[CountOf, str | int | None]] = {(of, _key(principal, of)) for of in CountOf}
+        if principal.parent is not None:
+            keys.add((CountOf.AGENT, principal.parent))
+        for key in keys:
+            insort(self._begun[key], logged.at_s)  # a clock may have been set back
+
+
+def _key(principal: Principal, of: CountOf) -> str | int | None:
+    match of:
+        case CountOf.AGENT:
+            return principal.agent
+        case CountOf.SESSION:
+            return principal.session
+        case CountOf.TENANT:
+            return principal.tenant
+        case CountOf.UID:
+            return principal.uid
+        case CountOf.ALL:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A rule that was only observed, and what it would have refused."""
+
+    layer: str
+    rule: str
+    effect: Effect
+    times: int
+    agents: tuple[str, ...]
+    """Sorted."""
+    example: Logged
+    """The latest."""
+
+
+def observed(decisions: Iterable[Logged]) -> list[Observed]:
+    """What would have been refused, asked about or rewritten if it had been enforced, by rule.
+
+    The most frequent first.
+    """
+    by_rule: dict[tuple[str, str, Effect], list[Logged]] = defaultdict(list)
+    for logged in decisions:
+        if not logged.enforced:
+            for key in dict.fromkeys(_observed_rules(logged)):
+                by_rule[key].append(logged)
+    found = [
+        Observed(
+            layer=layer,
+            rule=rule,
+            effect=effect,
+            times=len(those),
+            agents=tuple(sorted({each.principal.agent for each in those})),
+            example=those[-1],
+        )
+        for (layer, rule, effect), those in by_rule.items()
+    ]
+    return sorted(found, key=lambda each: (-each.times, each.layer, each.rule, each.effect))
+
+
+def _observed_rules(logged: Logged) -> Iterator[tuple[str, str, Effect]]:
+    for rule in logged.decision["rules"]:
+        if (effect := Effect(rule["effect"])) is not Effect.ALLOW:
+            yield rule["layer"], rule["id"], effect
+
+
+def _unescaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return unescape(value)
+    if isinstance(value, list):
+        return [_unescaped(each) for each in value]
+    if isinstance(value, dict):
+        return {unescape(key): _unescaped(each) for key, each in value.items()}
+    return value

@@ -1,0 +1,169 @@
+"""Where the paths of a command are: the folders that it may run in, and its words as paths."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from runner.analysis.context import is_glob
+from runner.model.action import Exec
+from runner.model.intent import SimpleCommand, Word
+
+HOME = "/home/agent"
+"""The home folder inside a sandbox."""
+NO_WORKSPACE = "/workspace"
+"""Stands for the empty folder that a run without a workspace starts in."""
+_FOLDERS_LIMIT = 16
+_CHANGES_FOLDER = frozenset({"cd", "pushd", "chdir"})
+_PLAIN_NAME = re.compile(r"(?!\.\.?$)[^/~]+")
+"""A name that is nothing but a name: in a folder it stays one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPath:
+    """A path that a command names: the places it may be, or what is known of its ends."""
+
+    places: tuple[str, ...] = ()
+    """Absolute and normalised, one for each folder that the command may run in."""
+    prefix: str = ""
+    suffix: str = ""
+    dynamic: bool = False
+    many: bool = False
+    """The word can become several, flags among them."""
+    redirect: bool = False
+    inside: str | None = None
+    """All that stands in this folder (`/usr/*`), as far as its name has no dot in front."""
+
+
+@dataclass(slots=True)
+class Folders:
+    """The folders that relative paths may start in."""
+
+    bases: list[str]
+    unknown: bool = False
+    """Some `cd` goes where only running would tell."""
+    home: str | None = HOME
+
+    @classmethod
+    def of(cls, action: Exec) -> Folders:
+        """The workspace, and wherever a `cd` in the text leads from there."""
+        folders = cls([normal(action.workspace or NO_WORKSPACE)])
+        if "HOME" in action.environment:
+            folders.home = None
+        for command in action.intent.commands:
+            if command.assignments and any(a.name == "HOME" for a in command.assignments):
+                folders.home = None
+        for command in action.intent.commands:
+            if base_name(command) in _CHANGES_FOLDER:
+                folders._change(command.words[1:])
+        return folders
+
+    def _change(self, operands: tuple[Word, ...]) -> None:
+        operands = tuple(
+            w for w in operands if w.dynamic or not re.fullmatch(r"--|-[LPe@n]+", w.text)
+        )
+        if not operands:
+            target = Word("~")
+        elif operands[0].dynamic or operands[0].text.startswith(("-", "+")):
+            self.unknown = self.unknown or operands[0].text != "-"
+            return
+        else:
+            target = operands[0]
+        places = self.places(target.text)
+        if places is None or len(self.bases) + len(places) > _FOLDERS_LIMIT:
+            self.unknown = True
+            return
+        self.bases += [place for place in places if place not in self.bases]
+
+    def places(self, text: str) -> list[str] | None:
+        """Where a literal path may be; None: anywhere."""
+        if text.startswith("~"):
+            user, _, rest = text[1:].partition("/")
+            home = {"": self.home, "root": "/root"}.get(user, f"/home/{user}")
+            if user in ("+", "-"):
+                return None
+            return [normal(f"{home}/{rest}")] if home is not None else None
+        if text.startswith("/"):
+            return [normal(text)]
+        if self.unknown:
+            return None
+        if _PLAIN_NAME.fullmatch(text):
+            return [f"{base.rstrip('/')}/{text}" for base in self.bases]
+        return [normal(f"{base}/{text}") for base in self.bases]
+
+    def named(self, word: Word, *, redirect: bool = False) -> NamedPath:
+        """A word that is a path."""
+        if not word.dynamic:
+            places = self.places(word.text)
+            if places is not None:
+                return NamedPath(tuple(places), redirect=redirect)
+            suffix = _sure_suffix("/" + word.text.removeprefix("~"))
+            return NamedPath(suffix=suffix, dynamic=True, redirect=redirect)
+        if word.text.startswith(("<(", ">(")):
+            return NamedPath(prefix="/dev/fd/", dynamic=True, redirect=redirect)
+        if is_glob(word) and not self.unknown:
+            # Names that a glob gives never climb: its literal head is where they are.
+            head, slash, tail = word.prefix.rpartition("/")
+            places = self.places(head + slash) if head + slash else self.places(".")
+            if places and len(places) == 1:
+                start = places[0].rstrip("/") + "/" + tail
+                inside = places[0] if word.text == word.prefix + "*" and not tail else None
+                return NamedPath(
+                    (), start, _sure_suffix(word.suffix), True, word.many, redirect, inside
+                )
+        return NamedPath((), "", _sure_suffix(word.suffix), True, word.many, redirect)
+
+    def operand(self, word: Word, *, sure: bool = False) -> list[NamedPath]:
+        """The paths that an argument may name; `sure`: it is known to be one."""
+        if word.dynamic:
+            known, equals, value = word.prefix.partition("=")
+            if known.startswith("-") and not equals:
+                return []
+            if equals and not word.many:
+                inner = Word(word.text, True, value, word.suffix, many=False)
+                return [self.named(inner)]
+            return [self.named(word)]
+        return [
+            self.named(Word(text)) for text in ([word.text] if sure else _candidates(word.text))
+        ]
+
+
+def base_name(command: SimpleCommand) -> str:
+    """The command's name without its folder; empty when it has none."""
+    return command.words[0].text.rpartition("/")[2] if command.words else ""
+
+
+def normal(path: str) -> str:
+    """An absolute path without `.`, `..` and double slashes, resolved lexically."""
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _sure_suffix(suffix: str) -> str:
+    """What a normalised path surely ends with when its text ends with `suffix`."""
+    suffix = re.sub(r"/(?:\./|/)+", "/", suffix).rstrip("/")
+    components = suffix.split("/")
+    if components[-1] in ("", ".", "..") or ".." in components:
+        return ""
+    return suffix
+
+
+def _candidates(text: str) -> Iterable[str]:
+    """The texts in an argument that may be paths."""
+    if text and not text.startswith("-"):
+        yield text
+    elif len(text) > 2 and text[1] != "-" and text[2] in "/~.":
+        yield text[2:]  # -C/path
+    _, equals, value = text.partition("=")
+    if equals and value:
+        yield value
+    for mark in ("@", "file://"):
+        head, found, rest = text.partition(mark)
+        if found and rest and not (mark == "@" and head and "=" not in head):
+            yield rest
+    head, colon, rest = text.partition(":")
+    if colon and rest.startswith(("/", "~")) and not rest.startswith("//") and head:
+        yield rest  # host:/path, source:/target
+        if head.startswith("/"):
+            yield head

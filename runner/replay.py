@@ -1,0 +1,151 @@
+"""Decides what the log holds once more: under an old and a new policy, from the same events."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from runner.audit.event import rfc3339
+from runner.errors import PolicyError, ProfileError, RequestError
+from runner.intake import read_script
+from runner.model.decision import Decision
+from runner.model.profile import Restrictions
+from runner.model.request import Program
+from runner.policy.compare import (
+    DECIDED,
+    Change,
+    Comparison,
+    History,
+    Logged,
+    Undecidable,
+    logged_decision,
+    program_of,
+)
+from runner.schema.profiles import load_profile
+from runner.schema.rulesets import RuleSource, load_source, rule_files
+from runner.stores.reader import LogReader
+from runner.workbench import UnderTest, under_test
+
+
+@dataclass(slots=True)
+class Side:
+    """One of two policies: a profile under the layers in force, or layers over each profile."""
+
+    sources: tuple[RuleSource, ...]
+    above: tuple[Restrictions, ...]
+    """Layers above a profile; those of policies are the policies themselves."""
+    search: tuple[Path, ...]
+    _tested: dict[str, UnderTest | str] = field(default_factory=dict)
+
+    @property
+    def of_profile(self) -> bool:
+        """Whether it is a profile."""
+        return self.sources[0].profile is not None
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """What an event may name it by: its name, and its file's path as it was typed or is."""
+        return tuple(
+            name
+            for each in self.sources
+            if each.profile is not None
+            for file in [Path(each.profile.source)]
+            for name in (each.profile.name, str(file.absolute()), str(file.resolve()))
+        )
+
+    def policy(self, logged: Logged) -> UnderTest:
+        """What holds for a logged decision; Undecidable: its profile can't be read now."""
+        name = "" if self.of_profile else logged.profile
+        if name not in self._tested:
+            try:
+                self._tested[name] = self._load(name)
+            except ProfileError:
+                self._tested[name] = f"the profile '{name}' can't be read now"
+        tested = self._tested[name]
+        if isinstance(tested, str):
+            raise Undecidable(tested)
+        return tested
+
+    def _load(self, name: str) -> UnderTest:
+        if self.of_profile:
+            return under_test(self.sources, above=self.above)
+        return under_test(self.sources, profile=load_profile(name, self.search))
+
+
+def side(target: str, above: Sequence[Restrictions], search: Sequence[Path]) -> Side:
+    """A profile, a policy file, or a folder of policy files; PolicyError: there is none in it."""
+    path = Path(target)
+    names = [str(each) for each in rule_files(path)] if path.is_dir() else [target]
+    if not names:
+        raise PolicyError(f"the folder {target} holds no file of rules; name one that does")
+    sources = tuple(load_source(name, search) for name in names)
+    if len(sources) > 1 and any(each.profile is not None for each in sources):
+        raise PolicyError(f"the folder {target} holds profiles; name the one that is meant")
+    return Side(sources, tuple(above), tuple(search))
+
+
+def compare(
+    log: LogReader, old: Side, new: Side, *, since_s: float, profiles: Sequence[str] = ()
+) -> Comparison:
+    """Decide what was decided since `since_s` (seconds since the epoch) under both policies.
+
+    `profiles`: globs over names and absolute paths of the profiles that decisions were asked for
+    under; without any, those of the two sides, and all where the sides are policies.
+    PolicyError: a profile is compared with a policy.
+    """
+    if old.of_profile is not new.of_profile:
+        raise PolicyError(
+            "one is a profile and the other a policy; compare two profiles or two policies"
+        )
+    literally = {*old.profiles, *new.profiles}
+    history, found = History(), Comparison()
+    for logged in decisions(log):
+        if logged.at_s >= since_s:
+            meant = (
+                any(fnmatchcase(logged.profile, pattern) for pattern in profiles)
+                if profiles
+                else not old.of_profile or logged.profile in literally
+            )
+            if meant:
+                _compare(logged, old, new, history, found)
+            else:
+                found.others[logged.profile] += 1
+        history.take(logged)
+    return found
+
+
+def decisions(log: LogReader, since_s: float = -math.inf) -> Iterator[Logged]:
+    """The decisions of a log since then, in its order; StateError: one is not as it should be."""
+    since = rfc3339(since_s) if since_s > 0 else ""
+    for event in log.events():
+        if event.kind in DECIDED and event.time >= since:
+            yield logged_decision(json.loads(event.body))
+
+
+def _compare(logged: Logged, old: Side, new: Side, history: History, found: Comparison) -> None:
+    try:
+        program = program_of(logged, _content)
+        both = [_decide(logged, program, each.policy(logged), history) for each in (old, new)]
+    except Undecidable as why:
+        found.undecidable[str(why)] += 1
+        return
+    found.compared += 1
+    before, after = both
+    if (before.effect, before.permits) != (after.effect, after.permits):
+        found.changes.append(Change(logged, before, after))
+
+
+def _decide(logged: Logged, program: Program, tested: UnderTest, history: History) -> Decision:
+    facts = history.facts(logged, tested.decisions.counted)
+    return tested.decide(logged.request(program), facts)
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        return read_script(Path(path), (), "sh").content
+    except RequestError:
+        return None

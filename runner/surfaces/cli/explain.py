@@ -1,0 +1,390 @@
+"""`runner explain`: what was read, which rules matched and why, what would have to change."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runner.errors import EXIT_DENIED, RequestError
+from runner.surfaces.cli.program import AsJson, Asked, ProgramCommand, takes_a_program
+
+if TYPE_CHECKING:
+    from runner.deciding import Decided
+    from runner.model.intent import Word
+    from runner.model.place import Place
+    from runner.policy.explain import Explanation, Obstacle, PartTold, RuleTold
+    from runner.policy.subject import Subject
+    from runner.policy.witness import Reason
+
+EXPLAIN_HELP = """Say why something is decided as it is, and what would have to change.
+
+\b
+  runner explain -c 'cd /tmp && sudo rm -rf /'     a command line
+  runner explain fix.py                            a script
+  runner explain --profile locked -- rm -rf build  a program and its arguments
+  runner explain --all -- git push                 with the rules on it that do not match
+
+It shows what was read (each command by itself, behind its wrappers, with the paths and hosts that
+it names and the words that only running would tell), what every layer says about it, each rule that
+matches, condition by condition, with the word that made it so, and the decision.
+
+For what is refused it says what would have to change: in the command, each change by itself, tried
+by deciding again; and in the policy, which rules or defaults stand against it, with file and line.
+
+Nothing is run and nothing recorded. Exit code 0: allowed; 126: not.
+"""
+_WIDTH = 100
+_SHOWN_PARTS = 60
+"""Parts that nothing stands against are told of up to here; what is refused always."""
+_STATED_WIDTH = 90
+"""Of a condition's patterns; all of them stand in the rule."""
+_HOLD = {0: "no", 1: "perhaps", 2: "yes"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "explain",
+        cls=ProgramCommand,
+        context_settings={"allow_interspersed_args": False},
+        help=EXPLAIN_HELP,
+    )(explain)
+
+
+@takes_a_program
+def explain(
+    asked: Asked,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also rules on such commands that do not match.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Explain a decision; see EXPLAIN_HELP."""
+    from runner.app import Runner  # noqa: PLC0415
+    from runner.deciding import action_of, decide  # noqa: PLC0415
+    from runner.policy.engine import RulesDecisionPoint  # noqa: PLC0415
+    from runner.policy.explain import explain as explained  # noqa: PLC0415
+    from runner.workbench import rule_places  # noqa: PLC0415
+
+    with Runner() as runner:
+        request = asked.request(runner)
+        policy, facts = runner.held_against(request)
+        rules, files = rule_places(runner.settings, request.profile)
+    if not isinstance(policy.decisions, RulesDecisionPoint):
+        raise RequestError(
+            "another decision point than runner's own rules decides here, and only it can explain; "
+            "`runner check` says what it decides"
+        )
+    decided = decide(request, policy, facts)
+    action = action_of(request, decided.intent, policy.profile, facts)
+    found = explained(policy.decisions, action, every=every)
+    told = _Told(decided, found, rules, files)
+    if as_json:
+        print(json.dumps(told.document(), indent=2))
+    else:
+        for line in told.lines():
+            print(line)
+    raise typer.Exit(0 if decided.permitted else EXIT_DENIED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    decided: Decided
+    found: Explanation
+    rules: Mapping[tuple[str, str], Place]
+    files: Mapping[str, Place]
+
+    # For people.
+
+    def lines(self) -> Iterator[str]:
+        decision = self.decided.decision
+        observed = "" if decision.enforced else " (only observed: it runs all the same)"
+        yield from _wrapped("", f"{decision.effect.value}{observed}: {decision.reason}")
+        yield ""
+        yield from _wrapped("", self._read())
+        shown = 0
+        for number, part in enumerate(self.found.parts, start=1):
+            if not part.refused and not part.rules:
+                shown += 1
+                if shown > _SHOWN_PARTS:
+                    continue
+            yield ""
+            yield from self._part(number, part)
+        if shown > _SHOWN_PARTS:
+            yield f"\n  and {shown - _SHOWN_PARTS} more that no rule speaks about"
+        if not self.decided.permitted:
+            yield ""
+            yield from self._remedies()
+
+    def _read(self) -> str:
+        intent = self.decided.intent
+        parts = [_number(len(intent.commands), "command")]
+        if unknown := len(intent.dynamic_commands):
+            parts.append(f"{unknown} of them by a name that only running would tell")
+        if intent.paths or intent.hosts:
+            outside = _number(len(intent.paths), "path"), _number(len(intent.hosts), "host")
+            parts.append(f"{' and '.join(outside)} outside of commands")
+        if intent.unreadable is not None:
+            parts.append(f"and not all could be read: {intent.unreadable}")
+        return f"read as {intent.language}: {', '.join(parts)}"
+
+    def _part(self, number: int, part: PartTold) -> Iterator[str]:
+        subject = part.subject
+        yield from _wrapped(f"{number:>4}  ", _command(subject))
+        for label, text in _facts(subject, self.found.action.workspace or "/"):
+            yield from _row(label, text)
+        for rule in part.rules:
+            yield from self._rule(rule)
+        for layer, findings in part.says:
+            for finding in findings:
+                if finding.matched is not None and finding.matched.id == "default":
+                    yield from _row(finding.effect.value, f"the default of {layer}"
+                                    f"{self._at(self.files.get(layer))}")  # fmt: skip
+        said = part.said
+        if said is not None and said.matched is not None and said.matched.id == "on_dynamic":
+            layer = said.matched.layer
+            place = self._at(self.files.get(layer))
+            told = f"on_dynamic of {layer}{place}: only running would tell what it runs"
+            yield from _row(said.effect.value, told)
+        if not part.refused and not part.rules:
+            yield from _row("allow", "no rule speaks about it" if said is not None else
+                            "nothing is said about it")  # fmt: skip
+
+    def _rule(self, rule: RuleTold) -> Iterator[str]:
+        place = self._at(self.rules.get((rule.layer, rule.rule)))
+        how = "" if rule.hold == 2 else " may match" if rule.hold == 1 else " does not match"
+        passed = ", which on_doubt: passes lets be" if rule.passed else ""
+        label = rule.effect.value if rule.hold and not rule.passed else "-"
+        yield from _row(label, f"rule '{rule.rule}' of {rule.layer}{place}{how}{passed}")
+        for reason in rule.reasons:
+            yield from _reason(reason, 0)
+
+    def _remedies(self) -> Iterator[str]:
+        yield "what would have to change"
+        refused = [(n, part) for n, part in enumerate(self.found.parts, start=1) if part.refused]
+        for number, part in refused:
+            if part.changes:
+                for index, change in enumerate(part.changes):
+                    yield from _row(f"in {number}" if not index else "or", _one_line(change))
+            else:
+                yield from _row(f"in {number}", "no small change of it was found: leave it out, "
+                                "or do it another way")  # fmt: skip
+        beside = [rule for rule in self.decided.decision.rules
+                  if rule.id in ("grants", "environment.deny")]  # fmt: skip
+        for rule in beside:
+            yield from _row("asked", rule.message)
+        for obstacle in self.found.obstacles:
+            yield from _row("policy", self._obstacle(obstacle))
+        if any(each.of_rules or each.rule == "default" for each in self.found.obstacles):
+            which = "these" if self.found.then.value == "allow" else "these rules"
+            yield from _row("", f"without {which} it would be: {self.found.then.value}")
+        if draft := self._draft([part for _, part in refused]):
+            yield from _row("", f"or add to the rules: {draft}")
+
+    def _obstacle(self, obstacle: Obstacle) -> str:
+        if obstacle.of_rules:
+            place = self._at(self.rules.get((obstacle.layer, obstacle.rule)))
+            return f"rule '{obstacle.rule}' of {obstacle.layer}{place}"
+        place = self._at(self.files.get(obstacle.layer))
+        return f"{obstacle.rule}: {obstacle.effect.value} of {obstacle.layer}{place}"
+
+    def _draft(self, refused: Sequence[PartTold]) -> str | None:
+        from runner.policy.explain import draft  # noqa: PLC0415
+
+        by_default = any(o.rule == "default" and not o.of_rules for o in self.found.obstacles)
+        drafts = [text for part in refused if (text := draft(part)) is not None]
+        return drafts[0] if by_default and drafts else None
+
+    def _at(self, place: Place | None) -> str:
+        return f" ({_near(place.source, str(Path.cwd()))}:{place.line})" if place else ""
+
+    # For programs.
+
+    def document(self) -> dict[str, Any]:
+        from runner.schema.outcome import decision_document, printable  # noqa: PLC0415
+
+        intent = self.decided.intent
+        return {
+            "decision": decision_document(self.decided.decision),
+            "language": intent.language,
+            "unreadable": intent.unreadable and printable(intent.unreadable),
+            "parts": [self._part_document(part) for part in self.found.parts],
+            "obstacles": [
+                {
+                    "layer": printable(each.layer),
+                    "rule": each.rule,
+                    "effect": each.effect.value,
+                    "place": self._place(each),
+                }
+                for each in self.found.obstacles
+            ],
+            "without_obstacles": self.found.then.value,
+        }
+
+    def _place(self, obstacle: Obstacle) -> str | None:
+        place = (
+            self.rules.get((obstacle.layer, obstacle.rule))
+            if obstacle.of_rules
+            else self.files.get(obstacle.layer)
+        )
+        return str(place) if place is not None else None
+
+    def _part_document(self, part: PartTold) -> dict[str, Any]:
+        from runner.policy.witness import place_of  # noqa: PLC0415
+        from runner.schema.outcome import printable  # noqa: PLC0415
+
+        subject = part.subject
+        words = (subject.name, *subject.arguments) if subject.name is not None else ()
+        written = set(map(place_of, subject.writes))
+        return {
+            "kind": subject.kind.value,
+            "shown": printable(subject.shown),
+            "line": subject.line,
+            "via": list(subject.via),
+            "words": [_word_document(word) for word in words],
+            "paths": [
+                {"path": printable(path), "written": path in written}
+                for path in dict.fromkeys(map(place_of, (*subject.paths, *subject.writes)))
+            ],
+            "hosts": [printable(host.text) for host in subject.hosts],
+            "environment": sorted(map(printable, subject.environment)),
+            "advice": subject.advice,
+            "doubtful": subject.doubtful,
+            "effect": part.said.effect.value if part.said is not None else None,
+            "reason": printable(part.said.reason) if part.said is not None else None,
+            "rules": [self._rule_document(rule) for rule in part.rules],
+            "changes": list(map(printable, part.changes)),
+        }
+
+    def _rule_document(self, rule: RuleTold) -> dict[str, Any]:
+        place = self.rules.get((rule.layer, rule.rule))
+        return {
+            "layer": rule.layer,
+            "id": rule.rule,
+            "effect": rule.effect.value,
+            "matches": _HOLD[rule.hold],
+            "passed": rule.passed,
+            "place": str(place) if place is not None else None,
+            "conditions": list(map(_reason_document, rule.reasons)),
+        }
+
+
+def _command(subject: Subject) -> str:
+    if subject.name is None:
+        return _one_line(subject.shown)
+    return _one_line(" ".join(map(_spelled, (subject.name, *subject.arguments))))
+
+
+def _spelled(word: Word) -> str:
+    return word.text if word.dynamic else shlex.quote(word.text)
+
+
+def _facts(subject: Subject, workspace: str) -> Iterator[tuple[str, str]]:
+    """What was read of it, beside its words."""
+    from runner.policy.witness import place_of  # noqa: PLC0415
+
+    where = [f"line {subject.line}"] if subject.line > 1 else []
+    if subject.via:
+        where.append(f"behind {' '.join(subject.via)}")
+    if subject.advice:
+        where.append("found by a reader whose findings are advice")
+    if subject.doubtful:
+        where.append("whether it runs like this, only running would tell")
+    if where:
+        yield "", "; ".join(where)
+    words = (subject.name, *subject.arguments) if subject.name is not None else ()
+    if unsure := [word for word in words if word.dynamic]:
+        yield "unsure", ", ".join(dict.fromkeys(map(_unsure, unsure)))
+    written = dict.fromkeys(subject.writes)
+    named = [each for each in dict.fromkeys(subject.paths) if each not in written]
+    for label, paths in (("paths", named), ("writes", [*written])):
+        if paths:
+            yield label, _few([_near(place_of(path), workspace) for path in paths])
+    if subject.hosts:
+        yield "hosts", _few([host.text for host in subject.hosts])
+    if subject.environment:
+        yield "sets", _few(sorted(subject.environment))
+
+
+def _near(path: str, folder: str) -> str:
+    """Paths below a folder, from there."""
+    return " or ".join(
+        f"./{each.removeprefix(f'{folder}/')}" if each.startswith(f"{folder}/") else each
+        for each in path.split(" or ")
+    )
+
+
+def _unsure(word: Word) -> str:
+    known = [f"begins with {word.prefix}"] if word.prefix else []
+    known += [f"ends in {word.suffix}"] if word.suffix else []
+    return f"{word.text} ({' and '.join(known)})" if known else word.text
+
+
+def _reason(reason: Reason, depth: int) -> Iterator[str]:
+    head = f"{' ' * (17 + 2 * depth)}{reason.key:<8} "
+    because = f": {', '.join(reason.because)}" if reason.because else ""
+    hold = ("no", "perhaps", "yes")[reason.hold]
+    stated = f"{_short(reason.stated)} " if reason.stated else ""
+    yield from _wrapped(head, _one_line(f"{stated}- {hold}{because}"))
+    for part in reason.parts:
+        for inner in part:
+            yield from _reason(inner, depth + 1)
+
+
+def _reason_document(reason: Reason) -> dict[str, Any]:
+    from runner.schema.outcome import printable  # noqa: PLC0415
+
+    return {
+        "key": reason.key,
+        "stated": printable(reason.stated),
+        "holds": _HOLD[reason.hold],
+        "because": list(map(printable, reason.because)),
+        "parts": [list(map(_reason_document, part)) for part in reason.parts],
+    }
+
+
+def _word_document(word: Word) -> dict[str, Any]:
+    from runner.schema.outcome import printable  # noqa: PLC0415
+
+    document: dict[str, Any] = {"text": printable(word.text), "dynamic": word.dynamic}
+    if word.dynamic:
+        document |= {"prefix": printable(word.prefix), "suffix": printable(word.suffix),
+                     "many": word.many}  # fmt: skip
+    return document
+
+
+def _row(label: str, text: str) -> Iterator[str]:
+    yield from _wrapped(f"{'':6}{label:<8} ", _one_line(text))
+
+
+def _wrapped(head: str, text: str) -> Iterator[str]:
+    """Lines of at most 100 columns, the ones that follow set in under the first."""
+    indent = " " * min(len(head), 40)
+    lines = textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=indent,
+                          break_on_hyphens=False, break_long_words=False)  # fmt: skip
+    yield from lines or [head.rstrip()]
+
+
+def _short(stated: str) -> str:
+    return stated if len(stated) <= _STATED_WIDTH else f"{stated[: _STATED_WIDTH - 1]}…"
+
+
+def _few(words: Sequence[str]) -> str:
+    shown = ", ".join(words[:8])
+    return f"{shown} and {len(words) - 8} more" if len(words) > 8 else shown
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _one_line(text: str) -> str:
+    """What an agent wrote must not move the reader's cursor."""
+    return text if text.isprintable() else ascii(text)[1:-1]

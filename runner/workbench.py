@@ -1,0 +1,302 @@
+"""What people who write rules try them with: loads what is under test, and decides by it.
+
+Nothing here runs anything, and nothing of this machine's own policy has a say, so that a test says
+the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from runner.compile import grants, policy_layers
+from runner.deciding import Policy, decide
+from runner.errors import BadInputError, PolicyError
+from runner.intake import build_request
+from runner.model.action import Facts
+from runner.model.decision import Decision, Effect
+from runner.model.place import Place
+from runner.model.principal import Principal
+from runner.model.profile import Environment, Profile, Restrictions
+from runner.model.request import ExecRequest
+from runner.model.rule import CountOf, PolicyLayer
+from runner.policy.cases import EXAMPLES_WORKSPACE, Case, Expected, Result, shown, try_case
+from runner.policy.cases import try_examples as try_layer_examples
+from runner.policy.engine import RulesDecisionPoint
+from runner.policy.lint import Check, Finding, Linted, Severity, lint
+from runner.schema.cases import CaseFile, LoadedCases, counted_key, is_cases, load_cases, refused
+from runner.schema.profiles import is_path, load_profile
+from runner.schema.rulesets import RuleSource, load_source, rule_files, yaml_files
+from runner.settings import Settings
+
+NOBODY_UID = 1000
+"""Whose request a case is that does not say: the first ordinary user of most machines."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnderTest:
+    """A profile and the layers above it, ready to decide."""
+
+    policy: Policy
+    decisions: RulesDecisionPoint
+    """The policy's own, with what only rules can tell."""
+
+    def decide(self, request: ExecRequest, facts: Facts) -> Decision:
+        """What a run of this request would be told."""
+        return decide(request, self.policy, facts).decision
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What `runner policy test` was pointed at."""
+
+    cases: tuple[LoadedCases, ...]
+    sources: tuple[RuleSource, ...]
+
+
+def under_test(
+    sources: Sequence[RuleSource],
+    *,
+    above: Sequence[Restrictions] = (),
+    profile: Profile | None = None,
+) -> UnderTest:
+    """At most one profile and any number of policies, together.
+
+    `above`: more layers. `profile`: the one to take where `sources` has none; without it one stands
+    in that allows what the policies say nothing about. PolicyError: two profiles.
+    """
+    profiles = [each.profile for each in sources if each.profile is not None]
+    if len(profiles) > 1:
+        names = " and ".join(each.source for each in profiles)
+        raise PolicyError(f"{names} are two profiles, and a run has one; name one of them")
+    chosen = profiles[0] if profiles else profile or _stand_in()
+    policies = [*above, *(each.restrictions for each in sources if each.restrictions is not None)]
+    denied = tuple(name for each in policies for name in each.environment_deny)
+    environment = replace(chosen.environment, deny=(*chosen.environment.deny, *denied))
+    decisions = RulesDecisionPoint(policy_layers(chosen, policies))
+    chosen = replace(chosen, environment=environment)
+    return UnderTest(Policy(chosen, decisions, grants(policies)), decisions)
+
+
+def in_force(settings: Settings) -> list[str]:
+    """The files of every policy layer of this machine, and the profile that is the default."""
+    return [*(str(path) for _, path in _layers_in_force(settings)), settings.profile.value]
+
+
+def _layers_in_force(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Each policy layer's name and file; those below a folder of policies hold nothing."""
+    for folder in settings.policy_dirs.value:
+        for path in rule_files(folder.path) if folder.path.is_dir() else ():
+            if path.parent == folder.path:
+                yield f"{folder.kind}:{path}", path
+
+
+def load_sources(targets: Sequence[str], search: Sequence[Path] = ()) -> list[RuleSource]:
+    """The rules in files, in folders and of profiles by name; each file once."""
+    found: dict[str, RuleSource] = {}
+    for target in targets:
+        for name in _sources_of(target):
+            source = load_source(name, search)
+            found.setdefault(str(Path(source.path).resolve()), source)
+    return [*found.values()]
+
+
+def find(targets: Sequence[str], search: Sequence[Path] = ()) -> Found:
+    """Cases and rules that are named: files, folders, profiles by name.
+
+    With a file of rules go its cases, `NAME.cases.yaml` beside it. PolicyError, ProfileError: what
+    is wrong in a file, or that nothing is there.
+    """
+    cases: dict[Path, LoadedCases] = {}
+    for target in targets:
+        for path in _cases_of(target):
+            cases.setdefault(path.resolve(), load_cases(path))
+    return Found(tuple(cases.values()), tuple(load_sources(targets, search)))
+
+
+def try_cases(loaded: LoadedCases, search: Sequence[Path] = ()) -> Iterator[Result]:
+    """Decide each case of a file under the policy that it names."""
+    tested = under_test(_policy_of(loaded, search))
+
+    def answer(case: Case, facts: Facts) -> Decision:
+        return tested.decide(_request(case, tested.policy.profile.name), facts)
+
+    for case in _cases(loaded):
+        yield try_case(case, tested.decisions.counted, answer)
+
+
+def try_examples(source: RuleSource) -> Iterator[Result]:
+    """Hold the rules of a file against their examples."""
+    yield from try_layer_examples(source.layer, source.examples)
+
+
+def rule_places(
+    settings: Settings, profile: str
+) -> tuple[dict[tuple[str, str], Place], dict[str, Place]]:
+    """Where each rule of a profile and of the layers in force stands, by layer and id; and `rules`.
+
+    Of a file that can't be read any more nothing is told.
+    """
+    rules: dict[tuple[str, str], Place] = {}
+    files: dict[str, Place] = {}
+    named = [(layer, str(path)) for layer, path in _layers_in_force(settings)]
+    for layer, name in [*named, ("", profile)]:
+        try:
+            source = load_source(name, settings.profile_dirs.value)
+        except BadInputError:
+            continue
+        key = layer or source.layer.name
+        files[key] = source.rules_place
+        rules |= {(key, identity): place for identity, place in source.places.items()}
+    return rules, files
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A finding and where it stands."""
+
+    place: Place
+    finding: Finding
+
+
+def lint_sources(sources: Sequence[RuleSource]) -> list[Told]:
+    """What is wrong with rules, by themselves and with the others, in the order of the files.
+
+    Policies hold together, and above each of the profiles; what a profile extends is its own file's
+    business. Rules are held against their examples too.
+    """
+    linted = [Linted(each.layer, each.own) for each in sources]
+    policies = [one for one, source in zip(linted, sources, strict=True) if source.profile is None]
+    told = []
+    for one, source in zip(linted, sources, strict=True):
+        above = [other for other in policies if other is not one]
+        told += [_told(source, finding) for finding in lint(one, above)]
+        failed = [result for result in try_examples(source) if not result.holds]
+        told += [Told(each.place, _failed(source, each)) for each in failed]
+    return sorted(told, key=lambda each: each.place)
+
+
+def _told(source: RuleSource, finding: Finding) -> Told:
+    place = source.places.get(finding.rule) if finding.rule is not None else None
+    return Told(place or source.rules_place, finding)
+
+
+def _failed(source: RuleSource, result: Result) -> Finding:
+    what, _, todo = result.failures[0].partition("; ")
+    todo = todo or "change its match, or the example"
+    return Finding(source.layer.name, None, Check.EXAMPLE, Severity.ERROR, what, todo)
+
+
+def _stand_in() -> Profile:
+    """Allows what no policy speaks about, so that it is the policies' own word that is tried."""
+    policy = PolicyLayer("profile:any", default=Effect.ALLOW)
+    return replace(load_profile("agent"), name="any", policy=policy, environment=Environment())
+
+
+def _cases_of(target: str) -> list[Path]:
+    path = Path(target)
+    if path.is_dir():
+        return [each for each in yaml_files(path) if is_cases(each)]
+    if is_cases(path):
+        return [path]
+    beside = [path.with_name(f"{path.stem}.cases{suffix}") for suffix in (".yaml", ".yml")]
+    return [each for each in beside if is_path(target) and each.is_file()]
+
+
+def _sources_of(target: str) -> Iterable[str]:
+    path = Path(target)
+    if path.is_dir():
+        return [str(each) for each in rule_files(path)]
+    return [] if is_cases(path) else [target]
+
+
+def _policy_of(loaded: LoadedCases, search: Sequence[Path]) -> list[RuleSource]:
+    """The sources that a file of cases names, or the file beside it."""
+    file, folder = loaded.file, loaded.path.parent
+    if file.profile is None and file.policy is None:
+        name = loaded.path.name.rpartition(".cases.")[0]
+        beside = [folder / f"{name}{suffix}" for suffix in (".yaml", ".yml")]
+        found = [each for each in beside if each.is_file()]
+        if not found:
+            raise PolicyError(
+                f"{loaded.path}:1: there is no {beside[0]} to test; write one, or name it under "
+                "profile or policy"
+            )
+        return [load_source(str(found[0]), search)]
+    sources = []
+    for name in file.policy or ():
+        path = folder / name
+        files = rule_files(path) if path.is_dir() else [path]
+        sources += [load_source(str(each), search) for each in files]
+    if any(each.profile is not None for each in sources):
+        raise PolicyError(f"{loaded.path}:1: policy names a profile; name it under profile")
+    if file.profile is not None:
+        text = str(folder / file.profile) if is_path(file.profile) else file.profile
+        source = load_source(text, search)
+        if source.profile is None:
+            raise PolicyError(f"{loaded.path}:1: {text} is a policy; name it under policy")
+        sources.append(source)
+    return sources
+
+
+def _cases(loaded: LoadedCases) -> Iterator[Case]:
+    for case, place in zip(loaded.file.cases, loaded.places, strict=True):
+        try:
+            checked = _checked(loaded, case)
+        except BadInputError as error:
+            raise refused(place, error) from None
+        at = loaded.given(case, "at")
+        calls: Mapping[str, int] = loaded.given(case, "calls") or {}
+        yield Case(
+            name=case.name or _spelled(case),
+            place=place,
+            program=checked.program,
+            expected=Expected(case.expect, case.rule, case.reason, case.rewrite),
+            principal=_principal(checked, loaded.given(case, "uid")),
+            workspace=loaded.given(case, "workspace") or EXAMPLES_WORKSPACE,
+            environment=tuple(name for name, _ in checked.environment),
+            labels=checked.labels,
+            at_s=datetime.fromisoformat(at).timestamp() if at is not None else None,
+            calls=_counted(calls),
+        )
+
+
+def _checked(loaded: LoadedCases, case: CaseFile) -> ExecRequest:
+    """The case as a request of this process, which knows what names and programs can be."""
+    given = {
+        key: loaded.given(case, key) for key in ("agent", "parent", "session", "tenant", "labels")
+    }
+    return build_request(
+        shell=case.run,
+        argv=case.argv,
+        code=case.code,
+        language=case.language,
+        env=dict.fromkeys(loaded.given(case, "environment") or (), ""),
+        **given,
+    )
+
+
+def _principal(checked: ExecRequest, uid: int | None) -> Principal:
+    return replace(checked.principal, uid=uid if uid is not None else NOBODY_UID)
+
+
+def _counted(calls: Mapping[str, int]) -> dict[tuple[CountOf, float], int]:
+    return {counted_key(key): number for key, number in calls.items()}
+
+
+def _spelled(case: CaseFile) -> str:
+    text = case.run or " ".join(case.argv or ()) or case.code or ""
+    return shown(text.strip())
+
+
+def _request(case: Case, profile: str) -> ExecRequest:
+    return ExecRequest(
+        principal=case.principal,
+        program=case.program,
+        directory=case.workspace,
+        profile=profile,
+        environment=tuple((name, "") for name in case.environment),
+        labels=case.labels,
+    )
