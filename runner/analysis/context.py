@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from runner.analysis.budget import Budget
-from runner.model.intent import Assignment, Construct, PathUse, SimpleCommand, Word
+from runner.model.intent import Access, Assignment, Construct, PathUse, SimpleCommand, Word
 
 DEPTH_LIMIT = 32
 """Wrappers and texts inside each other; more than anybody writes by hand."""
@@ -37,6 +37,8 @@ class Place:
     """Whether anything runs here, or with these words, only running would tell."""
     feed: frozenset[str] = NOTHING
     """What a pipe feeds to what stands here (`runner.analysis.feeds`); empty: no pipe does."""
+    piped: Word | None = None
+    """The text that this pipe feeds, where it is known (`runner.analysis.fed`)."""
     holds: frozenset[str] = NOTHING
     """What the substitutions in the words here bring."""
 
@@ -60,6 +62,12 @@ class Call:
     redirects: tuple[PathUse, ...] = ()
     stdin: Word | None = None
     """The heredoc or here-string that it reads, when there is one."""
+
+    @property
+    def given(self) -> Word | None:
+        """The text on its input, as far as it is known, for what is read as advice."""
+        elsewhere = any(use.access is Access.READ for use in self.redirects)
+        return self.stdin if self.stdin is not None or elsewhere else self.place.piped
 
 
 @dataclass(slots=True)

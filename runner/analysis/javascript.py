@@ -28,6 +28,8 @@ def read_javascript(readers: Readers, text: Word, place: Place) -> str | None:
         return None
     source = foreign.known_text(text) if text.dynamic else text.text
     found, problem = foreign.read(readers, "javascript", jsread.read_javascript, source)
+    if text.dynamic:  # what stands in the place of `$x` may well parse
+        found = [each for each in found if each.get("name") != "javascript:unreadable"]
     inside = advice.behind("node")
     foreign.note(
         readers,

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 _DEPTH_LIMIT = 60
-_CHAIN_LIMIT = 2000
+_CHAIN_LIMIT = 16
+"""Members of members; no name that means something has as many."""
 _ALTERNATIVES_LIMIT = 8
 _UNSURE = (UNKNOWN,)
 _ESCAPE = re.compile(
@@ -296,7 +297,7 @@ class Folder:
         while base is not None and base.type == "member_expression" and len(chain) < _CHAIN_LIMIT:
             chain.append(base)
             base = base.child_by_field_name("object")
-        if base is None:
+        if base is None or base.type == "member_expression":
             return ()
         parts = [each.child_by_field_name("property") for each in reversed(chain)]
         tail = ".".join(text_of(part) for part in parts if part is not None)

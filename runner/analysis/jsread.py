@@ -69,7 +69,8 @@ class _Reading(Notes):
     def _all(self, root: Node) -> None:
         if root.has_error:
             line = next((_line(n) for n in walk(root) if n.is_error or n.is_missing), 1)
-            self.problem = f"line {line} of the JavaScript text does not parse"
+            # No reason to refuse it: an interpreter may know more of the language than the parser.
+            self.construct("unreadable", line)
         for name, node in self._bindings.imports:
             self._import(name, _line(node))
         called = set()

@@ -34,9 +34,9 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
     if not texts and not row.first:
         if operands and not STREAMS.fullmatch(operands[0].text):
             feeds.run_file(readers, operands[0], place)  # its input is data
-        elif call.stdin is not None:
-            texts = [call.stdin]
         else:
-            feeds.run_input(readers, call, place)
+            texts = [call.given] if call.given is not None else []
+            if call.stdin is None:
+                feeds.run_input(readers, call, place)
     for text in texts:
         read(readers, row.name, text, place)

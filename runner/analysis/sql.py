@@ -24,6 +24,8 @@ _CLIENTS = {
     "litecli": "sqlite3",
 }  # fmt: skip
 _HOST_OPTIONS = frozenset({"-h", "--host"})
+_DATABASE_OPTIONS = frozenset({"-d", "--dbname", "--url", "--uri"})
+_ADDRESS = re.compile(r"(?:postgres(?:ql)?|mysqlx?|cockroachdb)://(?:[^/@]*@)?([\w.-]+)[:/?]")
 _STREAMS = frozenset({"-", "/dev/stdin"})
 _SHELL_COMMANDS = frozenset({"!", ".shell", ".system", ".sh", "system", "\\!"})
 _FILE_COMMANDS = {
@@ -47,6 +49,10 @@ def unwrap_sql(readers: Readers, row: Wrapper, call: Call, place: Place) -> None
         value for option, value in taken.options if option in _HOST_OPTIONS and value.text
     )
     operands = [*taken.operands, *taken.rest]
+    for word in (*operands[:2], *taken.values(_DATABASE_OPTIONS)):
+        address = _ADDRESS.match(word.prefix if word.dynamic else word.text)
+        if address is not None:
+            readers.found.hosts.append(Word(address[1]))
     if row.subcommand:
         if not operands or operands[0].text not in row.subcommand:
             return
@@ -57,8 +63,8 @@ def unwrap_sql(readers: Readers, row: Wrapper, call: Call, place: Place) -> None
         texts += [word for word in operands if word.dynamic or not word.text.startswith("-")][:1]
     elif row.rest == "text":
         texts += operands[row.operands :]
-    if call.stdin is not None and (not (texts or files) or _STREAMS.intersection(files)):
-        texts.append(call.stdin)
+    if call.given is not None and (not (texts or files) or _STREAMS.intersection(files)):
+        texts.append(call.given)
     for text in texts:
         read_sql(readers, text, place, client)
 
@@ -138,6 +144,7 @@ class _Reading(Statements):
 
     def command(self, text: str | None) -> None:
         """A command that the server runs."""
+        self.construct("shell")
         place = replace(self._place, language="sh", advice=True)
         if text is None:
             self._readers.unknown("a command in SQL text", place.in_doubt)
@@ -169,7 +176,8 @@ class _Reading(Statements):
             return
         if name == "\\gexec":
             self.construct("dynamic", sure=False)
-        plain = argument.strip("'\"")
+        quoted = re.match(r"'([^']*)'|\"([^\"]*)\"", argument)
+        plain = (quoted[1] or quoted[2] or "") if quoted is not None else argument
         if use == "shell" or (use is not None and plain.startswith("|")):
             self.construct("shell")
             self._shell_line(plain.removeprefix("|"), place)

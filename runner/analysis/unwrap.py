@@ -186,9 +186,10 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     rest = words[index:]
     if rest and not STREAMS.fullmatch(rest[0].text):
         feeds.run_file(readers, rest[0], place)
-    elif call.stdin is not None:
-        readers.python(call.stdin, place)
-    else:
+        return
+    if call.given is not None:
+        readers.python(call.given, place)
+    if call.stdin is None:
         feeds.run_input(readers, call, place)
 
 
