@@ -190,7 +190,11 @@ def percent(template: Value, values: Value) -> Value:
     pieces: list[Value] = []
     position = 0
     for match in _PERCENT.finditer(str(text)):
-        pieces.append(str(text)[position : match.start()])
+        between = str(text)[position : match.start()]
+        if "%" in between:
+            # A directive that is not taken here.
+            return joined([*pieces, between.partition("%")[0], UNKNOWN])
+        pieces.append(between)
         position = match.end()
         if match[3] == "%":
             pieces.append("%")
@@ -203,8 +207,10 @@ def percent(template: Value, values: Value) -> Value:
         if not plain and isinstance(value, str | int):
             value = match[0] % value
         pieces.append(value if not isinstance(value, tuple | Pairs) else UNKNOWN)
-    pieces.append(str(text)[position:])
-    return joined(pieces)
+    rest = str(text)[position:]
+    return joined(
+        [*pieces, rest] if "%" not in rest else [*pieces, rest.partition("%")[0], UNKNOWN]
+    )
 
 
 def formatted(template: Value, values: Sequence[Value], named: dict[str, Value]) -> Value:
