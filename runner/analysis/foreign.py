@@ -96,7 +96,8 @@ def note(
             readers.found.construct(each["name"], at)
         elif kind == "argv":
             words = tuple(_word(word, expanded, many=word[0] == "…") for word in each["words"])
-            readers.command(Call(words, at))
+            stdin = each.get("stdin")
+            readers.command(Call(words, at, stdin=Word(stdin) if stdin is not None else None))
         elif kind == "code":
             if each["text"] not in codes and not expanded:
                 nested(Word(each["text"]))

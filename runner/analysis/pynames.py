@@ -139,6 +139,8 @@ class Named:
             elif name == "operator.attrgetter()" and isinstance(node.func, ast.Call):
                 if node.args and node.func.args:
                     found += self._member(node.args[0], node.func.args[0], depth)
+            elif name.endswith(".__getattribute__") and node.args:
+                found += self._fetched(node, depth)
             elif name == "pkgutil.resolve_name" and node.args:
                 found += [v.replace(":", ".") for v in self.fold(node.args[0]) if type(v) is str]
             elif name in ("vars", "globals", "locals", "dir"):
@@ -152,9 +154,15 @@ class Named:
             returned = self.own_result(node.func)
             if returned is not None:
                 return self.names(returned, depth)
-            if isinstance(node.func, ast.Attribute) and node.func.attr == "__getattribute__":
-                return self._member(node.func.value, node.args[0], depth) if node.args else ()
         return tuple(found)
+
+    def _fetched(self, node: ast.Call, depth: int) -> Names:
+        """`os.__getattribute__("system")`, `object.__getattribute__(os, "system")`."""
+        if len(node.args) > 1:
+            return self._member(node.args[0], node.args[1], depth)
+        if isinstance(node.func, ast.Attribute):
+            return self._member(node.func.value, node.args[0], depth)
+        return ()
 
     def _module(self, name: str, node: ast.Call, depth: int) -> list[str]:
         argument = node.args[0] if node.args else _keyword(node, "name")

@@ -39,9 +39,9 @@ class Processes(Notes):
 
     def _words(
         self, call: ast.Call, values: tuple[Value, ...], *, first: Value = None,
-        node: ast.AST | None = None,
+        node: ast.AST | None = None, given: tuple[Value, ...] = (),
     ) -> None:  # fmt: skip
-        """Lists of words; `first`: a word in front."""
+        """Lists of words; `first`: a word in front; `given`: texts that it is fed."""
         self.construct("process", call.lineno)
         for value in values:
             listed = value if isinstance(value, tuple) else (value,)
@@ -58,8 +58,13 @@ class Processes(Notes):
                 self.construct("dynamic-process", call.lineno)
             if words:
                 size = sum(len(part) for word in words for part in (word[0], word[2], word[3]))
-                self.keep({"kind": "argv", "words": words, "line": call.lineno},
-                           size + 8 * len(words))  # fmt: skip
+                finding = {"kind": "argv", "words": words, "line": call.lineno}
+                size += 8 * len(words)
+                fed = [t for each in given if isinstance(t := pyvalue.text_of(each), str)]
+                for text in fed:
+                    self.keep({**finding, "stdin": text}, size + len(text))
+                if len(fed) < max(len(given), 1):
+                    self.keep(finding, size)
 
     def _unknown_process(self, call: ast.Call) -> None:
         self.construct("process", call.lineno)
@@ -80,6 +85,8 @@ class Processes(Notes):
             self._unknown_process(call)
             return
         programs = self._folder.fold(program) if program is not None else ()
+        given = argument(call, -1, ("input",))
+        texts = self._folder.fold(given) if given is not None else ()
         for value in values:
             listed = isinstance(value, tuple)
             in_shell = any(each if each is not UNKNOWN else not listed for each in shells)
@@ -88,9 +95,10 @@ class Processes(Notes):
                 self._shell(call, (value[0] if listed and value else value,), node)
             elif programs:
                 for each in programs:
-                    self._words(call, ((each, *(value[1:] if listed else ())),), node=node)
+                    words = (each, *(value[1:] if listed else ()))
+                    self._words(call, (words,), node=node, given=texts)
             else:
-                self._words(call, (value,), node=node)
+                self._words(call, (value,), node=node, given=texts)
 
     def _spread(self, call: ast.Call, name: str) -> tuple[Value, ...]:
         """What `**{"shell": True}` holds under a name."""
