@@ -76,7 +76,7 @@ _LANGUAGES = {
 }  # fmt: skip
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r]+)|(?P<line>\n)|(?P<name>[A-Za-z_][\w]*[!?]?)"
-    r"|(?P<quote>[\"'`])|(?P<sign>\.\.|\|&|[^\w\s])|(?P<other>\w+)"
+    r"|(?P<quote>[\"'`])|(?P<sign>\.\.|\|&|\|\||[^\w\s])|(?P<other>\w+)"
 )
 _BODIES = {quote: re.compile(rf"(?:[^{quote}\\]|\\.)*", re.DOTALL) for quote in "\"'`"}
 _PAIRS = {"(": ")", "[": "]", "{": "}", "<": ">"}
@@ -311,7 +311,7 @@ def _tokens(text: str, language: str, known: _Language) -> Iterator[_Token]:
         if kind == "quote":
             token, position = _quoted(text, start, line, language, known, open_quotes)
         else:
-            token, position = _special(text, match, line, language, known)
+            token, position = _special(text, match, line, language, known, open_quotes)
         if token is not None:
             yield token
         line += text.count("\n", start, position)
@@ -336,8 +336,13 @@ def _quoted(  # noqa: PLR0917
     return _string("string", content, line, known.expands if quote == '"' else ""), end + 1
 
 
-def _special(
-    text: str, match: re.Match[str], line: int, language: str, known: _Language
+def _special(  # noqa: PLR0917
+    text: str,
+    match: re.Match[str],
+    line: int,
+    language: str,
+    known: _Language,
+    open_quotes: set[str],
 ) -> tuple[_Token | None, int]:
     """Names and signs, and the quotes that are written with them."""
     found, kind, end = match[0], match.lastgroup or "", match.end()
@@ -348,12 +353,12 @@ def _special(
     elif language == "ruby" and found == "%" and text[end : end + 1] in ("x", "q", "Q", "w"):
         opening, command = end + 1, text[end] == "x"
     elif language == "lua" and found == "[" and text.startswith("[", end):
-        close = text.find("]]", end)
+        close = _closing(text, "]]", end, open_quotes)
         if close >= 0:
             return _Token("string", text[end + 1 : close].removeprefix("\n"), line), close + 2
     mark = text[opening : opening + 1] if opening >= 0 else ""
     if mark and not mark.isalnum() and mark not in " \t\n=,;_)":
-        close = text.find(_PAIRS.get(mark, mark), opening + 1)
+        close = _closing(text, _PAIRS.get(mark, mark), opening + 1, open_quotes)
         if close >= 0:
             kind = "command" if command else "string"
             expands = "" if found == "q" else known.expands
@@ -361,6 +366,14 @@ def _special(
     if kind == "space":
         return None, end
     return _Token(kind, found, line), end
+
+
+def _closing(text: str, mark: str, start: int, open_quotes: set[str]) -> int:
+    """Where `mark` stands from `start` on; -1: nowhere, which is then so for all that follows."""
+    close = -1 if f"close {mark}" in open_quotes else text.find(mark, start)
+    if close < 0:
+        open_quotes.add(f"close {mark}")
+    return close
 
 
 def _string(kind: str, content: str, line: int, expands: str) -> _Token:
