@@ -39,6 +39,8 @@ _FILE_FUNCTIONS = {
 """Functions by whose first text a file is read or written, or a command run."""
 _UNTRUSTED_LANGUAGE = re.compile(r"PL(?:PYTHON[23]?U|PERLU|TCLU|SH|RUBY|JAVAU?|R)|C|INTERNAL")
 _NESTED_IN = frozenset({"(", "THEN", "ELSE", "LOOP", "BEGIN", "DO", "AS"})
+_OF_ROWS = {"INSERT": "DO", "MERGE": "THEN"}
+"""`ON CONFLICT DO UPDATE`, `WHEN MATCHED THEN DELETE`: of the rows that were found, not of all."""
 _NESTED_LIMIT = 256
 """Statements inside one statement."""
 
@@ -92,7 +94,9 @@ class Statements:
             if token.kind != "word" or index == start:
                 continue
             if token.text in ("DELETE", "UPDATE", "INSERT", "MERGE") and (
-                before.text in _NESTED_IN and before.kind in ("sign", "word")
+                before.text in _NESTED_IN
+                and before.kind in ("sign", "word")
+                and before.text != _OF_ROWS.get(tokens[start].text)
             ):
                 # Inside another: `WITH a AS (DELETE …)`, the body of a trigger.
                 nested += 1
@@ -238,6 +242,8 @@ class Statements:
     def _executed(self, tokens: list[Token], index: int) -> None:
         """Text that is run as SQL: read where it is a constant."""
         following = tokens[index + 1 : index + 4]
+        if following and following[0].text in ("FUNCTION", "PROCEDURE", "ON"):
+            return  # of a trigger, of a grant
         text = next((token for token in following if token.kind == "string"), None)
         if text is not None:
             self.nested(text.text)

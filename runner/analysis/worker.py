@@ -71,17 +71,7 @@ def _run(language: str, text: bytes, deadline: float) -> bytes | None:
             stream.write(text)
         os.lseek(source, 0, os.SEEK_SET)
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                "-B",
-                "-c",
-                _START,
-                language,
-                str(_HERE),
-                *_more(language),
-            ],
+            [sys.executable, *_OPTIONS, _START, language, str(_HERE), *_more(language)],
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
