@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Budget:
     """What is left for the texts of one request that are not shell."""
 
-    texts: int = 128
+    texts: int = 2048
     characters: int = 4 << 20
     findings: int = 20_000
     seconds: float = 20.0
@@ -19,4 +19,4 @@ class Budget:
         """Whether one more text may be read."""
         self.texts -= 1
         self.characters -= len(text)
-        return self.texts >= 0 and self.characters >= 0 and self.findings >= 0
+        return self.texts >= 0 and self.seconds > 0 and self.characters >= 0 and self.findings >= 0

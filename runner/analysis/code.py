@@ -107,7 +107,7 @@ def read_code(readers: Readers, language: str, text: Word, place: Place) -> None
 def read_calls(readers: Readers, language: str, text: Word, place: Place) -> None:
     """Note calls of a text as patterns find them."""
     known = _LANGUAGES.get(language)
-    if known is None or not readers.found.budget.take(text.text[:TEXT_LIMIT]):
+    if known is None or not readers.found.affords(text.text[:TEXT_LIMIT]):
         return
     noting = _Noting(readers, language, replace(place, advice=True, language="sh"))
     if len(text.text) > TEXT_LIMIT:

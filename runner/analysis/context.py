@@ -107,6 +107,16 @@ class Collector:
         advice = place.advice and (known is None or known.advice)
         self.constructs[key] = Construct(name, place.line, advice)
 
+    def affords(self, text: str) -> bool:
+        """Whether one more text in another language is read; if not, the whole is unreadable.
+
+        Else what many harmless texts stand in front of would go unread.
+        """
+        affordable = self.budget.take(text)
+        if not affordable:
+            self.fail("it holds more text in other languages than is read")
+        return affordable
+
     def fail(self, reason: str) -> None:
         """Something could not be read; the first reason is kept."""
         self.unreadable = self.unreadable or reason

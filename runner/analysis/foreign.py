@@ -33,11 +33,13 @@ def read(
     budget = readers.found.budget
     if len(text) > TEXT_LIMIT_BYTES:
         return [], f"the {name} text is longer than the {TEXT_LIMIT_BYTES >> 20} MiB that are read"
-    if not budget.take(text):
+    if not readers.found.affords(text):
         return [], f"it holds more {name} than is read"
     if careful or not _harmless(text):
         found, problem, seconds = worker.read(language, text, budget.seconds)
         budget.seconds -= seconds
+        if budget.seconds <= 0:
+            readers.found.fail(f"reading its {name} takes too long")
     else:
         try:
             found, problem = reader(text)

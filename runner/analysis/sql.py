@@ -77,7 +77,7 @@ def read_sql(readers: Readers, text: Word, place: Place, client: str) -> None:
     if text.dynamic:
         reading.construct("dynamic", sure=False)
     source = _source(text)
-    if len(source) > TEXT_LIMIT or not readers.found.budget.take(source):
+    if len(source) > TEXT_LIMIT or not readers.found.affords(source):
         reading.construct("unreadable")
         return
     reading.read(source, expanded=text.dynamic)

@@ -75,7 +75,7 @@ LONG = 100_000
         "execute 'a' " * LONG,
         " " * LONG,
         "\0\ud800" * LONG,
-        "do 'do ''do ''''do '''''''' ''''' ''' '" * 1000,
+        "do 'do ''do ''''do '''''''' ''''' ''' '" * 100,
     ],
     ids=lambda text: text[:8].encode("unicode_escape").decode(),
 )
@@ -91,3 +91,12 @@ def test_hostile_texts_are_only_noted(client: str, text: str) -> None:
 def test_a_text_too_long_to_read_says_so() -> None:
     intent = read(Argv(("psql", "-c", "select 1;\n" * 120_000)))
     assert constructs(intent) == {"unreadable"}
+
+
+@pytest.mark.parametrize("line", ["psql -c 'select 1'", "python3 -c 1", "awk 1 x", "node -e 1"])
+def test_what_stands_behind_many_harmless_texts_is_not_passed_over(line: str) -> None:
+    few = read(ShellText(f"{line}\n" * 200 + "psql -c 'drop table x'\n"))
+    assert few.unreadable is None
+    assert "drop-table" in constructs(few)
+    many = read(ShellText(f"{line}\n" * 2500 + "psql -c 'drop table x'\n"))
+    assert "more text in other languages" in str(many.unreadable)
