@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from runner.model.intent import Assignment, Construct, PathUse, SimpleCommand, Word
+from runner.analysis.budget import Budget
+from runner.model.intent import Access, Assignment, Construct, PathUse, SimpleCommand, Word
 
 DEPTH_LIMIT = 32
 """Wrappers and texts inside each other; more than anybody writes by hand."""
@@ -36,6 +37,8 @@ class Place:
     """Whether anything runs here, or with these words, only running would tell."""
     feed: frozenset[str] = NOTHING
     """What a pipe feeds to what stands here (`runner.analysis.feeds`); empty: no pipe does."""
+    piped: Word | None = None
+    """The text that this pipe feeds, where it is known (`runner.analysis.fed`)."""
     holds: frozenset[str] = NOTHING
     """What the substitutions in the words here bring."""
 
@@ -60,6 +63,12 @@ class Call:
     stdin: Word | None = None
     """The heredoc or here-string that it reads, when there is one."""
 
+    @property
+    def given(self) -> Word | None:
+        """The text on its input, as far as it is known, for what is read as advice."""
+        elsewhere = any(use.access is Access.READ for use in self.redirects)
+        return self.stdin if self.stdin is not None or elsewhere else self.place.piped
+
 
 @dataclass(slots=True)
 class Collector:
@@ -71,6 +80,7 @@ class Collector:
     constructs: dict[tuple[str, int], Construct] = field(default_factory=dict)
     unreadable: str | None = None
     texts: int = 0
+    budget: Budget = field(default_factory=Budget)
     brought: dict[str, frozenset[str]] = field(default_factory=dict)
     """What variables (`$x`), files and functions (`x()`) bring, as far as it is known."""
 
@@ -96,6 +106,16 @@ class Collector:
         known = self.constructs.get(key)
         advice = place.advice and (known is None or known.advice)
         self.constructs[key] = Construct(name, place.line, advice)
+
+    def affords(self, text: str) -> bool:
+        """Whether one more text in another language is read; if not, the whole is unreadable.
+
+        Else what many harmless texts stand in front of would go unread.
+        """
+        affordable = self.budget.take(text)
+        if not affordable:
+            self.fail("it holds more text in other languages than is read")
+        return affordable
 
     def fail(self, reason: str) -> None:
         """Something could not be read; the first reason is kept."""

@@ -1,436 +1,358 @@
 """Python text -> what it would run, open and connect to, as far as constants tell.
 
-Stands alone on purpose: `runner.analysis.python` calls it in-process for small texts and starts it
-as a bounded child for the rest, where a crash of the parser costs nothing. A finding is a plain
-dict, so that it passes through JSON: `kind` is `shell`, `argv`, `path`, `host` or `code`.
+Called in-process for small texts and in a bounded child for the rest (`runner.analysis.worker`).
 """
 
 from __future__ import annotations
 
 import ast
-import json
-import sys
+import re
 import warnings
-from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
-Finding = dict[str, Any]
+from runner.analysis import pytables as tables
+from runner.analysis import pyvalue
+from runner.analysis.notes import FINDINGS_LIMIT, Finding, FullError
+from runner.analysis.pyflow import Flow
+from runner.analysis.pyfold import Folder
+from runner.analysis.pynames import TooMuchError
+from runner.analysis.pyprocess import Processes, argument
+from runner.analysis.pyvalue import UNKNOWN, Value
 
-_FOLD_DEPTH = 40
-_TEXT_LIMIT = 100_000
-_FINDINGS_LIMIT = 10_000
-_CPU_LIMIT_S = 10
-_DATA_LIMIT_BYTES = 1 << 30
-
-_SHELL = {
-    "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn",
-    "commands.getoutput", "asyncio.create_subprocess_shell", "popen2.popen2", "platform.popen",
+_BUDGET_BASE = 20_000
+_BUDGET_A_CHARACTER = 4
+"""Of 640 modules of the standard library none takes more than 0.2 a character."""
+_CHANGES_FOLDER = 4
+_COOKIE = re.compile(rb"\A(?:[^\n]*\n)?[ \t\f]*#[^\n]*?coding[:=][ \t]*([-\w.]+)")
+"""How a text declares its encoding (Python reference, "Encoding declarations")."""
+_LIKE_ASCII = re.compile(
+    rb"(?:us-?)?ascii|utf[-_]?8(?:-sig)?|iso-?8859-?\d+|latin[-_]?\d*|cp125\d|koi8-[ru]"
+)
+_LITERAL_NAMES = {"eval", "exec", "compile", "__import__"}
+_METHOD_ADDRESSES = frozenset({"connect", "connect_ex", "create_connection", "sendto"})
+_CONSTRUCTS = {
+    "shell": "process", "argv": "process", "words": "process", "read": "read", "write": "write",
+    "delete": "delete", "url": "connect", "host": "connect", "address": "connect",
+    "connect": "connect", "listen": "listen", "signal": "signal", "load": "ctypes",
+    "unpack": "unpack", "environment": "environment",
 }  # fmt: skip
-_POPEN = {"subprocess." + name for name in ("run", "call", "check_call", "check_output", "Popen")}
-_EXEC_LIST = {
-    "os.execv",
-    "os.execve",
-    "os.execvp",
-    "os.execvpe",
-    "os.posix_spawn",
-    "os.posix_spawnp",
-}
-_EXEC_FLAT = {"os.execl", "os.execle", "os.execlp", "os.execlpe"}
-_SPAWN_LIST = {"os.spawnv", "os.spawnve", "os.spawnvp", "os.spawnvpe"}
-_SPAWN_FLAT = {"os.spawnl", "os.spawnle", "os.spawnlp", "os.spawnlpe"}
-_WRITES = {
-    "shutil.rmtree": (0,), "os.remove": (0,), "os.unlink": (0,), "os.rmdir": (0,),
-    "os.removedirs": (0,), "os.rename": (0, 1), "os.replace": (0, 1), "os.renames": (0, 1),
-    "os.mkdir": (0,), "os.makedirs": (0,), "os.truncate": (0,), "os.chmod": (0,), "os.chown": (0,),
-    "os.symlink": (1,), "os.link": (1,), "os.mknod": (0,), "os.mkfifo": (0,), "shutil.move": (0, 1),
-    "shutil.copy": (1,), "shutil.copy2": (1,), "shutil.copyfile": (1,), "shutil.copytree": (1,),
-    "shutil.chown": (0,), "os.utime": (0,), "os.setxattr": (0,), "shutil.unpack_archive": (1,),
-}  # fmt: skip
-_READS = {
-    "os.listdir": (0,), "os.scandir": (0,), "os.walk": (0,), "os.readlink": (0,), "os.stat": (0,),
-    "shutil.copy": (0,), "shutil.copy2": (0,), "shutil.copyfile": (0,), "shutil.copytree": (0,),
-    "linecache.getlines": (0,), "runpy.run_path": (0,), "glob.glob": (0,),
-}  # fmt: skip
-_PATH_WRITES = {
-    "write_text", "write_bytes", "unlink", "rmdir", "mkdir", "touch", "rename", "replace", "chmod",
-    "symlink_to", "hardlink_to", "lchmod",
-}  # fmt: skip
-_PATH_READS = {"read_text", "read_bytes", "iterdir", "readlink"}
-_PATHS = {"pathlib.Path", "pathlib.PosixPath", "pathlib.PurePath", "pathlib.PurePosixPath"}
-_OPENS = {"open", "io.open", "os.open", "codecs.open", "gzip.open", "bz2.open", "lzma.open"}
-_URLS = {
-    "urllib.request.urlopen", "urllib.request.Request", "urllib.request.urlretrieve",
-    "urllib2.urlopen", "aiohttp.request", "websocket.create_connection",
-}  # fmt: skip
-_URL_MODULES = {"requests", "httpx"}
-_URL_VERBS = {"get", "post", "put", "delete", "head", "patch", "options", "request", "stream"}
-_HOSTS = {
-    "socket.gethostbyname", "socket.getaddrinfo", "http.client.HTTPConnection",
-    "http.client.HTTPSConnection", "ftplib.FTP", "ftplib.FTP_TLS", "smtplib.SMTP",
-    "smtplib.SMTP_SSL", "telnetlib.Telnet", "imaplib.IMAP4", "imaplib.IMAP4_SSL", "poplib.POP3",
-}  # fmt: skip
-_ADDRESSES = {"connect", "connect_ex", "create_connection", "sendto"}
+_WRITING_FLAGS = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000
+"""O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND of open(2), as on x86-64."""
 
 
-def read_python(text: bytes) -> list[Finding]:
-    """What `text` would do; it is bytes, for it may declare its encoding.
+def read_python(text: str) -> tuple[list[Finding], str | None]:
+    """What `text` would do, and why (a part of) it could not be read: one clause, or None.
 
-    SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`.
+    A text that declares an encoding is one program to `python FILE` and another to `python -c`,
+    which ignores that: it is read as both.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tree = ast.parse(text)
-    return _Reading(tree).findings
+    try:
+        content = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return [], "the Python text holds characters that no encoding has"
+    found, problem = _read(content)
+    if _declares(content):
+        also, _ = _read(content.decode("utf-8", "replace"))
+        found += [each for each in also if each not in found[:FINDINGS_LIMIT]]
+    return found, problem
 
 
-class _Reading:
-    def __init__(self, tree: ast.Module) -> None:
-        self.findings: list[Finding] = []
-        self._aliases: dict[str, str] = {}
-        self._constants: dict[str, ast.expr] = {}
-        calls = []
-        stores: Counter[str] = Counter()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                calls.append(node)
-            elif isinstance(node, ast.Import | ast.ImportFrom):
-                self._import(node)
-            elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-                stores[node.id] += 1
-            elif isinstance(node, ast.arg):
-                stores[node.arg] += 1
-        for statement in tree.body:
-            self._constant(statement, stores)
-        for call in sorted(calls, key=lambda each: (each.lineno, each.col_offset)):
-            if len(self.findings) < _FINDINGS_LIMIT:
-                self._call(call)
+def needs_care(text: str) -> bool:
+    """Whether its declared encoding is reason enough not to read it in this process."""
+    return _declares(text[:4096].encode("utf-8", "replace"))
 
-    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                name = alias.asname or alias.name.partition(".")[0]
-                self._aliases[name] = alias.name if alias.asname else name
-        elif node.module and not node.level:
-            for alias in node.names:
-                if alias.name == "*":
-                    # Names of the modules that matter, as if each had been imported.
-                    for known in _known_names(node.module):
-                        self._aliases.setdefault(known, f"{node.module}.{known}")
-                else:
-                    self._aliases[alias.asname or alias.name] = f"{node.module}.{alias.name}"
 
-    def _constant(self, statement: ast.stmt, stores: Counter[str]) -> None:
-        if (
-            isinstance(statement, ast.Assign)
-            and len(statement.targets) == 1
-            and isinstance(statement.targets[0], ast.Name)
-            and stores[statement.targets[0].id] == 1
-        ):
-            name = statement.targets[0].id
-            dotted = self._dotted(statement.value)
-            if dotted is not None and "." in dotted:
-                self._aliases.setdefault(name, dotted)  # s = os.system
-            elif isinstance(statement.value, ast.Call) and (
-                module := self._module(statement.value)
-            ):
-                self._aliases.setdefault(name, module)  # o = __import__("os")
-            else:
-                self._constants[name] = statement.value
+def _declares(content: bytes) -> bool:
+    """Whether a text declares an encoding in which its ASCII characters mean something else."""
+    declared = _COOKIE.match(content)
+    return declared is not None and _LIKE_ASCII.fullmatch(declared[1].lower()) is None
 
-    def _module(self, call: ast.Call) -> str | None:
-        dotted = self._dotted(call.func)
-        if dotted in {"__import__", "importlib.import_module", "builtins.__import__"} and call.args:
-            return self._fold(call.args[0])
-        return None
 
-    def _dotted(self, node: ast.expr, depth: int = 0) -> str | None:
-        """`os.path.join` of an expression, aliases and dynamic imports resolved."""
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        base: str | None = None
-        if isinstance(node, ast.Name):
-            base = self._aliases.get(node.id, node.id)
-        elif isinstance(node, ast.Call) and depth < _FOLD_DEPTH:
-            base = self._module(node)
-            if (
-                base is None
-                and self._dotted(node.func, depth + 1) == "getattr"
-                and len(node.args) > 1
-            ):
-                owner = self._dotted(node.args[0], depth + 1)
-                name = self._fold(node.args[1])
-                base = f"{owner}.{name}" if owner and name else None
-        if base is None:
-            return None
-        return ".".join([base, *reversed(parts)])
+def _read(text: bytes | str) -> tuple[list[Finding], str | None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        where = f"line {line} of the" if isinstance(line, int) else "the"
+        message = str(getattr(error, "msg", error)).splitlines() or [""]
+        return [], f"{where} Python text does not parse: {message[0][:200]}"
+    except (RecursionError, MemoryError):
+        return [], "the Python text is nested too deep to read"
+    try:
+        reading = _Reading(tree, _BUDGET_BASE + _BUDGET_A_CHARACTER * len(text))
+    except RecursionError:
+        return [], "the Python text is nested too deep to read"
+    return reading.findings, reading.problem
+
+
+class _Reading(Processes):
+    def __init__(self, tree: ast.Module, budget: int) -> None:
+        self._flow = Flow(tree)
+        super().__init__(Folder(self._flow, budget))
+        self.problem: str | None = None
+        self._folders: list[str] = []
+        self._used: set[int] = set()
+        """References to functions whose call was read."""
+        self._partials: dict[int, ast.Call] = {}
+        """Calls of what `partial` made, and that call of it."""
+        try:
+            self._all()
+        except TooMuchError:
+            self.problem = "the Python text asks for more computing than its length allows"
+        except FullError:
+            self.problem = (
+                f"the Python text does more than the {FINDINGS_LIMIT} things that are read"
+            )
+
+    def _all(self) -> None:
+        for name, line in self._flow.imports:
+            self._import(name, line)
+        calls = sorted(self._flow.calls, key=lambda each: (each.lineno, each.col_offset))
+        self._used = {id(call.func) for call in calls} | self._flow.aliased
+        for call in calls:
+            self._survive(self._partial, call)
+        for call in calls:
+            self._survive(self._call, call)
+        for node in self._flow.others:
+            self._survive(self._reference, node)
+
+    def _survive(self, step: Any, node: Any) -> None:
+        try:
+            step(node)
+        except RecursionError:
+            self.problem = self.problem or "a part of the Python text is nested too deep to read"
+
+    def _import(self, name: str, line: int) -> None:
+        if name and not name.startswith("."):
+            top = name.partition(".")[0]
+            self.construct(f"import:{top}", line)
+            if name != top:
+                self.construct(f"import:{name[:256]}", line)
+            if top in ("ctypes", "cffi", "_ctypes"):
+                self.construct("ctypes", line)
+
+    # Calls
 
     def _call(self, call: ast.Call) -> None:
-        dotted = self._dotted(call.func) or ""
-        name = dotted.removeprefix("builtins.")
+        names = self._folder.names(call.func)
         method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-        if name in _SHELL:
-            self._add(call, "shell", self._text(_argument(call, 0, "cmd", "command")))
-        elif name in _POPEN or name == "asyncio.create_subprocess_exec":
-            self._popen(call, name)
-        elif name in _EXEC_LIST | _SPAWN_LIST:
-            shift = name in _SPAWN_LIST
-            self._argv(call, call.args[shift : shift + 1], _element(call.args, 1 + shift))
-        elif name in _EXEC_FLAT | _SPAWN_FLAT:
-            shift = name in _SPAWN_FLAT
-            self._argv(call, call.args[shift : shift + 1], call.args[2 + shift :])
-        elif name in ("exec", "eval", "runpy.run_path", "compile") and call.args:
-            code = self._fold(call.args[0])
-            if code is not None and name != "runpy.run_path":
-                self.findings.append({"kind": "code", "text": code, "line": call.lineno})
-        elif name.startswith("ctypes.") or "CDLL" in ast.dump(call.func)[:2000]:
-            if method in ("system", "popen"):
-                self._add(call, "shell", self._text(_element(call.args, 0)))
-        else:
-            self._files(call, name, method)
-            self._network(call, name, method)
-
-    def _popen(self, call: ast.Call, name: str) -> None:
-        if name == "asyncio.create_subprocess_exec":
-            self._argv(call, [], call.args)
+        made = self._partials.get(id(call))
+        if made is not None:
+            given = [*made.args[1:], *call.args]
+            self._made(call, made.args[0], given, [*made.keywords, *call.keywords])
             return
-        command = _argument(call, 0, "args")
-        shell = next((k.value for k in call.keywords if k.arg == "shell"), None)
-        in_shell = shell is not None and not (isinstance(shell, ast.Constant) and not shell.value)
-        if isinstance(command, ast.List | ast.Tuple):
-            if in_shell and command.elts:
-                self._add(call, "shell", self._text(command.elts[0]))
+        for name in names:
+            self._by_name(call, name)
+        if method in _METHOD_ADDRESSES and not any(n in tables.CALLS for n in names):
+            self._address(call, -1 if method == "sendto" else 0, sure=False)
+        if method in tables.APPLYING_METHODS and not any(n in tables.CALLS for n in names):
+            self._apply(call, 1 if method in ("run_in_executor", "call_later", "call_at") else 0)
+        if isinstance(call.func, ast.Call):
+            self._call_of_result(call, call.func)
+
+    def _by_name(self, call: ast.Call, name: str) -> None:
+        if name in _LITERAL_NAMES:
+            self.construct(f"call:{name}", call.lineno)
+        step = self._BY_NAME.get(name)
+        if step is not None:
+            step(self, call)
+        elif name in tables.OPENS:
+            mode = argument(call, tables.OPENS[name], ("mode", "flags"))
+            self._open(call, argument(call, 0, ("file", "filename", "path", "name")), mode)
+        elif name in tables.DEFERRED:
+            self._deferred(call, tables.DEFERRED[name])
+        elif name in tables.APPLIED:
+            self._apply(call, tables.APPLIED[name])
+        elif not self.start_process(call, name):
+            self._table(call, name)
+
+    def _open_path(self, call: ast.Call) -> None:
+        if isinstance(call.func, ast.Attribute):
+            self._open(call, call.func.value, argument(call, 0, ("mode",)))
+
+    def _yaml(self, call: ast.Call) -> None:
+        loader = argument(call, 1, ("Loader",))
+        if loader is None or not any("Safe" in name for name in self._folder.names(loader)):
+            self.construct("unpack", call.lineno)
+
+    def _table(self, call: ast.Call, name: str) -> None:
+        for kind, index, keyword in tables.CALLS.get(name, ()):
+            if kind in _CONSTRUCTS:
+                self.construct(_CONSTRUCTS[kind], call.lineno)
+            if index == "":
+                continue
+            if index == "self":
+                node = call.func.value if isinstance(call.func, ast.Attribute) else None
             else:
-                self._argv(call, [], command.elts)
-            return
-        split = self._split(command)
-        if split is not None:
-            self._argv(call, [], split)
-        elif in_shell:
-            self._add(call, "shell", self._text(command))
+                node = argument(call, int(index), (keyword,))
+            if kind == "words":
+                self._flat(call, call.args[int(index) :])
+            elif kind == "address":
+                self._address(call, int(index), sure=True)
+            elif node is None:
+                if kind in ("shell", "argv"):
+                    self._unknown_process(call)
+            else:
+                self._use(call, kind, node)
+
+    def _use(self, call: ast.Call, kind: str, node: ast.expr) -> None:
+        values = self._folder.fold(node)
+        if kind == "shell":
+            self._shell(call, values, node)
+        elif kind == "argv":
+            self._words(call, values, node=node)
+        elif kind in ("read", "write", "delete"):
+            self._paths(call, kind, values, node)
+        elif kind == "code":
+            self._code(call, values, node)
         else:
-            self._argv(call, [], command)
+            for value in values:
+                if kind != "sql" or value is not UNKNOWN:
+                    self.add(kind, call.lineno, value, node)
 
-    def _split(self, node: ast.expr | None) -> list[ast.expr] | None:
-        """`"ls -l".split()` and `shlex.split("ls -l")`."""
-        node = self._resolved(node)
-        if isinstance(node, ast.List | ast.Tuple):
-            return list(node.elts)
-        if not isinstance(node, ast.Call):
-            return None
-        text = None
-        if self._dotted(node.func) == "shlex.split" and node.args:
-            text = self._fold(node.args[0])
-        elif isinstance(node.func, ast.Attribute) and node.func.attr == "split" and not node.args:
-            text = self._fold(node.func.value)
-        return None if text is None else [ast.Constant(piece) for piece in text.split()]
+    # Functions that call another
 
-    def _argv(
-        self, call: ast.Call, program: list[ast.expr], rest: list[ast.expr] | ast.expr | None
-    ) -> None:
-        words: list[tuple[str, bool]] = []
-        if isinstance(rest, ast.expr):
-            split = self._split(rest)
-            rest = split if split is not None else [rest]
-        if program:
-            words.append(self._text(program[0]))
-            # The first of the list is the name that it sees, not what is run.
-            rest = (rest or [])[1:] if not isinstance(call.func, ast.Attribute) or not (
-                call.func.attr.startswith(("execl", "spawnl"))) else rest  # fmt: skip
-        for each in rest or []:
-            words.append(("…", True) if isinstance(each, ast.Starred) else self._text(each))
-        if words:
-            self.findings.append({"kind": "argv", "words": words, "line": call.lineno})
+    def _partial(self, call: ast.Call) -> None:
+        """`partial(f, a)(b)`, or `p(b)` where `p` is one."""
+        made: ast.AST | None = call.func
+        if isinstance(made, ast.Name):
+            bindings = self._flow.reads(made) or ()
+            only = bindings[0] if len(bindings) == 1 else None
+            made = only.node if only is not None and only.kind == "value" else None
+        if not isinstance(made, ast.Call) or not made.args:
+            return
+        if "functools.partial" in self._folder.names(made.func):
+            self._partials[id(call)] = made
+            self._used.add(id(made))
 
-    def _files(self, call: ast.Call, name: str, method: str) -> None:
-        for index in _WRITES.get(name, ()):
-            self._path(call, _element(call.args, index), "write")
-        for index in _READS.get(name, ()):
-            self._path(call, _element(call.args, index), "read")
-        if name in _OPENS:
-            mode = _argument(call, 1, "mode", "flags")
-            self._path(call, _argument(call, 0, "file", "filename", "path"), self._access(mode))
-        elif isinstance(call.func, ast.Attribute) and name not in _WRITES:
-            owner = call.func.value
-            if not self._is_path(owner):
-                return
-            if method in _PATH_WRITES:
-                self._path(call, owner, "write")
-            elif method in _PATH_READS:
-                self._path(call, owner, "read")
-            elif method == "open":
-                self._path(call, owner, self._access(_argument(call, 0, "mode")))
+    def _call_of_result(self, call: ast.Call, inner: ast.Call) -> None:
+        """`methodcaller("system", a)(os)`."""
+        if "operator.methodcaller" not in self._folder.names(inner.func):
+            return
+        for method in self._folder.fold(inner.args[0]) if inner.args and call.args else ():
+            if isinstance(method, str) and method.isidentifier():
+                function = ast.Attribute(call.args[0], method, ast.Load())
+                self._made(call, function, inner.args[1:], inner.keywords)
 
-    def _access(self, mode: ast.expr | None) -> str:
-        if mode is None:
-            return "read"
-        text = self._fold(mode)
-        if text is None:
-            # os.open's flags are numbers by name.
-            return (
-                "write"
-                if any(w in ast.dump(mode)[:2000] for w in ("O_WRONLY", "O_RDWR", "O_CREAT"))
-                else "read"
-            )
-        return "write" if set(text) & set("wax+") else "read"
+    def _apply(self, call: ast.Call, index: int) -> None:
+        if index >= len(call.args) or id(call) in self._used:
+            return
+        rest = call.args[index + 1 :]
+        method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        names = self._folder.names(call.func)
+        if "map" in method or "map" in names or method.startswith("imap"):
+            rest = [self._folder.pinned(self._folder.elements(each), each) for each in rest]
+        elif method in ("apply", "apply_async") or "thread.start" in " ".join(names):
+            rest = _listed(rest[0]) if rest else []
+        self._made(call, call.args[index], rest, call.keywords)
 
-    def _is_path(self, node: ast.expr) -> bool:
-        node = self._resolved(node) or node
-        for _ in range(_FOLD_DEPTH):
-            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-                node = self._resolved(node.left) or node.left
-            elif isinstance(node, ast.Call):
-                return self._dotted(node.func) in _PATHS
+    def _deferred(self, call: ast.Call, keyword: str) -> None:
+        function = argument(call, 1, (keyword,))
+        arguments = argument(call, 3 if keyword == "target" else 2, ("args",))
+        if function is not None:
+            self._made(call, function, _listed(arguments) if arguments is not None else [], [])
+
+    def _made(
+        self, call: ast.Call, function: ast.expr, arguments: list[ast.expr],
+        keywords: list[ast.keyword],
+    ) -> None:  # fmt: skip
+        """Read a call that another function makes."""
+        names = self._folder.names(function)
+        if not any(n in tables.CALLS or n in tables.OPENS or n in tables.STARTS_PROCESSES
+                   for n in names):  # fmt: skip
+            return
+        self._used.add(id(function))
+        made = ast.Call(function, arguments, keywords)
+        ast.copy_location(made, call)
+        self._kept.append(made)
+        for name in names:
+            self._by_name(made, name)
+
+    # Files, hosts, code
+
+    def _open(self, call: ast.Call, path: ast.expr | None, mode: ast.expr | None) -> None:
+        if path is None:
+            return
+        accesses = set()
+        for value in self._folder.fold(mode) if mode is not None else ("r",):
+            if isinstance(value, str):
+                accesses.add("write" if set(value) & set("wax+") else "read")
+            elif isinstance(value, int):
+                accesses.add("write" if value & _WRITING_FLAGS else "read")
             else:
-                break
-        return False
+                accesses.add("read")
+        for access in sorted(accesses):
+            self._paths(call, access, self._folder.fold(path), path)
 
-    def _network(self, call: ast.Call, name: str, method: str) -> None:
-        module, _, verb = name.rpartition(".")
-        if name in _URLS or (module in _URL_MODULES and verb in _URL_VERBS):
-            index = 1 if verb in ("request", "stream") and module in _URL_MODULES else 0
-            self._add(call, "url", self._text(_argument(call, index, "url")))
-        elif name in _HOSTS:
-            self._add(call, "host", self._text(_argument(call, 0, "host")))
-        elif method in _ADDRESSES or name in (
-            "socket.create_connection",
-            "asyncio.open_connection",
-        ):
-            address = call.args[-1] if method == "sendto" and call.args else _element(call.args, 0)
-            address = self._resolved(address)
-            if isinstance(address, ast.Tuple) and address.elts:
-                self._add(call, "host", self._text(address.elts[0]))
+    def _paths(self, call: ast.Call, use: str, values: tuple[Value, ...], node: ast.expr) -> None:
+        access = "read" if use == "read" else "write"
+        for value in values:
+            if value is None or isinstance(value, int):
+                continue  # a descriptor
+            self.construct(use, call.lineno)
+            self.add("path", call.lineno, value, node, access=access)
+            text = pyvalue.text_of(value)
+            if isinstance(text, str) and not text.startswith(("/", "~")):
+                for folder in self._folders:
+                    there = pyvalue.path_joined([folder, text])
+                    self.add("path", call.lineno, there, node, access=access)
 
-    def _path(self, call: ast.Call, node: ast.expr | None, access: str) -> None:
-        if node is not None:
-            text, dynamic = self._text(node)
-            self.findings.append(
-                {
-                    "kind": "path",
-                    "text": text,
-                    "dynamic": dynamic,
-                    "access": access,
-                    "line": call.lineno,
-                }
-            )
+    def _chdir(self, call: ast.Call) -> None:
+        for value in self._folder.fold(argument(call, 0, ("path",))):
+            if isinstance(value, str) and value not in self._folders:
+                self._folders = [*self._folders, value][:_CHANGES_FOLDER]
 
-    def _add(self, call: ast.Call, kind: str, word: tuple[str, bool]) -> None:
-        self.findings.append(
-            {"kind": kind, "text": word[0], "dynamic": word[1], "line": call.lineno}
-        )
-
-    def _text(self, node: ast.expr | None) -> tuple[str, bool]:
-        """The value of an expression, or its kind and True."""
+    def _address(self, call: ast.Call, index: int, *, sure: bool) -> None:
+        place = index if index >= 0 else len(call.args) - 1
+        node = argument(call, place, ("address",))
         if node is None:
-            return "", True
-        folded = self._fold(node)
-        if folded is not None:
-            return folded, False
-        return f"<{type(node).__name__.lower()}>", True
+            return
+        for value in self._folder.fold(node):
+            if isinstance(value, tuple) and 2 <= len(value) <= 4 and not isinstance(value[0], int):
+                self.construct("connect", call.lineno)
+                self.add("host", call.lineno, value[0], node)
+            elif sure and not isinstance(value, str | bytes):  # a text is a Unix socket's path
+                self.add("host", call.lineno, UNKNOWN, node)
 
-    def _resolved(self, node: ast.expr | None) -> ast.expr | None:
-        for _ in range(_FOLD_DEPTH):
-            if not (isinstance(node, ast.Name) and node.id in self._constants):
-                break
-            node = self._constants[node.id]
-        return node
+    def _code(self, call: ast.Call, values: tuple[Value, ...], node: ast.expr) -> None:
+        compiled = isinstance(node, ast.Call) and "compile" in self._folder.names(node.func)
+        for value in values:
+            text = pyvalue.text_of(value)
+            if isinstance(text, str):
+                self.keep({"kind": "code", "text": text, "line": call.lineno}, len(text))
+            elif not compiled:
+                self.construct("dynamic-code", call.lineno)
 
-    def _fold(self, node: ast.expr | None, depth: int = 0) -> str | None:
-        """The string that an expression is sure to be, else None."""
-        node = self._resolved(node)
-        if node is None or depth > _FOLD_DEPTH:
-            return None
-        if isinstance(node, ast.Constant):
-            return _constant_text(node.value)
-        if isinstance(node, ast.BinOp):
-            return self._fold_operation(node, depth)
-        if isinstance(node, ast.JoinedStr):
-            return self._joined([self._fold(_inner(v), depth + 1) for v in node.values], "")
-        return self._fold_call(node, depth) if isinstance(node, ast.Call) else None
+    def _dynamic_import(self, call: ast.Call) -> None:
+        for value in self._folder.fold(argument(call, 0, ("name",))):
+            if isinstance(value, str):
+                self._import(value, call.lineno)
+            else:
+                self.construct("dynamic-import", call.lineno)
 
-    def _fold_operation(self, node: ast.BinOp, depth: int) -> str | None:
-        """Strings added, and paths joined by `/`."""
-        if not isinstance(node.op, ast.Add | ast.Div):
-            return None
-        left, right = self._fold(node.left, depth + 1), self._fold(node.right, depth + 1)
-        if left is None or right is None or len(left) + len(right) > _TEXT_LIMIT:
-            return None
-        if isinstance(node.op, ast.Add):
-            return left + right
-        return right if right.startswith("/") else f"{left.rstrip('/')}/{right}"
+    def _reference(self, node: ast.Attribute | ast.Name) -> None:
+        """What a name stands for beside a call of it."""
+        if isinstance(node, ast.Attribute) and node.attr in tables.INTROSPECTION:
+            self.construct("introspection", node.lineno)
+        known = id(node) in self._used or id(node) in self._flow.checked
+        for name in self._folder.names(node):
+            if name == "os.environ":
+                self.construct("environment", node.lineno)
+            elif name in tables.STARTS_PROCESSES and not known:
+                self.construct("process", node.lineno)
+                self.construct("dynamic-process", node.lineno)
 
-    def _fold_call(self, node: ast.Call, depth: int) -> str | None:
-        dotted = self._dotted(node.func)
-        if dotted in _PATHS | {"str", "os.fspath", "bytes"} and node.args:
-            return self._joined([self._fold(each, depth + 1) for each in node.args], "/")
-        if dotted == "os.path.join":
-            return self._joined([self._fold(each, depth + 1) for each in node.args], "/")
-        if dotted == "chr" and isinstance(node.args[0] if node.args else None, ast.Constant):
-            value = node.args[0].value  # type: ignore[attr-defined]
-            return chr(value) if isinstance(value, int) and 0 <= value < 0x110000 else None
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("encode", "decode", "strip"):
-            return self._fold(node.func.value, depth + 1)
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "join" and node.args:
-            separator = self._fold(node.func.value, depth + 1)
-            items = self._resolved(node.args[0])
-            if separator is not None and isinstance(items, ast.List | ast.Tuple):
-                return self._joined([self._fold(e, depth + 1) for e in items.elts], separator)
-        return None
-
-    def _joined(self, pieces: list[str | None], separator: str) -> str | None:
-        known = [piece for piece in pieces if piece is not None]
-        if len(known) != len(pieces) or sum(map(len, known)) > _TEXT_LIMIT:
-            return None
-        return separator.join(known)
+    _BY_NAME: ClassVar[dict[str, Any]] = {
+        "__import__": _dynamic_import, "importlib.import_module": _dynamic_import,
+        "importlib.__import__": _dynamic_import, "pathlib.Path().open": _open_path,
+        "os.chdir": _chdir, "yaml.load": _yaml,
+    }  # fmt: skip
 
 
-def _inner(value: ast.expr) -> ast.expr:
-    plain = isinstance(value, ast.FormattedValue) and value.format_spec is None
-    return value.value if isinstance(value, ast.FormattedValue) and plain else value
-
-
-def _constant_text(value: object) -> str | None:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _argument(call: ast.Call, index: int, *names: str) -> ast.expr | None:
-    if index < len(call.args):
-        return call.args[index]
-    return next((k.value for k in call.keywords if k.arg in names), None)
-
-
-def _element(nodes: list[ast.expr], index: int) -> ast.expr | None:
-    return nodes[index] if index < len(nodes) else None
-
-
-def _known_names(module: str) -> list[str]:
-    every = {*_SHELL, *_POPEN, *_EXEC_LIST, *_EXEC_FLAT, *_SPAWN_LIST, *_SPAWN_FLAT, *_WRITES}
-    every |= {*_READS, *_PATHS, *_URLS, *_HOSTS, "shlex.split", "os.path"}
-    return [n.rpartition(".")[2] for n in every if n.rpartition(".")[0] == module]
-
-
-def _main() -> int:
-    import resource  # noqa: PLC0415
-
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_LIMIT_S, _CPU_LIMIT_S))
-    resource.setrlimit(resource.RLIMIT_DATA, (_DATA_LIMIT_BYTES, _DATA_LIMIT_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    text = sys.stdin.buffer.read()
-    try:
-        result: dict[str, object] = {"findings": read_python(text)}
-    except (SyntaxError, ValueError) as error:
-        result = {"error": error.msg if isinstance(error, SyntaxError) else str(error),
-                  "line": getattr(error, "lineno", None)}  # fmt: skip
-    except (RecursionError, MemoryError):
-        result = {"error": "nested too deep", "line": None}
-    sys.stdout.write(json.dumps(result))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())
+def _listed(node: ast.expr) -> list[ast.expr]:
+    """`args=(a, b)` as two arguments."""
+    if isinstance(node, ast.List | ast.Tuple):
+        return list(node.elts)
+    return [ast.copy_location(ast.Starred(node, ast.Load()), node)]

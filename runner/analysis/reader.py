@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 
-from runner.analysis import feeds, python, shell, unwrap
+from runner.analysis import feeds, languages, python, shell, unwrap
 from runner.analysis.context import DEPTH_LIMIT, NOTHING, Call, Collector, Place, Readers
 from runner.model.intent import Intent, Word
 from runner.model.request import Argv, Program, Script, ShellText
@@ -147,10 +147,11 @@ class _Session(Readers):
             return
         words = (*program.interpreter, program.name)
         self._found.add(Call(tuple(Word(each) for each in words), Place()))
-        if program.language == "python":
-            problem = python.read_python(self, Word(text), Place(("python",), 1, 1, "sh", True))
-            if problem is not None:
-                self._found.fail(problem)
+        problem = languages.read(
+            self, program.language, Word(text), Place((program.language,), 1, 1, "sh", True)
+        )
+        if problem is not None:
+            self._found.fail(problem)
 
 
 def _shell_language(language: str) -> str:

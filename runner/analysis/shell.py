@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runner.analysis import constants, feeds, plain, shfmt
+from runner.analysis import constants, fed, feeds, plain, shfmt
 from runner.analysis.context import NOTHING, TEXTS_LIMIT, Call, Place, Readers
 from runner.analysis.shfmt import Node, ShellSyntaxError
 from runner.analysis.unwrap import SUBSCRIPT
@@ -250,8 +250,8 @@ class _Walk:
             sources = own.holds | feeds.brought(called, found)
             feeds.keep_files(found, Call((), own, redirects=uses), sources)
             if outputs:
-                fed = own.feed | feeds.PIPE | sources
-                self._later([each.get("Stmts") for each in outputs], replace(own, feed=fed))
+                inside = replace(own, feed=own.feed | feeds.PIPE | sources, piped=None)
+                self._later([each.get("Stmts") for each in outputs], inside)
 
         for each in outputs:
             found.construct("shell:process-substitution", place)
@@ -262,8 +262,21 @@ class _Walk:
     def _right(self, command: Node, place: Place, start: int) -> None:
         """The right side of a pipe, when its left side was read."""
         found = self._readers.found
-        fed = feeds.PIPE | feeds.brought(found.commands[start:], found)
-        self._later([command.get("Y")], replace(place, feed=fed))
+        sources = feeds.PIPE | feeds.brought(found.commands[start:], found)
+        inner = replace(place, feed=sources, piped=self._piped(command.get("X") or {}))
+        self._later([command.get("Y")], inner)
+
+    def _piped(self, statement: Node) -> Word | None:
+        """What a plain command writes into a pipe, where that can be told."""
+        node = statement.get("Cmd") or {}
+        if node.get("Type") != "CallExpr":
+            return None
+        words = [word for each in node.get("Args") or [] for word in self._words.words(each)]
+        return fed.text(words, self._stdin(statement))
+
+    def _stdin(self, statement: Node) -> Word | None:
+        feeding = [each for each in statement.get("Redirs") or [] if each.get("Op") in _FEEDS]
+        return self._words.heredoc(feeding[-1]) if feeding else None
 
     def _finished(self, uses: tuple[PathUse, ...], start: int) -> None:
         found = self._readers.found
@@ -283,8 +296,7 @@ class _Walk:
 
     def _call(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
         node = statement["Cmd"]
-        fed = [each for each in statement.get("Redirs") or [] if each.get("Op") in _FEEDS]
-        stdin = self._words.heredoc(fed[-1]) if fed else None
+        stdin = self._stdin(statement)
         words = [word for each in node.get("Args") or [] for word in self._words.words(each)]
         assignments = tuple(self._assignment(each) for each in node.get("Assigns") or [])
         self._keep(assignments, place)

@@ -65,7 +65,7 @@ class Wrapper:
     @property
     def lenient(self) -> bool:
         """Whether options that are not in the table are no reason to doubt."""
-        return self.kind in {"lenient", "code", "python", "sed"}
+        return self.kind in {"lenient", "code", "python", "sed", "sql"}
 
     @property
     def takes_value(self) -> frozenset[str]:

@@ -6,7 +6,19 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from runner.analysis import code, feeds, find, git, held, options, plain, sed, shells, table
+from runner.analysis import (
+    feeds,
+    find,
+    git,
+    held,
+    languages,
+    options,
+    plain,
+    sed,
+    shells,
+    sql,
+    table,
+)
 from runner.analysis.context import (
     APPENDED,
     DEPTH_LIMIT,
@@ -177,36 +189,18 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     rest = words[index:]
     if rest and not STREAMS.fullmatch(rest[0].text):
         feeds.run_file(readers, rest[0], place)
-    elif call.stdin is not None:
-        readers.python(call.stdin, place)
-    else:
+        return
+    if call.given is not None:
+        readers.python(call.given, place)
+    if call.stdin is None:
         feeds.run_input(readers, call, place)
-
-
-def _code(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
-    """Perl, Ruby, JavaScript, awk …: only calls with a literal command are found in them."""
-    taken = options.take(row, call.words[1:])
-    texts = taken.values(row.code)
-    if row.first and not texts:
-        texts = [*taken.operands, *taken.rest][:1]
-    if call.stdin is not None and not texts and not row.first:
-        texts = [call.stdin]
-    if not texts and not row.first:
-        operands = [*taken.operands, *taken.rest]
-        if operands and operands[0].text != "-":
-            feeds.run_file(readers, operands[0], place)
-        else:
-            feeds.run_input(readers, call, place)
-    for text in texts:
-        for command in code.commands(text.text, backquotes=row.name != "node"):
-            readers.shell(Word(command), replace(place, language="sh", advice=True))
 
 
 _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
     "shell": shells.unwrap_shell, "foreign_shell": shells.unwrap_foreign_shell,
     "source": shells.unwrap_source, "alias": shells.unwrap_alias, "find": find.unwrap_find,
-    "python": _python, "code": _code, "git": git.unwrap_git,
-    "sed": sed.unwrap_sed,
+    "python": _python, "code": languages.unwrap_code, "sql": sql.unwrap_sql,
+    "git": git.unwrap_git, "sed": sed.unwrap_sed,
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.analysis import plain, python, read, shfmt, words
+from runner.analysis import foreign, plain, read, shfmt, words
 from runner.model.intent import Access, Intent, SimpleCommand
 from runner.model.request import Argv, Script, ShellText
 
@@ -237,8 +237,8 @@ def test_a_shell_script_is_read_like_text() -> None:
 
 
 def test_other_languages_are_their_interpreter() -> None:
-    intent = read(Script(b"\xff\0", "node", ("node", "--x"), "a.js", args=("1",)))
-    assert [texts(c) for c in intent.commands] == [["node", "--x", "a.js", "1"]]
+    intent = read(Script(b"\xff\0", "unknown", ("lisp", "--x"), "a.l", args=("1",)))
+    assert [texts(c) for c in intent.commands] == [["lisp", "--x", "a.l", "1"]]
     assert intent.unreadable is None
 
 
@@ -309,7 +309,7 @@ def test_hostile_python_is_only_noted(text: str) -> None:
 
 
 def test_the_child_reads_what_is_too_large_for_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(python, "_HARMLESS_BYTES", 0)
+    monkeypatch.setattr(foreign, "HARMLESS_BYTES", 0)
     assert texts(script("import os\nos.system('rm x')").commands[-1]) == ["rm", "x"]
     assert "line 1" in str(script("def").unreadable)
 

@@ -96,14 +96,9 @@ PURE_EXCEPTIONS: tuple[tuple[str, frozenset[str], str], ...] = (
         "finds and starts the parser, shfmt, bounded, and must be able to end it",
     ),
     (
-        "runner.analysis.python",
-        frozenset({"os", "pathlib", "subprocess"}),
-        "starts a parser process of its own for texts that could crash CPython's",
-    ),
-    (
-        "runner.analysis.pyread",
-        frozenset({"resource"}),
-        "is that parser process, and bounds itself",
+        "runner.analysis.worker",
+        frozenset({"os", "pathlib", "resource", "select", "subprocess", "time"}),
+        "starts a process of its own for texts that could crash a parser, bounded",
     ),
     (
         "runner.analysis.reader",

@@ -1,0 +1,42 @@
+"""The readers of languages other than shell, by the name of the interpreter."""
+
+from __future__ import annotations
+
+from runner.analysis import code, feeds, javascript, options, python
+from runner.analysis.context import STREAMS, Call, Place, Readers
+from runner.analysis.table import Wrapper
+from runner.model.intent import Word
+
+
+def read(readers: Readers, language: str, text: Word, place: Place) -> str | None:
+    """Note what a text would do; returns why (a part of) it can't be read, else None.
+
+    `language` is the name of an interpreter: `python`, `node`, `perl`, `ruby`, `php`, `lua`, `awk`;
+    of others nothing is told.
+    """
+    if language == "python":
+        return python.read_python(readers, text, place)
+    if language == "node":
+        return javascript.read_javascript(readers, text, place)
+    code.read_code(readers, language, text, place)
+    return None
+
+
+def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
+    """`perl -e TEXT`, `awk TEXT`, `deno eval TEXT`, `node <<EOF`: read the text."""
+    taken = options.take(row, call.words[1:])
+    texts = taken.values(row.code)
+    operands = [*taken.operands, *taken.rest]
+    if row.first and not texts:
+        texts = operands[:1]
+    elif operands and not operands[0].dynamic and operands[0].text in row.subcommand:
+        texts += [word for word in operands[1:] if word.dynamic or word.text[:1] != "-"][:1]
+    if not texts and not row.first:
+        if operands and not STREAMS.fullmatch(operands[0].text):
+            feeds.run_file(readers, operands[0], place)  # its input is data
+        else:
+            texts = [call.given] if call.given is not None else []
+            if call.stdin is None:
+                feeds.run_input(readers, call, place)
+    for text in texts:
+        read(readers, row.name, text, place)
