@@ -105,7 +105,7 @@ def _writers() -> Mapping[str, Mapping[str, Any]]:
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"/]*(?=[/?#]|$)")
 _REMOTE = re.compile(r"[\w.-]+@([\w.-]+)(?::|$)|([\w-]+(?:\.[\w-]+)+):(?!\d)")
-_HOST = re.compile(r"(?!-)\[?[\w.:-]+\]?(?:/.*)?")
+_HOST = re.compile(r"(?!-)\[?[\w.:-]+(?:\](?::\d*)?)?(?:/.*)?")
 _CLIENTS = frozenset(
     {"nc", "ncat", "netcat", "telnet", "ping", "ftp", "ssh", "nslookup", "dig", "host", "curl",
      "wget", "http", "https"}
@@ -139,7 +139,7 @@ def hosts(command: SimpleCommand) -> list[Word]:
             place = known.partition("/")[0]
             host, _, port = place.rpartition(":")
             # More colons outside of brackets are an IPv6 address alone (RFC 3986, section 3.2.2).
-            apart = host and port.isdigit() and (":" not in host or host[-1] == "]")
+            apart = host and (port.isdigit() or not port) and (":" not in host or host[-1] == "]")
             found.append(Word(host if apart else place))
     for use in command.redirects:
         device = re.match(r"/dev/(?:tcp|udp)/([^/]+)/", use.path.text)
