@@ -51,8 +51,8 @@ def test_the_index_and_the_memory_change_nothing(each: Exec, some: list[PolicyLa
     assert point.decide(each) == naive  # remembered
 
 
-@given(ACTIONS, st.lists(rules(), min_size=9, max_size=24), st.booleans())
-@settings(max_examples=120, deadline=None)
+@given(ACTIONS, st.lists(rules(), min_size=9, max_size=18), st.booleans())
+@settings(max_examples=60, deadline=None)
 def test_the_index_of_many_rules_changes_nothing(
     each: Exec, many: list[Rule], listed: bool
 ) -> None:
@@ -62,8 +62,8 @@ def test_the_index_of_many_rules_changes_nothing(
     assert create([one]).decide(each) == RulesDecisionPoint([one], indexed=False).decide(each)
 
 
-@given(OTHER_ACTIONS, st.lists(rules(), min_size=1, max_size=12), st.booleans())
-@settings(max_examples=100, deadline=None)
+@given(OTHER_ACTIONS, st.lists(rules(), min_size=1, max_size=8), st.booleans())
+@settings(max_examples=60, deadline=None)
 def test_connections_and_the_like_are_decided_by_the_same_rules(
     each: Action, many: list[Rule], listed: bool
 ) -> None:
