@@ -23,10 +23,10 @@ from pathlib import Path
 import machine
 import phases
 import tables
+from results import RESULTS, write
 
 from runner import Runner
 
-RESULTS = machine.ROOT / "bench" / "results"
 WARM_UP = 5
 CLI_SHARE = 5
 """The command line's own start is measured in every fifth turn: it takes that much longer."""
@@ -161,16 +161,6 @@ def measure_phases(runner: Runner, folder: str, runs: int) -> dict[str, float]:
     """Median milliseconds by phase of `true`."""
     found = [phases.one(runner, ["true"], folder) for _ in range(runs)]
     return {name: round(statistics.median(f[name] for f in found), 3) for name in phases.NAMES}
-
-
-def write(out: Path, document: dict[str, object]) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(document, indent=2) + "\n")
-    except OSError as error:
-        raise SystemExit(
-            f"bench: {out} can't be written ({error.strerror}); give --out FILE"
-        ) from error
 
 
 def main() -> int:

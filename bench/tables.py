@@ -49,5 +49,32 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def print_decisions(table: list[Row]) -> None:
+    """Commands as headings, a line for each number of rules and contender."""
+    print(f"\n{'':42}{'rules':>6}{'median us':>11}{'p99 us':>10}{'x rival':>9}{'decisions':>11}")
+    command = None
+    for row in table:
+        if row["command"] != command:
+            command = row["command"]
+            print(command)
+        numbers = f"{row['median_us']:>11.1f}{row['p99_us']:>10.1f}{_ratio(row['to_rival']):>9}"
+        print(f"  {row['contender']:40}{row['rules']:>6}{numbers}{row['decisions']:>11}")
+
+
+def decisions_markdown(document: dict[str, Any]) -> str:
+    """A result of deciding as docs/benchmarks.md quotes it."""
+    lines = ["| command | | rules | median µs | p99 µs | x rival |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for row in document["rows"]:
+        cells = [row["command"], row["contender"], str(row["rules"])]
+        cells += [f"{row['median_us']:.1f}", f"{row['p99_us']:.1f}", _ratio(row["to_rival"])]
+        lines.append("| " + " | ".join(cells).replace("  ", " ") + " |")
+    return "\n".join(lines)
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
 def _or_blank(ratio: float | None) -> str:
     return "" if ratio is None else str(ratio)

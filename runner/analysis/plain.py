@@ -15,6 +15,8 @@ _TEXT_LIMIT = 8192
 # One way only to match each character, so that no text takes time; and no possessive quantifier,
 # which Python before 3.11.5 gets wrong (CPython issue 106052).
 _PIECE = r"""(?:[A-Za-z0-9_./:@%+,=\-]|'[^'\x00-\x1f\x7f]*'|"[^"$`\\\x00-\x1f\x7f]*")"""
+_UNQUOTED = re.compile(r"[A-Za-z0-9_./:@%+,=\- \t]+\n?")
+"""Most texts: the same as `_TEXT` takes, without the quotes, and ten times as fast."""
 _WORD = re.compile(f"{_PIECE}+")
 _TEXT = re.compile(rf"[ \t]*{_PIECE}(?:{_PIECE}|[ \t])*\n?")
 _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)"|([^'"]+)""")
@@ -27,13 +29,17 @@ _RESERVED = frozenset(
 
 def words(text: str) -> tuple[Word, ...] | None:
     """The words of a plain command, or None when it is not one."""
-    if len(text) > _TEXT_LIMIT or not _TEXT.fullmatch(text):
+    if len(text) > _TEXT_LIMIT:
         return None
-    pieces = _WORD.findall(text)
-    first = pieces[0]
-    if "=" in first or first in _RESERVED:
+    unquoted = _UNQUOTED.fullmatch(text) is not None
+    if not unquoted and not _TEXT.fullmatch(text):
         return None
-    return tuple(Word(_resolve(piece)) for piece in pieces)
+    pieces = text.split() if unquoted else _WORD.findall(text)
+    if not pieces or "=" in pieces[0] or pieces[0] in _RESERVED:
+        return None
+    if not unquoted:
+        pieces = [_resolve(piece) for piece in pieces]
+    return tuple([Word(piece) for piece in pieces])
 
 
 def _resolve(piece: str) -> str:

@@ -123,7 +123,8 @@ class _Session(Readers):
         if not call.words and not call.assignments and not call.redirects:
             return
         self._found.add(call)
-        feeds.keep_files(self._found, replace(call, redirects=()), NOTHING)
+        alone = replace(call, redirects=()) if call.redirects else call
+        feeds.keep_files(self._found, alone, NOTHING)
         unwrap.unwrap(self, call)
 
     def shell(self, text: Word, place: Place) -> None:

@@ -171,6 +171,11 @@ class Subject:
             return
         command, folders = self._source
         written = touched.written(command)
+        if not written.words and not command.redirects:
+            named = [path for word in self.arguments for path in folders.operand(word)]
+            self._paths = self._reads = tuple(named)
+            self._writes = ()
+            return
         by_word: dict[int, list[NamedPath]] = {}
         for index, word in written.words:
             by_word.setdefault(index, []).extend(folders.operand(word, sure=True))
@@ -178,10 +183,10 @@ class Subject:
         paths: list[NamedPath] = []
         reads: list[NamedPath] = []
         for index, word in enumerate(self.arguments):
-            named = folders.operand(word)
-            paths += named
+            operands = folders.operand(word)
+            paths += operands
             only_written = by_word.get(index, ()) if written.only else ()
-            reads += [path for path in named if path not in only_written]
+            reads += [path for path in operands if path not in only_written]
         for use in command.redirects:
             path = folders.named(use.path, redirect=True)
             paths.append(path)

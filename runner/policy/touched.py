@@ -105,18 +105,22 @@ def _writers() -> Mapping[str, Mapping[str, Any]]:
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s'\"/]*(?=[/?#]|$)")
 _REMOTE = re.compile(r"[\w.-]+@([\w.-]+)(?::|$)|([\w-]+(?:\.[\w-]+)+):(?!\d)")
-_HOST = re.compile(r"(?!-)\[?[\w.:-]+\]?(?:/.*)?")
+_HOST = re.compile(r"(?!-)\[?[\w.:-]+(?:\](?::\d*)?)?(?:/.*)?")
 _CLIENTS = frozenset(
     {"nc", "ncat", "netcat", "telnet", "ping", "ftp", "ssh", "nslookup", "dig", "host", "curl",
      "wget", "http", "https"}
 )  # fmt: skip
 """Commands whose operands are hosts."""
+_WITH_PORT = frozenset({"nc", "ncat", "netcat", "telnet", "ftp", "ssh"})
+"""Those in which a port may stand behind the host, as a word of its own."""
+_PORT_LIMIT = 65535
 
 
 def hosts(command: SimpleCommand) -> list[Word]:
     """Hosts that a command names: URLs, `user@host:path`, operands of clients."""
     found = []
-    client = base_name(command) in _CLIENTS
+    name = base_name(command)
+    client = name in _CLIENTS
     for word in command.words[1:]:
         known = word.prefix if word.dynamic else word.text
         urls = _URL.findall(known) if "://" in known else ()
@@ -129,14 +133,27 @@ def hosts(command: SimpleCommand) -> list[Word]:
             continue
         elif ("@" in known or ":" in known) and (match := _REMOTE.match(known)):
             found.append(Word(match[1] or match[2]))
+        elif found and name in _WITH_PORT and _is_port(known):
+            continue
         elif client and _HOST.fullmatch(known):
-            host, _, port = known.partition("/")[0].rpartition(":")
-            found.append(Word(host if host and port.isdigit() else known.partition("/")[0]))
+            place = known.partition("/")[0]
+            host, _, port = place.rpartition(":")
+            # More colons outside of brackets are an IPv6 address alone (RFC 3986, section 3.2.2).
+            apart = host and (port.isdigit() or not port) and (":" not in host or host[-1] == "]")
+            found.append(Word(host if apart else place))
     for use in command.redirects:
         device = re.match(r"/dev/(?:tcp|udp)/([^/]+)/", use.path.text)
         if device:
             found.append(Word(device[1], use.path.dynamic))
     return [w if w.dynamic else Word(clean_host(w.text)) for w in found]
+
+
+def _is_port(text: str) -> bool:
+    """Whether it is a number up to 65535; a larger one can be an address (inet_aton(3)).
+
+    As an address such a number would be of 0.0.0.0/16, which leads nowhere but to this machine.
+    """
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and int(text) <= _PORT_LIMIT
 
 
 def clean_host(host: str) -> str:

@@ -66,6 +66,7 @@ def outcome_document(outcome: Outcome, with_output: bool) -> dict[str, object]:
 
 def decision_document(decision: Decision) -> dict[str, object]:
     """A decision as JSON values; the same in `runner run`, `runner check` and `--dry-run`."""
+    ask = decision.ask
     return {
         "effect": decision.effect.value,
         "rules": [
@@ -81,6 +82,17 @@ def decision_document(decision: Decision) -> dict[str, object]:
         "reason": printable(decision.reason),
         "policy_digest": decision.policy_digest,
         "enforced": decision.enforced,
+        "rewrite": (
+            [printable(word) for word in decision.rewrite] if decision.rewrite is not None else None
+        ),
+        "ask": (
+            {
+                "approvers": [[printable(each) for each in group] for group in ask.approvers],
+                "expires_s": ask.expires_s,
+            }
+            if ask is not None
+            else None
+        ),
     }
 
 

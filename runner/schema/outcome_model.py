@@ -23,6 +23,16 @@ class RuleDocument(Strict):
     matched: str = Field(description="The command or path that it matched, as read.")
 
 
+class AskDocument(Strict):
+    """Who may answer, and for how long the question stands."""
+
+    approvers: tuple[tuple[str, ...], ...] = Field(
+        description="Groups of patterns on identities, one of each must match; empty: anyone who "
+        "may approve at all."
+    )
+    expires_s: float = Field(description="Seconds; unanswered by then it is denied.")
+
+
 class DecisionDocument(Strict):
     """What the policy said, and why."""
 
@@ -31,6 +41,11 @@ class DecisionDocument(Strict):
     reason: str
     policy_digest: str
     enforced: bool = Field(description="false: only observed.")
+    rewrite: tuple[str, ...] | None = Field(
+        description="With 'rewrite': the words of the command to run in its place; null: the text "
+        "holds more than that one command, and nothing is run."
+    )
+    ask: AskDocument | None = Field(description="With 'ask'.")
 
 
 class ErrorDocument(Strict):

@@ -35,11 +35,54 @@ def test_start_is_measured(native, tmp_path):
     assert min(found["phases_ms"][name] for name in ("build", "run", "record ended")) > 0
 
 
-@pytest.mark.parametrize("result", sorted((BENCH / "results").glob("start-*.json")), ids=str)
+def test_deciding_is_measured(tmp_path):
+    out = tmp_path / "decide.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "bench_decide.py", "--runs", "2", "--without-rivals",
+         "--out", out],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "skipped: agent-governance-toolkit-core 5.0.0 (--without-rivals)" in done.stdout
+    found = json.loads(out.read_text())
+    assert found["rival"] is None
+    assert found["command"] == "scripts/bench decide --runs 2 --without-rivals"
+    measured = {(row["contender"], row["command"], row["rules"]): row for row in found["rows"]}
+    assert measured.keys() == {
+        (contender, command, rules)
+        for contender in ("cold", "cached")
+        for command in ("plain words", "denied", "compound")
+        for rules in (10, 100, 1000)
+    }
+    for row in measured.values():
+        assert 0 < row["median_us"] <= row["p99_us"]
+        assert row["to_rival"] is None
+    assert {"kernel", "cpu", "cpus", "python", "load_1m"} <= set(found["machine"])
+
+
+def test_a_rival_that_cannot_be_had_is_skipped_with_the_reason(tmp_path):
+    out = tmp_path / "decide.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "bench_decide.py", "--runs", "1", "--out", out],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "skipped: agent-governance-toolkit-core 5.0.0 (" in done.stdout
+    assert json.loads(out.read_text())["rival"] is None
+
+
+@pytest.mark.parametrize("result", sorted((BENCH / "results").glob("*.json")), ids=str)
 def test_the_documentation_quotes_the_results(result):
     page = (BENCH.parent / "docs" / "benchmarks.md").read_text()
     shown = subprocess.run(
-        [sys.executable, BENCH / "bench_start.py", "--show", result],
+        [sys.executable, BENCH / f"bench_{result.name.partition('-')[0]}.py", "--show", result],
         capture_output=True,
         text=True,
         check=True,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from runner.analysis import read
-from runner.model.action import Exec, Facts
+from runner.model.action import Connect, Exec, Facts, Request, Tool
 from runner.model.decision import AskTerms, Decision, Effect
 from runner.model.intent import Access, Construct, Intent, PathUse, SimpleCommand, Word
 from runner.model.principal import Principal
@@ -184,6 +184,22 @@ ACTIONS = st.builds(
     st.just("agent"),
     FACTS,
 )
+_HOSTS = st.one_of(st.sampled_from(["a.com", "A.com.", "[::1]", "x.com", ""]), st.text(max_size=5))
+OTHER_ACTIONS = st.one_of(
+    st.builds(Connect, PRINCIPALS, _HOSTS, st.integers(0, 65535)),
+    st.builds(
+        Request,
+        PRINCIPALS,
+        st.sampled_from(["GET", "POST"]),
+        _HOSTS,
+        st.just(443),
+        st.one_of(st.sampled_from(["/", "/etc/x", "//srv/../x", "/usr?/etc"]), st.text(max_size=5)),
+    ),
+    st.builds(
+        Tool, PRINCIPALS, st.text(max_size=3), st.text(max_size=3), st.just({"path": "/etc/x"})
+    ),
+)
+"""What is decided beside programs."""
 WORDS = st.builds(
     Word,
     st.one_of(st.text(max_size=6), st.sampled_from(["rm", "-rf", "/", "git", "a.com", "~/x"])),

@@ -17,6 +17,7 @@ from runner.model.principal import Principal
 from runner.model.request import Argv, Script, ShellText
 from runner.model.rule import Match, OnDoubt, OnUnknown, PolicyLayer, Rewrite, Rule
 from runner.policy.engine import DECIDE_AT_EXEC, create, digest
+from runner.policy.touched import hosts
 
 ME = Principal(1000)
 ALLOW, DENY, ASK, REWRITE = Effect.ALLOW, Effect.DENY, Effect.ASK, Effect.REWRITE
@@ -264,6 +265,36 @@ def test_a_glob_over_a_whole_folder_is_certain_of_what_stands_in_it() -> None:
 )  # fmt: skip
 def test_conditions(match: dict[str, tuple[str, ...]], text: str, expected: bool) -> None:
     assert (effect(text, rule(DENY, **match)) is DENY) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("nc -z 127.0.0.1 8080", ["127.0.0.1"]),
+        ("nc 127.0.0.1 65535", ["127.0.0.1"]),
+        ("nc 127.0.0.1 65536", ["127.0.0.1", "65536"]),
+        ("nc 127.0.0.1 2130706433", ["127.0.0.1", "2130706433"]),
+        ("nc 127.0.0.1 00000000080", ["127.0.0.1", "00000000080"]),
+        ("nc 127.0.0.1 0x7f000001", ["127.0.0.1", "0x7f000001"]),
+        ("nc 127.0.0.1 evil.com 80", ["127.0.0.1", "evil.com"]),
+        ("nc 127.0.0.1 \u0661\u0662", ["127.0.0.1", "\u0661\u0662"]),
+        ("nc ::1 80", ["::1"]),
+        ("nc '[::1]:80'", ["::1"]),
+        ("curl '[2001:db8::1]:80/x'", ["2001:db8::1"]),
+        ("curl '[2001:db8::1]:/x'", ["2001:db8::1"]),
+        ("curl 'a.com:'", ["a.com"]),
+        ("nc -lp 4444", ["4444"]),
+        ("nc 2130706433 80", ["2130706433"]),
+        ("telnet a.com 25", ["a.com"]),
+        ("/usr/bin/ncat a.com 25", ["a.com"]),
+        ("ssh me@a.com 22", ["a.com"]),
+        ("nc $x 25", ["$x"]),
+        ("curl a.com 25", ["a.com", "25"]),
+        ("ping a.com 25", ["a.com", "25"]),
+    ],
+)
+def test_a_number_behind_a_host_is_its_port(text: str, named: list[str]) -> None:
+    assert [host.text for host in hosts(action(text).intent.commands[0])] == named
 
 
 def test_environment_of_the_request_counts() -> None:

@@ -4,6 +4,7 @@ more rules that refuse never permit more, and a word that only running would tel
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from policy_cases import (
     DENY,
     FLAT_MATCHES,
     MATCHES,
+    OTHER_ACTIONS,
     RAW_INTENTS,
     REWRITE,
     action,
@@ -26,12 +28,12 @@ from policy_cases import (
 )
 
 from runner.analysis import read
-from runner.model.action import Exec
+from runner.model.action import Action, Exec
 from runner.model.decision import STRICTNESS, Effect
-from runner.model.intent import Word
+from runner.model.intent import Intent, Word
 from runner.model.principal import Principal
 from runner.model.request import Argv, Script, ShellText
-from runner.model.rule import Match, OnDoubt, OnUnknown, PolicyLayer, Rule
+from runner.model.rule import Match, OnUnknown, PolicyLayer, Rule
 from runner.policy.circumstances import Circumstances
 from runner.policy.engine import RulesDecisionPoint, create, subjects_of
 from runner.policy.hold import Hold
@@ -49,6 +51,33 @@ def test_the_index_and_the_memory_change_nothing(each: Exec, some: list[PolicyLa
     assert point.decide(each) == naive  # remembered
 
 
+@given(ACTIONS, st.lists(rules(), min_size=9, max_size=18), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_index_of_many_rules_changes_nothing(
+    each: Exec, many: list[Rule], listed: bool
+) -> None:
+    # So many that they are filed, and filed again by what they need besides.
+    numbered = tuple(replace(one, id=f"r{index}") for index, one in enumerate(many))
+    one = layer(*numbered, default=DENY if listed else ALLOW)
+    assert create([one]).decide(each) == RulesDecisionPoint([one], indexed=False).decide(each)
+
+
+@given(OTHER_ACTIONS, st.lists(rules(), min_size=1, max_size=8), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_connections_and_the_like_are_decided_by_the_same_rules(
+    each: Action, many: list[Rule], listed: bool
+) -> None:
+    numbered = tuple(replace(one, id=f"r{index}") for index, one in enumerate(many))
+    one = layer(*numbered, default=DENY if listed else ALLOW)
+    decision = create([one]).decide(each)
+    assert "could not be evaluated" not in decision.reason
+    assert RulesDecisionPoint([one], indexed=False).decide(each) == decision
+    turned = replace(one, rules=numbered[::-1])
+    assert replace(create([turned]).decide(each), policy_digest="") == replace(
+        decision, policy_digest=""
+    )
+
+
 @given(st.lists(ACTIONS, min_size=2, max_size=6), layers())
 @settings(max_examples=100, deadline=None)
 def test_what_is_remembered_is_of_the_same_action(some: list[Exec], one: PolicyLayer) -> None:
@@ -57,15 +86,18 @@ def test_what_is_remembered_is_of_the_same_action(some: list[Exec], one: PolicyL
         assert point.decide(each) == naive.decide(each)
 
 
-@given(RAW_INTENTS, layers(), st.text(max_size=3))
+@given(st.lists(RAW_INTENTS, min_size=1, max_size=3), layers(), st.text(max_size=3))
 @settings(max_examples=200, deadline=None)
-def test_no_intent_fails_and_the_index_changes_nothing(
-    intent: object, one: PolicyLayer, workspace: str
+def test_no_intent_fails_and_index_and_memory_change_nothing(
+    intents: list[Intent], one: PolicyLayer, workspace: str
 ) -> None:
-    each = Exec(Principal(1), intent, workspace)  # type: ignore[arg-type]
-    decision = create([one]).decide(each)
-    assert "could not be evaluated" not in decision.reason
-    assert RulesDecisionPoint([one], indexed=False).decide(each) == decision
+    point, naive = create([one]), RulesDecisionPoint([one], indexed=False)
+    # The second time as other objects of the same value, as another reading would give them.
+    for intent in (*intents, *copy.deepcopy(intents)):
+        each = Exec(Principal(1), intent, workspace)
+        decision = point.decide(each)
+        assert "could not be evaluated" not in decision.reason
+        assert naive.decide(each) == decision
 
 
 @given(ACTIONS, layers(), layers(), st.randoms())
@@ -79,7 +111,7 @@ def test_order_never_matters(
     second = create([replace(one, rules=tuple(shuffled))]).decide(each)
     assert replace(first, policy_digest="") == replace(second, policy_digest="")
     both, turned = (create(some).decide(each) for some in ([one, other], [other, one]))
-    for name in ("effect", "enforced", "rules", "obligations", "ask"):
+    for name in ("effect", "enforced", "rules", "obligations", "ask", "rewrite"):
         assert getattr(both, name) == getattr(turned, name)
 
 
@@ -124,6 +156,22 @@ def test_a_rule_that_refuses_never_widens(each: Exec, base: PolicyLayer, more: R
         assert not _looser(after.effect, before.effect)
     beside = create([PolicyLayer("above", (more,)), base]).decide(each)
     assert not _looser(beside.effect, before.effect)
+
+
+@given(ACTIONS, layers(), layers(), rules((ASK, DENY)))
+@settings(max_examples=150, deadline=None)
+def test_a_rule_that_refuses_in_one_of_two_layers_never_permits_more(
+    each: Exec, base: PolicyLayer, other: PolicyLayer, more: Rule
+) -> None:
+    base = _complete(base)
+    before = create([base, other]).decide(each)
+    # Any of them may observe; a rule that asks stands in no stricter default's place.
+    widened = replace(other, rules=(*other.rules, replace(more, id="z")))
+    if more.effect is DENY or other.default is not DENY:
+        after = create([base, widened]).decide(each)
+        assert after.permits <= before.permits
+        if after.enforced and before.enforced:
+            assert not _looser(after.effect, before.effect)
 
 
 SINGLE = st.sampled_from(
@@ -206,19 +254,32 @@ BYTES = st.one_of(
 )
 
 
-@given(BYTES, st.sampled_from(["bash", "sh", "python", "argv"]), layers(4))
-@settings(max_examples=120, deadline=None)
+ANYTHING = rule(ALLOW, Match(), name="anything")
+
+
+@given(
+    BYTES,
+    st.sampled_from(["bash", "sh", "ksh", "zsh", "python", "argv", "script", "node"]),
+    layers(4),
+)
+@settings(max_examples=160, deadline=None)
 def test_no_bytes_raise_or_pass_unread(data: bytes, language: str, one: PolicyLayer) -> None:
     text = data.decode("utf-8", "surrogateescape")
     if language == "argv":
         program: object = Argv(tuple(text.split("\0")))
     elif language == "python":
         program = Script(data, "python", ("python3",), "x.py")
+    elif language == "script":
+        program = Script(data, "bash", ("bash",), "x.sh")
+    elif language == "node":
+        program = Script(data, "node", ("node",), "x.js")
     else:
         program = ShellText(text, language)
     intent = read(program)  # type: ignore[arg-type]
     decision = create([one]).decide(Exec(Principal(1), intent, "/srv"))
     assert "could not be evaluated" not in decision.reason
-    enforced = replace(one, observe=False, rules=(), on_doubt=OnDoubt.MATCHES)
-    if language in {"bash", "sh"} and intent.unreadable is not None:
-        assert not create([enforced]).decide(Exec(Principal(1), intent, "/srv")).permits
+    if language not in {"python", "node"} and intent.unreadable is not None:
+        # Not by the layer's rules, not by one that allows all, whatever a doubt is made of.
+        for given_rules in (one.rules, (), (*one.rules, ANYTHING)):
+            enforced = replace(one, observe=False, rules=given_rules, default=ALLOW)
+            assert not create([enforced]).decide(Exec(Principal(1), intent, "/srv")).permits

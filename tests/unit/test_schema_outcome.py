@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from runner.model.decision import Decision, Effect, MatchedRule
+from runner.model.decision import AskTerms, Decision, Effect, MatchedRule
 from runner.model.limits import LimitName
 from runner.model.outcome import (
     AuditRange,
@@ -17,7 +17,7 @@ from runner.model.outcome import (
     Termination,
 )
 from runner.model.usage import Usage
-from runner.schema.outcome import outcome_document, printable
+from runner.schema.outcome import decision_document, outcome_document, printable
 from runner.schema.outcome_model import OutcomeDocument
 
 RULE = MatchedRule("no-rm", "profile:agent", Effect.DENY, "Use git clean.", "rm caf\udce9")
@@ -61,6 +61,8 @@ def test_the_document_has_every_field() -> None:
             "reason": "fine",
             "policy_digest": "sha256:00",
             "enforced": False,
+            "rewrite": None,
+            "ask": None,
         },
         "termination": "limit",
         "limit": "wall",
@@ -127,6 +129,31 @@ def test_the_model_states_the_document(with_output: bool) -> None:
     assert read.model_dump(mode="json", exclude_unset=True) == document
     assert ("stdout" in document) is with_output
     assert "stdout_bytes" in document
+
+
+ASKED = Decision(
+    Effect.ASK, "who?", "sha256:00", ask=AskTerms((("ops-*", "caf\udce9"), ("lead",)), 60.0)
+)
+ANYONE = Decision(Effect.ASK, "who?", "sha256:00", ask=AskTerms())
+REWRITTEN = Decision(Effect.REWRITE, "so", "sha256:00", rewrite=("rm", "-i", "caf\udce9", ""))
+
+
+@pytest.mark.parametrize(
+    ("decision", "rewrite", "ask"),
+    [
+        (ASKED, None, {"approvers": [["ops-*", "caf\\xe9"], ["lead"]], "expires_s": 60.0}),
+        (ANYONE, None, {"approvers": [], "expires_s": 900.0}),
+        (REWRITTEN, ["rm", "-i", "caf\\xe9", ""], None),
+    ],
+)
+def test_a_decision_tells_what_to_run_instead_and_whom_to_ask(
+    decision: Decision, rewrite: object, ask: object
+) -> None:
+    document = decision_document(decision)
+    assert (document["rewrite"], document["ask"]) == (rewrite, ask)
+    text = json.dumps(outcome_document(replace(FULL, decision=decision), True), allow_nan=False)
+    read = OutcomeDocument.model_validate_json(text, strict=True)
+    assert read.decision.model_dump(mode="json") == document
 
 
 @pytest.mark.parametrize(
