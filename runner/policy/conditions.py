@@ -293,7 +293,7 @@ def _could_bundle(letter: str, prefix: str) -> bool:
     if not prefix or prefix == "-":
         return True
     flags, equals, _ = prefix.partition("=")
-    return flags[0] == "-" and flags[1:2] != "-" and (not equals or letter in flags)
+    return flags[:1] == "-" and flags[1:2] != "-" and (not equals or letter in flags)
 
 
 def from_home(pattern: str) -> str:

@@ -478,6 +478,11 @@ def test_no_intent_fails(commands: list[list[Word]], one: PolicyLayer, workspace
     assert "could not be evaluated" not in decision.reason
 
 
+def test_a_word_that_begins_with_an_equals_sign_is_no_flag() -> None:
+    assert decide('rm "=$x"', layer(REMOVE)).effect is ALLOW
+    assert "could not be evaluated" not in decide('ls "=$x"', layer(REMOVE)).reason
+
+
 def test_argv_is_decided_like_text() -> None:
     point = create([layer(REMOVE)])
     assert point.decide(Exec(ME, read(Argv(("sh", "-c", "rm -rf /"))), None)).effect is DENY

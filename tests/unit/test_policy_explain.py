@@ -48,7 +48,11 @@ def test_parts_and_obstacles_agree_with_the_decision(both, tried):
         decision = decisions.decide(action)
         found = explain(decisions, action, every=True)
         strictest = max(
-            (STRICTNESS[part.said.effect] for part in found.parts if part.said is not None),
+            (
+                STRICTNESS[part.said.effect]
+                for part in found.parts
+                if part.said is not None and not (decision.enforced and part.said.observed)
+            ),
             default=0,
         )
         if decision.enforced and decision.effect is not Effect.REWRITE:
