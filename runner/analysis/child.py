@@ -11,8 +11,8 @@ import json
 import sys
 
 READERS = {
-    "python": ("runner.analysis.pyread", "read_python"),
-    "javascript": ("runner.analysis.jsread", "read_javascript"),
+    "python": ("runner.analysis.python.text", "read_python"),
+    "javascript": ("runner.analysis.javascript.text", "read_javascript"),
 }
 
 

@@ -38,7 +38,7 @@ class Place:
     feed: frozenset[str] = NOTHING
     """What a pipe feeds to what stands here (`runner.analysis.feeds`); empty: no pipe does."""
     piped: Word | None = None
-    """The text that this pipe feeds, where it is known (`runner.analysis.fed`)."""
+    """The text that this pipe feeds, where it is known (`runner.analysis.shell.fed`)."""
     holds: frozenset[str] = NOTHING
     """What the substitutions in the words here bring."""
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from runner.analysis import sql, worker
+from runner.analysis import worker
 from runner.analysis.context import Call, Place, Readers
 from runner.analysis.notes import Finding
+from runner.analysis.sql import reader as sql
 from runner.model.intent import Access, PathUse, Word
 
 TEXT_LIMIT_BYTES = 1024 * 1024

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from runner.analysis import code, feeds, javascript, options, python
+from runner.analysis import code, feeds
 from runner.analysis.context import STREAMS, Call, Place, Readers
-from runner.analysis.table import Wrapper
+from runner.analysis.javascript import reader as javascript
+from runner.analysis.python import reader as python
+from runner.analysis.wrappers import options
+from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
 

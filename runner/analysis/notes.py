@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from runner.analysis import pyvalue
-from runner.analysis.pyvalue import REST, Value
+from runner.analysis import values as pyvalue
+from runner.analysis.values import REST, Value
 
 Finding = dict[str, Any]
 Word = list[Any]

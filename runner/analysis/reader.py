@@ -7,8 +7,11 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 
-from runner.analysis import feeds, languages, python, shell, unwrap
+from runner.analysis import feeds, languages
 from runner.analysis.context import DEPTH_LIMIT, NOTHING, Call, Collector, Place, Readers
+from runner.analysis.python import reader as python
+from runner.analysis.shell import text as shell
+from runner.analysis.wrappers import unwrap
 from runner.model.intent import Intent, Word
 from runner.model.request import Argv, Program, Script, ShellText
 
@@ -23,7 +26,7 @@ def read(program: Program) -> Intent:
     """What a program would do, as far as reading it tells.
 
     Never raises: what can't be read is stated in `Intent.unreadable`. Keeps no state but a small
-    cache of what was read before; may start the parser of `runner.analysis.shfmt`.
+    cache of what was read before; may start the parser of `runner.analysis.shell.shfmt`.
     """
     if isinstance(program, Script):
         intent = _cached(program.language, program.content, program.name, program)

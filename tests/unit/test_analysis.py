@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.analysis import foreign, plain, read, shfmt, words
+from runner.analysis import foreign, read
+from runner.analysis.shell import plain, shfmt, words
 from runner.model.intent import Access, Intent, SimpleCommand
 from runner.model.request import Argv, Script, ShellText
 

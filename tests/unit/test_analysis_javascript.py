@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.analysis import foreign, javascript, read
+from runner.analysis import foreign, read
+from runner.analysis.javascript import reader as javascript
 from runner.model.intent import Intent, Word
 from runner.model.request import Argv, Script, ShellText
 

@@ -91,7 +91,7 @@ OUTSIDE_CALLS = frozenset(
 # Module, what it may import all the same, why.
 PURE_EXCEPTIONS: tuple[tuple[str, frozenset[str], str], ...] = (
     (
-        "runner.analysis.shfmt",
+        "runner.analysis.shell.shfmt",
         frozenset({"os", "pathlib", "resource", "select", "shutil", "subprocess", "time"}),
         "finds and starts the parser, shfmt, bounded, and must be able to end it",
     ),

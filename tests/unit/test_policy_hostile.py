@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from runner.analysis import constants, plain, read
-from runner.analysis.unwrap import SUBSCRIPT
+from runner.analysis import read
+from runner.analysis.shell import constants, plain
+from runner.analysis.wrappers.unwrap import SUBSCRIPT
 from runner.model.action import Exec
 from runner.model.decision import Effect
 from runner.model.intent import Intent, SimpleCommand, Word

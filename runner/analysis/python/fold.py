@@ -11,18 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import Any, ClassVar
 
-from runner.analysis import pyvalue
-from runner.analysis.pyflow import Binding, Flow
-from runner.analysis.pynames import (
+from runner.analysis import values as pyvalue
+from runner.analysis.python.flow import Binding, Flow
+from runner.analysis.python.names import (
     ALTERNATIVES_LIMIT,
     CHAIN_LIMIT,
     DEPTH_LIMIT,
     Named,
-    TooMuchError,
     Values,
     canonical,
 )
-from runner.analysis.pyvalue import REST, UNKNOWN, Pairs, Partial, Value
+from runner.analysis.values import REST, UNKNOWN, Pairs, Partial, TooMuchError, Value
 
 Operation = Callable[[Sequence[Value]], Value]
 _UNSURE = (UNKNOWN,)

@@ -14,7 +14,7 @@ from runner.analysis.context import (
     shown,
     until,
 )
-from runner.analysis.table import Wrapper
+from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Access, PathUse, Word
 
 _FOLDERS_LIMIT = 4

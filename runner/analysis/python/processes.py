@@ -6,11 +6,11 @@ import ast
 import re
 from typing import Any, ClassVar
 
-from runner.analysis import pytables as tables
-from runner.analysis import pyvalue
+from runner.analysis import values as pyvalue
 from runner.analysis.notes import Notes
-from runner.analysis.pyfold import Folder
-from runner.analysis.pyvalue import REST, UNKNOWN, Pairs, Partial, Value
+from runner.analysis.python import tables
+from runner.analysis.python.fold import Folder
+from runner.analysis.values import REST, UNKNOWN, Pairs, Partial, Value
 
 _WORDS_LIMIT = 4096
 _SHELL_WORD = re.compile(r"\s*[^\s$`'\"\\]+\s")

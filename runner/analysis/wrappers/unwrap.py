@@ -6,19 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from runner.analysis import (
-    feeds,
-    find,
-    git,
-    held,
-    languages,
-    options,
-    plain,
-    sed,
-    shells,
-    sql,
-    table,
-)
+from runner.analysis import feeds, languages
 from runner.analysis.context import (
     APPENDED,
     DEPTH_LIMIT,
@@ -31,8 +19,11 @@ from runner.analysis.context import (
     shown,
     until,
 )
-from runner.analysis.options import Taken
-from runner.analysis.table import Wrapper
+from runner.analysis.shell import plain
+from runner.analysis.sql import reader as sql
+from runner.analysis.wrappers import find, git, held, options, sed, shells, table
+from runner.analysis.wrappers.options import Taken
+from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Assignment, Word
 
 SUBSCRIPT = re.compile(r"\A(?>.*?\w\[).*?(?:\$\(|`)", re.DOTALL)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from runner.analysis import code, foreign, pyread
+from runner.analysis import code, foreign
 from runner.analysis.context import Place, Readers
+from runner.analysis.python import text as pyread
 from runner.model.intent import Word
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from runner.analysis.table import Wrapper
+from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Assignment, Word
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runner.analysis import constants, fed, feeds, plain, shfmt
+from runner.analysis import feeds
 from runner.analysis.context import NOTHING, TEXTS_LIMIT, Call, Place, Readers
-from runner.analysis.shfmt import Node, ShellSyntaxError
-from runner.analysis.unwrap import SUBSCRIPT
-from runner.analysis.words import WordReader
+from runner.analysis.shell import constants, fed, plain, shfmt
+from runner.analysis.shell.shfmt import Node, ShellSyntaxError
+from runner.analysis.shell.words import WordReader
+from runner.analysis.wrappers.unwrap import SUBSCRIPT
 from runner.model.intent import Access, Assignment, PathUse, Word
 
 _DIALECTS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-from runner.analysis.sqltext import Token
+from runner.analysis.sql.tokens import Token
 
 _VERBS = frozenset(
     {"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "MERGE", "UPSERT", "TRUNCATE", "DROP",

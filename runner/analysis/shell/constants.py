@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from runner.analysis.shfmt import Node
-from runner.analysis.words import Constants
+from runner.analysis.shell.shfmt import Node
+from runner.analysis.shell.words import Constants
 
 _VALUE = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 _PLAIN = re.compile(r"[\w./:%+,=-]*")

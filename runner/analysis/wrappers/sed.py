@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from runner.analysis import options
 from runner.analysis.context import STREAMS, Call, Place, Readers, shown
-from runner.analysis.table import Wrapper
+from runner.analysis.wrappers import options
+from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
 _SKIPPED = re.compile(r"[\s;{}!,~+\d$]+|[IM](?=[\s,!{a-zA-Z=])")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from runner.analysis import feeds, options
+from runner.analysis import feeds
 from runner.analysis.context import APPENDED, STREAMS, Call, Place, Readers, shown
-from runner.analysis.table import Wrapper
+from runner.analysis.wrappers import options
+from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
 _SUBSHELLS = {"sh": "sh", "dash": "sh", "ash": "sh", "posh": "sh", "yash": "sh", "bash": "bash",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from runner.analysis import held, options, table
 from runner.analysis.context import Call, Place, Readers, join, shown
-from runner.analysis.table import Wrapper
+from runner.analysis.wrappers import held, options, table
+from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
 

@@ -10,14 +10,13 @@ import re
 import warnings
 from typing import Any, ClassVar
 
-from runner.analysis import pytables as tables
-from runner.analysis import pyvalue
+from runner.analysis import values as pyvalue
 from runner.analysis.notes import FINDINGS_LIMIT, Finding, FullError
-from runner.analysis.pyflow import Flow
-from runner.analysis.pyfold import Folder
-from runner.analysis.pynames import TooMuchError
-from runner.analysis.pyprocess import Processes, argument
-from runner.analysis.pyvalue import UNKNOWN, Value
+from runner.analysis.python import tables
+from runner.analysis.python.flow import Flow
+from runner.analysis.python.fold import Folder
+from runner.analysis.python.processes import Processes, argument
+from runner.analysis.values import UNKNOWN, TooMuchError, Value
 
 _BUDGET_BASE = 20_000
 _BUDGET_A_CHARACTER = 4

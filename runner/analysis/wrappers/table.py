@@ -107,7 +107,7 @@ class Table:
 @functools.cache
 def load() -> Table:
     """The shipped table."""
-    source = resources.files("runner.analysis").joinpath("wrappers.yaml").read_bytes()
+    source = resources.files("runner.analysis.wrappers").joinpath("wrappers.yaml").read_bytes()
     data = yaml.load(source, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     exact: dict[str, Wrapper] = {}
     patterns = []

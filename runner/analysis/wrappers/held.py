@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from runner.analysis import plain
 from runner.analysis.context import APPENDED, Call, Place, Readers
-from runner.analysis.options import Taken
-from runner.analysis.table import Wrapper
+from runner.analysis.shell import plain
+from runner.analysis.wrappers.options import Taken
+from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
 

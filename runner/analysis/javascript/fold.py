@@ -1,6 +1,6 @@
 """Expressions of a JavaScript text -> what they are sure to be: values, and names of functions.
 
-The counterpart of `runner.analysis.pyfold`, with the same values.
+The counterpart of `runner.analysis.python.fold`, with the same values.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
-from runner.analysis import pyvalue
-from runner.analysis.jsbind import Bindings, arguments_of, text_of
-from runner.analysis.jstables import GLOBALS, SAME_MODULES
-from runner.analysis.pynames import TooMuchError
-from runner.analysis.pyvalue import REST, UNKNOWN, Pairs, Partial, Value
+from runner.analysis import values as pyvalue
+from runner.analysis.javascript.bindings import Bindings, arguments_of, text_of
+from runner.analysis.javascript.tables import GLOBALS, SAME_MODULES
+from runner.analysis.values import REST, UNKNOWN, Pairs, Partial, TooMuchError, Value
 
 if TYPE_CHECKING:
     from tree_sitter import Node

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from runner.analysis.shfmt import Node
+from runner.analysis.shell.shfmt import Node
 from runner.model.intent import Word
 
 BRACE_WORDS_LIMIT = 1024

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 
-from runner.analysis import code, foreign, jsread
+from runner.analysis import code, foreign
 from runner.analysis.context import DEPTH_LIMIT, Place, Readers
+from runner.analysis.javascript import text as jsread
 from runner.model.intent import Word
 
 

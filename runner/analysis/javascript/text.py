@@ -11,13 +11,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from runner.analysis import jstables as tables
-from runner.analysis import pyvalue
-from runner.analysis.jsbind import Bindings, arguments_of
-from runner.analysis.jsfold import PROMISIFY, Folder, starts
+from runner.analysis import values as pyvalue
+from runner.analysis.javascript import tables
+from runner.analysis.javascript.bindings import Bindings, arguments_of
+from runner.analysis.javascript.fold import PROMISIFY, Folder, starts
 from runner.analysis.notes import FINDINGS_LIMIT, Finding, FullError, Notes
-from runner.analysis.pynames import TooMuchError
-from runner.analysis.pyvalue import REST, UNKNOWN, Partial, Value
+from runner.analysis.values import REST, UNKNOWN, Partial, TooMuchError, Value
 
 if TYPE_CHECKING:
     from tree_sitter import Node

@@ -11,11 +11,12 @@ import re
 import textwrap
 from dataclasses import replace
 
-from runner.analysis import options, sqltext
 from runner.analysis.context import DEPTH_LIMIT, Call, Place, Readers
-from runner.analysis.sqlstatements import Statements
-from runner.analysis.sqltext import DIALECTS, TEXT_LIMIT, Token
-from runner.analysis.table import Wrapper
+from runner.analysis.sql import tokens as sqltext
+from runner.analysis.sql.statements import Statements
+from runner.analysis.sql.tokens import DIALECTS, TEXT_LIMIT, Token
+from runner.analysis.wrappers import options
+from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Access, PathUse, Word
 
 _CLIENTS = {
@@ -70,7 +71,7 @@ def unwrap_sql(readers: Readers, row: Wrapper, call: Call, place: Place) -> None
 
 
 def read_sql(readers: Readers, text: Word, place: Place, client: str) -> None:
-    """Note what SQL text does; `client`: whose dialect it is (`runner.analysis.sqltext`)."""
+    """Note what SQL text does; `client`: whose dialect it is (`runner.analysis.sql.tokens`)."""
     if place.depth > DEPTH_LIMIT:
         return
     reading = _Reading(readers, place, client)

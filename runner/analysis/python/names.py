@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 from typing import Any, ClassVar
 
-from runner.analysis.pyflow import Binding, Flow, Function
-from runner.analysis.pyvalue import UNKNOWN, Value
+from runner.analysis.python.flow import Binding, Flow, Function
+from runner.analysis.values import UNKNOWN, TooMuchError, Value
 
 ALTERNATIVES_LIMIT = 16
 DEPTH_LIMIT = 60
@@ -27,10 +27,6 @@ _ELEMENTS_OF_PATHS = ("pathlib.Path().iterdir()", "pathlib.Path().glob()", "path
 
 Values = tuple[Value, ...]
 Names = tuple[str, ...]
-
-
-class TooMuchError(Exception):
-    """The text asks for more computing than its length allows."""
 
 
 class Named:

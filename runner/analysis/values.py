@@ -1,4 +1,4 @@
-"""Values that expressions of a Python text are sure to have, and what can be done with them.
+"""Values that expressions of a program text are sure to have, and what can be done with them.
 
 A value is a `str`, `bytes`, `int`, `bool` or `None`; a `tuple` for any sequence; a `Pairs` for a
 dictionary; a `Partial` for a text of which only the ends are known, `UNKNOWN` for anything at all;
@@ -26,6 +26,10 @@ _WIDTH_LIMIT = 1024
 _LZMA_MEMORY_BYTES = 32 << 20
 
 Value = Any
+
+
+class TooMuchError(Exception):
+    """The text asks for more computing than its length allows."""
 
 
 class Partial:

@@ -1,0 +1,1 @@
+"""Reading the shell: its grammar, its words, its commands."""

@@ -1,0 +1,1 @@
+"""Commands that run commands: what is behind them."""
