@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ CHARACTERS_LIMIT = 64 * 1024
 ASKED_LIMIT = 50_000
 """How many items a condition may be given in one decision, each call counting as ten."""
 INSTALL = "install runner-sandbox[cel]"
+RUNTIME = "cel_expr_python.cel"
 ABOUT_COMMAND = frozenset({"command", "paths", "reads", "writes", "hosts"})
 """Variables that hold what only running would tell, where the command does."""
 
@@ -201,6 +203,12 @@ def compile_condition(text: str) -> CelCondition:
 @functools.cache
 def _environment() -> tuple[Any, frozenset[str]]:
     """The variables that a condition may use, and the types that it may come to."""
+    if sys.modules.get("regopy") is not None and RUNTIME not in sys.modules:
+        # Its library would give the runtime's `new` another allocator than its `free`: it aborts.
+        raise ValueError(
+            f"can't be evaluated: this process has loaded regopy before {RUNTIME}, and the two "
+            "clash then; import them the other way round, or leave regopy to runner"
+        )
     try:
         from cel_expr_python import cel  # noqa: PLC0415  (an extra, and heavy)
     except ImportError:

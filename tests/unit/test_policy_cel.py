@@ -1,6 +1,10 @@
-"""Conditions in CEL on words that are no text: they can't be evaluated, and nothing ends for it."""
+"""Conditions in CEL and what could end their runtime: words that are no text, another library."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -38,3 +42,31 @@ def test_what_is_text_is(when: str) -> None:
     assert decided(Effect.DENY, when, "x") is Effect.DENY
     assert decided(Effect.DENY, when, "ü") is Effect.ALLOW
     assert decided(Effect.ALLOW, when, "x") is Effect.ALLOW
+
+
+CLASH = """
+import sys
+first, second = sys.argv[1:]
+__import__(first)
+if second:
+    __import__(second)
+from runner.policy.cel import compile_condition
+try:
+    condition = compile_condition("labels." + "a" * 40 + " == 'x'")
+except ValueError as error:
+    sys.exit(str(error))
+print(condition.evaluate({"labels": {"b": "c"}}))
+"""
+
+
+@pytest.mark.skipif(find_spec("regopy") is None, reason="the extra [rego] is not installed")
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [("regopy", "", "has loaded regopy before"), ("cel_expr_python.cel", "regopy", "None")],
+)
+def test_a_library_that_would_abort_the_runtime_is_told(first: str, second: str, told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CLASH, first, second], capture_output=True, text=True, check=False
+    )
+    assert told in done.stdout + done.stderr
+    assert done.returncode == (1 if "before" in told else 0)
