@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
+from runner.analysis.wrappers.table import Table, load
 from runner.clock import SystemClock
 from runner.compile import check_workspace, grants, inherited_names, policy_layers, tighten
 from runner.deciding import Policy
@@ -33,6 +34,7 @@ from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
 from runner.schema.policies import load_policy_dir, load_policy_texts
 from runner.schema.profiles import load_profile, shipped_profiles
+from runner.schema.wrappers import load_wrapper_dir
 from runner.settings import Settings, host_environment, load_settings
 from runner.streams import Cancellation, NullSink
 from runner.supervisor import Caller, Plan, Supervisor
@@ -73,6 +75,7 @@ class Runner:
             )
         self._settings = settings
         self._restrictions = policy_in_force(settings)
+        self._wrappers = wrappers_in_force(settings)
         self._foreign: tuple[DecisionPoint, ...] = tuple(
             _load("runner.policies", texts.language)(texts)
             for folder in settings.policy_dirs.value
@@ -91,6 +94,11 @@ class Runner:
     def store(self) -> Store:
         """Audit log and ledger of this state folder."""
         return self._store
+
+    @property
+    def wrappers(self) -> Table:
+        """The commands that run others, as requests are read: shipped rows, and those added."""
+        return self._wrappers
 
     @property
     def settings(self) -> Settings:
@@ -203,7 +211,8 @@ class Runner:
             if layers not in self._decision_points:
                 create = _load("runner.policies", "rules")
                 self._decision_points[layers] = combine((create(layers), *self._foreign))
-            return Policy(profile, self._decision_points[layers], grants(self._restrictions))
+            decisions = self._decision_points[layers]
+        return Policy(profile, decisions, grants(self._restrictions), self._wrappers)
 
     def backend(self, name: str | None = None) -> Backend:
         """The backend by this name, made once."""
@@ -351,6 +360,14 @@ def policy_in_force(settings: Settings) -> list[Restrictions]:
         for folder in settings.policy_dirs.value
         for layer in load_policy_dir(folder.path, cast("Any", folder.kind))
     ]
+
+
+def wrappers_in_force(settings: Settings) -> Table:
+    """The table of wrappers with the rows added on this machine; PolicyError: a bad file."""
+    table = load()
+    for folder in settings.wrapper_dirs.value:
+        table = load_wrapper_dir(folder.path, folder.kind, table)
+    return table
 
 
 def _load(group: str, name: str) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from runner.analysis.wrappers.table import Table
 from runner.audit.event import rfc3339
 from runner.errors import PolicyError, ProfileError, RequestError
 from runner.intake import read_script
@@ -39,6 +40,8 @@ class Side:
     above: tuple[Restrictions, ...]
     """Layers above a profile; those of policies are the policies themselves."""
     search: tuple[Path, ...]
+    wrappers: Table | None = None
+    """The table that programs are read by; None: the shipped one."""
     _tested: dict[str, UnderTest | str] = field(default_factory=dict)
 
     @property
@@ -72,11 +75,17 @@ class Side:
 
     def _load(self, name: str) -> UnderTest:
         if self.of_profile:
-            return under_test(self.sources, above=self.above)
-        return under_test(self.sources, profile=load_profile(name, self.search))
+            return under_test(self.sources, above=self.above, wrappers=self.wrappers)
+        profile = load_profile(name, self.search)
+        return under_test(self.sources, profile=profile, wrappers=self.wrappers)
 
 
-def side(target: str, above: Sequence[Restrictions], search: Sequence[Path]) -> Side:
+def side(
+    target: str,
+    above: Sequence[Restrictions],
+    search: Sequence[Path],
+    wrappers: Table | None = None,
+) -> Side:
     """A profile, a policy file, or a folder of policy files; PolicyError: there is none in it."""
     path = Path(target)
     names = [str(each) for each in rule_files(path)] if path.is_dir() else [target]
@@ -85,7 +94,7 @@ def side(target: str, above: Sequence[Restrictions], search: Sequence[Path]) -> 
     sources = tuple(load_source(name, search) for name in names)
     if len(sources) > 1 and any(each.profile is not None for each in sources):
         raise PolicyError(f"the folder {target} holds profiles; name the one that is meant")
-    return Side(sources, tuple(above), tuple(search))
+    return Side(sources, tuple(above), tuple(search), wrappers)
 
 
 def compare(

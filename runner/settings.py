@@ -68,6 +68,8 @@ class Settings:
     """How much of each stream of a run is kept; 0 keeps nothing."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
+    wrapper_dirs: Setting[tuple[PolicyFolder, ...]]
+    """Folders of rows for the table of wrappers; the organisation's is always the first."""
     profile_dirs: Setting[tuple[Path, ...]]
     """Looked through in order, then the shipped profiles."""
     user_home: Path | None
@@ -78,7 +80,7 @@ class Settings:
 class _Folders:
     home: Path | None
     config: Path | None
-    """Holds `config.yaml`, `policy.d` and `profiles` of the user."""
+    """Holds `config.yaml`, `policy.d`, `wrappers.d` and `profiles` of the user."""
     state: Path | None
 
 
@@ -111,7 +113,8 @@ def load_settings(
         keep_output_bytes=sources.take(
             "keep_output_bytes", _kept, lambda: DEFAULT_KEEP_OUTPUT_BYTES
         ),
-        policy_dirs=_policy_dirs(sources, folders, etc),
+        policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
+        wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),
         profile_dirs=sources.take(
             "profile_dirs",
             partial(_paths, folders.home),
@@ -271,16 +274,17 @@ def _with_user(folders: _Folders, name: str, system: Path) -> tuple[Path, ...]:
 
 
 def _policy_dirs(
-    sources: _Sources, folders: _Folders, etc: Path
+    sources: _Sources, folders: _Folders, etc: Path, what: str
 ) -> Setting[tuple[PolicyFolder, ...]]:
     """The organisation's folder, always; then the user's, or those that a setting names."""
+    name = {"policy": "policy.d", "wrapper": "wrappers.d"}[what]
 
     def default() -> tuple[Path, ...]:
-        return (folders.config / "policy.d",) if folders.config else ()
+        return (folders.config / name,) if folders.config else ()
 
-    users = sources.take("policy_dirs", partial(_paths, folders.home), default)
+    users = sources.take(f"{what}_dirs", partial(_paths, folders.home), default)
     layers = tuple(PolicyFolder(path, "user") for path in users.value)
-    return Setting((PolicyFolder(etc / "policy.d", "organisation"), *layers), users.origin)
+    return Setting((PolicyFolder(etc / name, "organisation"), *layers), users.origin)
 
 
 def _word(value: object) -> str:

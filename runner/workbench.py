@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from runner.analysis.wrappers.table import Table, load
 from runner.compile import grants, policy_layers
 from runner.deciding import Policy, decide
 from runner.errors import BadInputError, PolicyError
@@ -29,6 +30,7 @@ from runner.policy.lint import Check, Finding, Linted, Severity, lint
 from runner.schema.cases import CaseFile, LoadedCases, counted_key, is_cases, load_cases, refused
 from runner.schema.profiles import is_path, load_profile
 from runner.schema.rulesets import RuleSource, load_source, rule_files, yaml_files
+from runner.schema.wrappers import is_wrappers, load_wrapper_file
 from runner.settings import Settings
 
 NOBODY_UID = 1000
@@ -54,6 +56,8 @@ class Found:
 
     cases: tuple[LoadedCases, ...]
     sources: tuple[RuleSource, ...]
+    wrappers: Table
+    """The shipped table, with the rows of the files of wrappers among what was named."""
 
 
 def under_test(
@@ -61,11 +65,13 @@ def under_test(
     *,
     above: Sequence[Restrictions] = (),
     profile: Profile | None = None,
+    wrappers: Table | None = None,
 ) -> UnderTest:
     """At most one profile and any number of policies, together.
 
     `above`: more layers. `profile`: the one to take where `sources` has none; without it one stands
-    in that allows what the policies say nothing about. PolicyError: two profiles.
+    in that allows what the policies say nothing about. `wrappers`: the table that requests are
+    read by; the shipped one else. PolicyError: two profiles.
     """
     profiles = [each.profile for each in sources if each.profile is not None]
     if len(profiles) > 1:
@@ -77,7 +83,8 @@ def under_test(
     environment = replace(chosen.environment, deny=(*chosen.environment.deny, *denied))
     decisions = RulesDecisionPoint(policy_layers(chosen, policies))
     chosen = replace(chosen, environment=environment)
-    return UnderTest(Policy(chosen, decisions, grants(policies)), decisions)
+    table = wrappers if wrappers is not None else load()
+    return UnderTest(Policy(chosen, decisions, grants(policies), table), decisions)
 
 
 def in_force(settings: Settings) -> list[str]:
@@ -113,12 +120,39 @@ def find(targets: Sequence[str], search: Sequence[Path] = ()) -> Found:
     for target in targets:
         for path in _cases_of(target):
             cases.setdefault(path.resolve(), load_cases(path))
-    return Found(tuple(cases.values()), tuple(load_sources(targets, search)))
+    sources = tuple(load_sources(targets, search))
+    return Found(tuple(cases.values()), sources, load_wrappers(targets))
 
 
-def try_cases(loaded: LoadedCases, search: Sequence[Path] = ()) -> Iterator[Result]:
-    """Decide each case of a file under the policy that it names."""
-    tested = under_test(_policy_of(loaded, search))
+def load_wrappers(targets: Sequence[str], onto: Table | None = None) -> Table:
+    """The shipped table, or `onto`, with the rows of all files of wrappers that are named.
+
+    PolicyError: what is wrong in a file.
+    """
+    table = onto if onto is not None else load()
+    files: dict[Path, Path] = {}
+    for target in targets:
+        for path in _wrappers_of(target):
+            files.setdefault(path.resolve(), path)
+    for path in files.values():
+        table = load_wrapper_file(path, table)
+    return table
+
+
+def try_cases(
+    loaded: LoadedCases, search: Sequence[Path] = (), wrappers: Table | None = None
+) -> Iterator[Result]:
+    """Decide each case of a file under the policy that it names.
+
+    `wrappers`: the table that they are read by, unless the file names its own.
+    """
+    named = [str(loaded.path.parent / name) for name in loaded.file.wrappers or ()]
+    for name in named:
+        if not _wrappers_of(name):
+            raise PolicyError(f"{loaded.path}:1: wrappers names {name}, which holds no wrappers")
+    tested = under_test(
+        _policy_of(loaded, search), wrappers=load_wrappers(named) if named else wrappers
+    )
 
     def answer(case: Case, facts: Facts) -> Decision:
         return tested.decide(_request(case, tested.policy.profile.name), facts)
@@ -127,9 +161,9 @@ def try_cases(loaded: LoadedCases, search: Sequence[Path] = ()) -> Iterator[Resu
         yield try_case(case, tested.decisions.counted, answer)
 
 
-def try_examples(source: RuleSource) -> Iterator[Result]:
+def try_examples(source: RuleSource, wrappers: Table | None = None) -> Iterator[Result]:
     """Hold the rules of a file against their examples."""
-    yield from try_layer_examples(source.layer, source.examples)
+    yield from try_layer_examples(source.layer, source.examples, wrappers)
 
 
 def rule_places(
@@ -161,11 +195,11 @@ class Told:
     finding: Finding
 
 
-def lint_sources(sources: Sequence[RuleSource]) -> list[Told]:
+def lint_sources(sources: Sequence[RuleSource], wrappers: Table | None = None) -> list[Told]:
     """What is wrong with rules, by themselves and with the others, in the order of the files.
 
     Policies hold together, and above each of the profiles; what a profile extends is its own file's
-    business. Rules are held against their examples too.
+    business. Rules are held against their examples too, which are read by `wrappers`.
     """
     linted = [Linted(each.layer, each.own) for each in sources]
     policies = [one for one, source in zip(linted, sources, strict=True) if source.profile is None]
@@ -173,7 +207,7 @@ def lint_sources(sources: Sequence[RuleSource]) -> list[Told]:
     for one, source in zip(linted, sources, strict=True):
         above = [other for other in policies if other is not one]
         told += [_told(source, finding) for finding in lint(one, above)]
-        failed = [result for result in try_examples(source) if not result.holds]
+        failed = [result for result in try_examples(source, wrappers) if not result.holds]
         told += [Told(each.place, _failed(source, each)) for each in failed]
     return sorted(told, key=lambda each: each.place)
 
@@ -209,7 +243,15 @@ def _sources_of(target: str) -> Iterable[str]:
     path = Path(target)
     if path.is_dir():
         return [str(each) for each in rule_files(path)]
-    return [] if is_cases(path) else [target]
+    known = is_path(target) and path.is_file() and is_wrappers(path)
+    return [] if known or is_cases(path) else [target]
+
+
+def _wrappers_of(target: str) -> list[Path]:
+    path = Path(target)
+    if path.is_dir():
+        return [each for each in yaml_files(path) if is_wrappers(each)]
+    return [path] if is_path(target) and path.is_file() and is_wrappers(path) else []
 
 
 def _policy_of(loaded: LoadedCases, search: Sequence[Path]) -> list[RuleSource]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +12,7 @@ from runner.model.profile import Restrictions
 from runner.schema.base import validate
 from runner.schema.include import merged_rules
 from runner.schema.library import LIBRARY, Library
-from runner.schema.owned import SUFFIXES, Ownership, owned_folder
+from runner.schema.owned import SUFFIXES, owned_texts
 from runner.schema.profile_file import PolicyFile
 from runner.schema.rules import check_rules
 from runner.schema.yaml import parse, read_file
@@ -40,7 +39,7 @@ def load_policy_dir(
     """
     return [
         _restrictions(text, source, kind, library)
-        for source, text in _texts(path, kind, SUFFIXES, owner_uid)
+        for source, text in owned_texts(path, kind, SUFFIXES, owner_uid)
     ]
 
 
@@ -55,7 +54,7 @@ def load_policy_texts(
     for language in LANGUAGES:
         files = tuple(
             (f"{kind}:{source}", text)
-            for source, text in _texts(path, kind, (f".{language}",), owner_uid)
+            for source, text in owned_texts(path, kind, (f".{language}",), owner_uid)
         )
         if files:
             found.append(PolicyTexts(language, f"{kind}:{path}", files))
@@ -67,26 +66,6 @@ def load_policy_file(
 ) -> Restrictions:
     """One layer from a file anywhere, whoever owns it (for `runner policy` tools and tests)."""
     return _restrictions(read_file(path, PolicyError), str(path), kind, library)
-
-
-def _texts(
-    path: str | Path, kind: PolicyKind, suffixes: tuple[str, ...], owner_uid: int | None
-) -> list[tuple[str, str]]:
-    """Path and text of a folder's files that end so, sorted by name; none: no such folder."""
-    uids = {0} if kind == "organisation" else {0, os.geteuid()}
-    if owner_uid is not None:
-        uids = {owner_uid}
-    ownership = Ownership(
-        f"the {kind}'s policy", frozenset(uids), kind != "organisation", PolicyError
-    )
-    found = []
-    with owned_folder(path, ownership) as folder:
-        for name in folder.names(suffixes) if folder is not None else ():
-            text = folder.read(name) if folder is not None else None
-            if text is None:
-                raise PolicyError(f"{path}/{name} can't be read: no such file or directory")
-            found.append((f"{path}/{name}", text))
-    return found
 
 
 def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) -> Restrictions:

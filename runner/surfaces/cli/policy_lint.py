@@ -45,14 +45,20 @@ def lint(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look for what is wrong; see LINT_HELP."""
+    from runner.app import wrappers_in_force  # noqa: PLC0415
     from runner.settings import load_settings  # noqa: PLC0415
-    from runner.workbench import in_force, lint_sources, load_sources  # noqa: PLC0415
+    from runner.workbench import (  # noqa: PLC0415
+        in_force,
+        lint_sources,
+        load_sources,
+        load_wrappers,
+    )
 
     settings = load_settings()
     sources = load_sources(targets or in_force(settings), settings.profile_dirs.value)
     if not sources:
         raise PolicyError(f"{', '.join(targets or ())} holds no file of rules; name one that does")
-    told = lint_sources(sources)
+    told = lint_sources(sources, load_wrappers(targets) if targets else wrappers_in_force(settings))
     errors = sum(each.finding.severity == "error" for each in told)
     if as_json:
         document = {

@@ -77,13 +77,14 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Decide again; see DIFF_HELP."""
-    from runner.app import policy_in_force  # noqa: PLC0415
+    from runner.app import policy_in_force, wrappers_in_force  # noqa: PLC0415
     from runner.replay import compare, side  # noqa: PLC0415
     from runner.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings()
     search, above = settings.profile_dirs.value, policy_in_force(settings)
-    sides = [side(target, above, search) for target in (old, new)]
+    wrappers = wrappers_in_force(settings)
+    sides = [side(target, above, search, wrappers) for target in (old, new)]
     since_s = _since(since)
     found = compare(_log(), *sides, since_s=since_s, profiles=profile or ())
     if as_json:
