@@ -196,7 +196,9 @@ def test_nothing_to_test_is_an_error(run_cli, workspace):
 
 def test_schemas_are_printed(run_cli, workspace):
     schema = json.loads(run_cli("policy", "schema", "cases").stdout)
-    assert {"profile", "policy", "given", "cases"} == schema["properties"].keys() - {"description"}
+    assert {"profile", "policy", "wrappers", "given", "cases"} == schema["properties"].keys() - {
+        "description"
+    }
     assert "rules" in json.loads(run_cli("policy", "schema", "policy").stdout)["properties"]
     assert "extends" in json.loads(run_cli("policy", "schema", "profile").stdout)["properties"]
     done = run_cli("policy", "schema", "case")
