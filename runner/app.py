@@ -27,6 +27,7 @@ from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
 from runner.model.limits import LimitOverrides
 from runner.model.outcome import Outcome
+from runner.model.policy_text import PolicyTexts
 from runner.model.principal import Principal
 from runner.model.profile import Profile, Restrictions, WorkspaceMode
 from runner.model.request import ExecRequest
@@ -76,11 +77,7 @@ class Runner:
         self._settings = settings
         self._restrictions = policy_in_force(settings)
         self._wrappers = wrappers_in_force(settings)
-        self._foreign: tuple[DecisionPoint, ...] = tuple(
-            _load("runner.policies", texts.language)(texts)
-            for folder in settings.policy_dirs.value
-            for texts in load_policy_texts(folder.path, cast("Any", folder.kind))
-        )
+        self._foreign = points_in_force(settings)
         clock = SystemClock()
         self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
         self._supervisor = Supervisor(self._store, clock, settings.keep_output_bytes.value)
@@ -360,6 +357,21 @@ def policy_in_force(settings: Settings) -> list[Restrictions]:
         for folder in settings.policy_dirs.value
         for layer in load_policy_dir(folder.path, cast("Any", folder.kind))
     ]
+
+
+def points_in_force(settings: Settings) -> tuple[DecisionPoint, ...]:
+    """What decides beside the rules on this machine; PolicyError: a policy that can't be used."""
+    texts = [
+        each
+        for folder in settings.policy_dirs.value
+        for each in load_policy_texts(folder.path, cast("Any", folder.kind))
+    ]
+    return decision_points(texts)
+
+
+def decision_points(texts: Sequence[PolicyTexts]) -> tuple[DecisionPoint, ...]:
+    """A decision point for each policy in another language; PolicyError: one can't be used."""
+    return tuple(_load("runner.policies", each.language)(each) for each in texts)
 
 
 def wrappers_in_force(settings: Settings) -> Table:

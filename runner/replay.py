@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from runner.analysis.wrappers.table import Table
+from runner.app import decision_points
 from runner.audit.event import rfc3339
 from runner.errors import PolicyError, ProfileError, RequestError
 from runner.intake import read_script
@@ -26,6 +27,8 @@ from runner.policy.compare import (
     logged_decision,
     program_of,
 )
+from runner.ports import DecisionPoint
+from runner.schema.policies import policy_texts
 from runner.schema.profiles import load_profile
 from runner.schema.rulesets import RuleSource, load_source, rule_files
 from runner.stores.reader import LogReader
@@ -42,12 +45,14 @@ class Side:
     search: tuple[Path, ...]
     wrappers: Table | None = None
     """The table that programs are read by; None: the shipped one."""
+    points: tuple[DecisionPoint, ...] = ()
+    """What is asked beside the rules: those in force over a profile, or the policies' own."""
     _tested: dict[str, UnderTest | str] = field(default_factory=dict)
 
     @property
     def of_profile(self) -> bool:
         """Whether it is a profile."""
-        return self.sources[0].profile is not None
+        return any(each.profile is not None for each in self.sources)
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -75,9 +80,16 @@ class Side:
 
     def _load(self, name: str) -> UnderTest:
         if self.of_profile:
-            return under_test(self.sources, above=self.above, wrappers=self.wrappers)
-        profile = load_profile(name, self.search)
-        return under_test(self.sources, profile=profile, wrappers=self.wrappers)
+            profile, above = None, self.above
+        else:
+            profile, above = load_profile(name, self.search), ()
+        return under_test(
+            self.sources,
+            above=above,
+            profile=profile,
+            wrappers=self.wrappers,
+            points=self.points,
+        )
 
 
 def side(
@@ -85,16 +97,25 @@ def side(
     above: Sequence[Restrictions],
     search: Sequence[Path],
     wrappers: Table | None = None,
+    points: Sequence[DecisionPoint] = (),
 ) -> Side:
-    """A profile, a policy file, or a folder of policy files; PolicyError: there is none in it."""
+    """A profile, a policy file, or a folder of policy files; PolicyError: there is none in it.
+
+    `above`, `points`: the layers in force, and what is asked beside them, over a profile.
+    """
     path = Path(target)
-    names = [str(each) for each in rule_files(path)] if path.is_dir() else [target]
-    if not names:
+    texts = policy_texts(path)
+    names = [] if texts else [target]
+    if path.is_dir():
+        names = [str(each) for each in rule_files(path)]
+    if not names and not texts:
         raise PolicyError(f"the folder {target} holds no file of rules; name one that does")
     sources = tuple(load_source(name, search) for name in names)
     if len(sources) > 1 and any(each.profile is not None for each in sources):
         raise PolicyError(f"the folder {target} holds profiles; name the one that is meant")
-    return Side(sources, tuple(above), tuple(search), wrappers)
+    of_profile = any(each.profile is not None for each in sources)
+    beside = tuple(points) if of_profile else decision_points(texts)
+    return Side(sources, tuple(above), tuple(search), wrappers, beside)
 
 
 def compare(
@@ -149,7 +170,7 @@ def _compare(logged: Logged, old: Side, new: Side, history: History, found: Comp
 
 
 def _decide(logged: Logged, program: Program, tested: UnderTest, history: History) -> Decision:
-    facts = history.facts(logged, tested.decisions.counted)
+    facts = history.facts(logged, tested.policy.decisions.counted)
     return tested.decide(logged.request(program), facts)
 
 

@@ -53,7 +53,7 @@ class CombinedDecisionPoint:
 
     def decide(self, action: Action) -> Decision:
         """Never raises; a point that does is a deny that says so, and so is no point at all."""
-        answers = [_ask(point, action) for point in self._points]
+        answers = [ask(point, action) for point in self._points]
         if not answers:
             return Decision(Effect.DENY, "there is no policy that allows it", self._digest)
         return self._combined(answers)
@@ -89,7 +89,8 @@ class CombinedDecisionPoint:
         )
 
 
-def _ask(point: DecisionPoint, action: Action) -> Decision:
+def ask(point: DecisionPoint, action: Action) -> Decision:
+    """What one point says; one that raises is a deny that says so."""
     try:
         return point.decide(action)
     except Exception as error:

@@ -61,6 +61,29 @@ def load_policy_texts(
     return found
 
 
+def policy_texts(path: str | Path) -> list[PolicyTexts]:
+    """A file's policy in another language, or those of a folder, whoever owns them (for tools).
+
+    Empty: there is none. PolicyError: a file can't be read.
+    """
+    target = Path(path)
+    found = []
+    for language in LANGUAGES:
+        suffix = f".{language}"
+        if target.is_dir():
+            files = sorted(each for each in target.iterdir() if _is_text(each, suffix))
+        else:
+            files = [target] if _is_text(target, suffix) else []
+        texts = tuple((f"user:{each}", read_file(each, PolicyError)) for each in files)
+        if texts:
+            found.append(PolicyTexts(language, f"user:{path}", texts))
+    return found
+
+
+def _is_text(path: Path, suffix: str) -> bool:
+    return path.name.endswith(suffix) and not path.name.startswith(".") and path.is_file()
+
+
 def load_policy_file(
     path: str | Path, kind: PolicyKind = "user", library: Library = LIBRARY
 ) -> Restrictions:

@@ -96,7 +96,9 @@ class Block:
     @property
     def file_name(self) -> str | None:
         found = (
-            re.fullmatch(r"# (\S+\.(?:py|sh|ya?ml|json))", self.lines[0]) if self.lines else None
+            re.fullmatch(r"(?:#|//) (\S+\.(?:py|sh|ya?ml|json|cedar|rego))", self.lines[0])
+            if self.lines
+            else None
         )
         return found[1] if found else None
 
@@ -288,7 +290,9 @@ def test_commands_that_are_not_run_are_named() -> None:
 
 
 def test_blocks_are_of_a_known_kind() -> None:
-    known = {"console", "console docker", "sh", "python", "yaml", "json", "text", ""}
+    known = {
+        "console", "console docker", "sh", "python", "yaml", "json", "text", "cedar", "rego", ""
+    }  # fmt: skip
     odd = [b.where for page in ALL_PAGES for b in EVERY[page] if b.info not in known]
     assert not odd
     bare = [b.where for page in PAGES for b in EVERY[page] if not b.info]

@@ -35,6 +35,8 @@ It shows what was read (each command by itself, behind its wrappers, with the pa
 it names and the words that only running would tell), what every layer says about it, each rule that
 matches, condition by condition, with the word that made it so, and the decision.
 
+What policies in Cedar or Rego say is told for each of them; an error of theirs is a denial.
+
 For what is refused it says what would have to change: in the command, each change by itself, tried
 by deciding again; and in the policy, which rules or defaults stand against it, with file and line.
 
@@ -69,22 +71,23 @@ def explain(
     """Explain a decision; see EXPLAIN_HELP."""
     from runner.app import Runner  # noqa: PLC0415
     from runner.deciding import action_of, decide  # noqa: PLC0415
-    from runner.policy.engine import RulesDecisionPoint  # noqa: PLC0415
     from runner.policy.explain import explain as explained  # noqa: PLC0415
+    from runner.policy.others import parted  # noqa: PLC0415
     from runner.workbench import rule_places  # noqa: PLC0415
 
     with Runner() as runner:
         request = asked.request(runner)
         policy, facts = runner.held_against(request)
         rules, files = rule_places(runner.settings, request.profile)
-    if not isinstance(policy.decisions, RulesDecisionPoint):
+    by_rules, beside = parted(policy.decisions)
+    if by_rules is None:
         raise RequestError(
             "another decision point than runner's own rules decides here, and only it can explain; "
             "`runner check` says what it decides"
         )
     decided = decide(request, policy, facts)
     action = action_of(request, decided.intent, policy.profile, facts)
-    found = explained(policy.decisions, action, every=every)
+    found = explained(by_rules, action, every=every, beside=beside)
     told = _Told(decided, found, rules, files)
     if as_json:
         print(json.dumps(told.document(), indent=2))
@@ -119,9 +122,19 @@ class _Told:
             yield from self._part(number, part)
         if shown > _SHOWN_PARTS:
             yield f"\n  and {shown - _SHOWN_PARTS} more that no rule speaks about"
+        if self.found.others:
+            yield ""
+            yield from self._others()
         if not self.decided.permitted:
             yield ""
             yield from self._remedies()
+
+    def _others(self) -> Iterator[str]:
+        """What decision points beside the rules say, each by itself."""
+        yield "asked beside the rules"
+        for told in self.found.others:
+            yield from _row(told.decision.effect.value, _one_line(told.name))
+            yield from _row("", _one_line(told.decision.reason))
 
     def _read(self) -> str:
         intent = self.decided.intent
@@ -147,6 +160,9 @@ class _Told:
                 if finding.matched is not None and finding.matched.id == "default":
                     yield from _row(finding.effect.value, f"the default of {layer}"
                                     f"{self._at(self.files.get(layer))}")  # fmt: skip
+        for other in part.others:
+            told = f"'{other.id}' of {other.layer}, which is asked beside the rules"
+            yield from _row(other.effect.value, _one_line(told))
         said = part.said
         if said is not None and said.matched is not None and said.matched.id == "on_dynamic":
             layer = said.matched.layer
@@ -182,6 +198,9 @@ class _Told:
             yield from _row("asked", rule.message)
         for obstacle in self.found.obstacles:
             yield from _row("policy", self._obstacle(obstacle))
+        for told in self.found.others:
+            if told.refuses:
+                yield from _row("policy", f"{_one_line(told.name)}: {told.decision.effect.value}")
         if any(each.of_rules or each.rule == "default" for each in self.found.obstacles):
             which = "these" if self.found.then.value == "allow" else "these rules"
             yield from _row("", f"without {which} it would be: {self.found.then.value}")
@@ -216,6 +235,10 @@ class _Told:
             "language": intent.language,
             "unreadable": intent.unreadable and printable(intent.unreadable),
             "parts": [self._part_document(part) for part in self.found.parts],
+            "beside": [
+                {"point": printable(told.name), **decision_document(told.decision)}
+                for told in self.found.others
+            ],
             "obstacles": [
                 {
                     "layer": printable(each.layer),
@@ -260,6 +283,14 @@ class _Told:
             "effect": part.said.effect.value if part.said is not None else None,
             "reason": printable(part.said.reason) if part.said is not None else None,
             "rules": [self._rule_document(rule) for rule in part.rules],
+            "beside": [
+                {
+                    "id": printable(each.id),
+                    "layer": printable(each.layer),
+                    "effect": each.effect.value,
+                }
+                for each in part.others
+            ],
             "changes": list(map(printable, part.changes)),
         }
 

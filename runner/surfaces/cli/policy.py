@@ -32,7 +32,8 @@ A file of cases, team.cases.yaml, tries the profile or policy team.yaml beside i
 
 \b
   profile: ./team.yaml                   a name, or a path relative to this file
-  policy: ./org.yaml                     a file, a folder, or a list: layers above the profile
+  policy: ./org.yaml                     a file, a folder, or a list: layers above the profile,
+                                         and policies in Cedar or Rego (org.cedar, org.rego)
   wrappers: ./wrappers.d                 likewise: rows added to the table of wrappers
   given: { agent: builder }              what holds for each case that says nothing else
   cases:

@@ -37,7 +37,8 @@ labels, the time and the earlier runs of then. Nothing runs.
 
 Two profiles are compared under the policy layers in force, for what was asked for under either of
 them; --profile takes a glob over other profiles' names. Two policies are compared over whatever
-profile each decision was made under.
+profile each decision was made under. Policies in Cedar and Rego are asked too: a file or those in
+the folder, over a profile those in force.
 
 The log does not hold the content of scripts: they are decided again if their file is still there
 and unchanged. Those that can't be are counted, with the reason.
@@ -77,14 +78,19 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Decide again; see DIFF_HELP."""
-    from runner.app import policy_in_force, wrappers_in_force  # noqa: PLC0415
+    from runner.app import (  # noqa: PLC0415
+        points_in_force,
+        policy_in_force,
+        wrappers_in_force,
+    )
     from runner.replay import compare, side  # noqa: PLC0415
     from runner.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings()
     search, above = settings.profile_dirs.value, policy_in_force(settings)
     wrappers = wrappers_in_force(settings)
-    sides = [side(target, above, search, wrappers) for target in (old, new)]
+    points = points_in_force(settings)
+    sides = [side(target, above, search, wrappers, points) for target in (old, new)]
     since_s = _since(since)
     found = compare(_log(), *sides, since_s=since_s, profiles=profile or ())
     if as_json:
