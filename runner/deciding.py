@@ -75,15 +75,24 @@ def decide(request: ExecRequest, policy: Policy, facts: Facts) -> Decided:
     second = _asked(instead, read(instead.program, policy.wrappers), policy, facts)
     if second.permits:
         obligations = tuple(sorted({*decision.obligations, *second.obligations}))
-        return Decided(instead, intent, replace(decision, obligations=obligations))
+        observed = (*decision.observed, *second.observed)
+        return Decided(
+            instead, intent, replace(decision, obligations=obligations, observed=observed)
+        )
     # A rewrite of a rewrite is not followed: two rules that undo each other would have no end.
     effect = Effect.DENY if second.effect is Effect.REWRITE else second.effect
     words = " ".join(decision.rewrite)
     reason = f"{decision.reason}; but of '{words}': {second.reason}"
     rules = (*second.rules, *decision.rules)
-    return Decided(
-        request, intent, replace(second, effect=effect, reason=reason, rules=rules, rewrite=None)
+    combined = replace(
+        second,
+        effect=effect,
+        reason=reason,
+        rules=rules,
+        observed=(*decision.observed, *second.observed),
+        rewrite=None,
     )
+    return Decided(request, intent, combined)
 
 
 def action_of(request: ExecRequest, intent: Intent, profile: Profile, facts: Facts) -> Exec:
@@ -112,6 +121,7 @@ def _asked(request: ExecRequest, intent: Intent, policy: Policy, facts: Facts) -
         policy.digest,
         (*refusals, *decision.rules),
         decision.obligations,
+        observed=decision.observed,
     )
 
 

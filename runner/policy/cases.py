@@ -134,8 +134,9 @@ def _alone(layer: PolicyLayer, rule: Rule) -> RulesDecisionPoint:
     """The rule and nothing beside it: neither other rules nor a default."""
     unstated = Match()
     circumstances = {name: getattr(unstated, name) for name in _CIRCUMSTANCES}
-    rule = replace(rule, match=replace(rule.match, **circumstances))
-    return RulesDecisionPoint([replace(layer, rules=(rule,), default=None, observe=False)])
+    rule = replace(rule, match=replace(rule.match, **circumstances), observe=None)
+    alone = replace(layer, rules=(rule,), default=None, observe=False, on_trial=None)
+    return RulesDecisionPoint([alone])
 
 
 def _matches(

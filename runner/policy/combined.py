@@ -84,6 +84,7 @@ class CombinedDecisionPoint:
             rules=tuple(ordered[:RULES_LIMIT]),
             obligations=tuple(sorted({name for each in answers for name in each.obligations})),
             enforced=not (free and effect is not Effect.ALLOW),
+            observed=tuple(rule for each in answers for rule in each.observed)[:RULES_LIMIT],
             rewrite=next(iter(rewrites)) if effect is Effect.REWRITE else None,
             ask=strictest(asking) if effect is Effect.ASK else None,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -220,6 +220,8 @@ class Observed:
     times: int
     agents: tuple[str, ...]
     """Sorted."""
+    matched: tuple[tuple[str, int], ...]
+    """Texts that it matched, each with how often, the most frequent first."""
     example: Logged
     """The latest."""
 
@@ -227,13 +229,15 @@ class Observed:
 def observed(decisions: Iterable[Logged]) -> list[Observed]:
     """What would have been refused, asked about or rewritten if it had been enforced, by rule.
 
-    The most frequent first.
+    The most frequent first. What was refused all the same, by a rule that is enforced, does not
+    count.
     """
     by_rule: dict[tuple[str, str, Effect], list[Logged]] = defaultdict(list)
+    texts: dict[tuple[str, str, Effect], Counter[str]] = defaultdict(Counter)
     for logged in decisions:
-        if not logged.enforced:
-            for key in dict.fromkeys(_observed_rules(logged)):
-                by_rule[key].append(logged)
+        for key, matched in _would_have(logged).items():
+            by_rule[key].append(logged)
+            texts[key].update(matched)
     found = [
         Observed(
             layer=layer,
@@ -241,6 +245,7 @@ def observed(decisions: Iterable[Logged]) -> list[Observed]:
             effect=effect,
             times=len(those),
             agents=tuple(sorted({each.principal.agent for each in those})),
+            matched=tuple(texts[layer, rule, effect].most_common()),
             example=those[-1],
         )
         for (layer, rule, effect), those in by_rule.items()
@@ -248,10 +253,30 @@ def observed(decisions: Iterable[Logged]) -> list[Observed]:
     return sorted(found, key=lambda each: (-each.times, each.layer, each.rule, each.effect))
 
 
-def _observed_rules(logged: Logged) -> Iterator[tuple[str, str, Effect]]:
-    for rule in logged.decision["rules"]:
+def is_observed(logged: Logged) -> bool:
+    """Whether something would have been refused that was only observed."""
+    return bool(_would_have(logged))
+
+
+def _would_have(logged: Logged) -> dict[tuple[str, str, Effect], list[str]]:
+    """The rules that would have made it stricter, each with the texts that it matched."""
+    decided = logged.effect if logged.enforced else Effect.ALLOW
+    found: dict[tuple[str, str, Effect], list[str]] = {}
+    for layer, rule, effect, matched in _observed_rules(logged):
+        if STRICTNESS[effect] > STRICTNESS[decided]:
+            found.setdefault((layer, rule, effect), []).extend([matched] if matched else [])
+    return found
+
+
+def _observed_rules(logged: Logged) -> Iterator[tuple[str, str, Effect, str]]:
+    """The rules that were only observed: of a profile that is, or themselves."""
+    rules = [*logged.decision.get("observed", ())]
+    if not logged.enforced:
+        rules += logged.decision["rules"]
+    for rule in rules:
         if (effect := Effect(rule["effect"])) is not Effect.ALLOW:
-            yield rule["layer"], rule["id"], effect
+            # Earlier versions did not record what a rule matched.
+            yield rule["layer"], rule["id"], effect, str(rule.get("matched", ""))
 
 
 def _unescaped(value: Any) -> Any:

@@ -13,7 +13,7 @@ from runner.schema.base import validate
 from runner.schema.include import merged_rules
 from runner.schema.library import LIBRARY, Library
 from runner.schema.owned import SUFFIXES, owned_texts
-from runner.schema.profile_file import PolicyFile
+from runner.schema.profile_file import PolicyFile, check_policy
 from runner.schema.rules import check_rules
 from runner.schema.yaml import parse, read_file
 
@@ -93,11 +93,11 @@ def load_policy_file(
 
 def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) -> Restrictions:
     document = parse(text, source, PolicyError)
-    file = validate(document, PolicyFile, PolicyError, (check_rules,))
+    file = validate(document, PolicyFile, PolicyError, (check_rules, check_policy))
     name = f"{kind}:{source}"
     rules = merged_rules([(document, file.rules)], library, PolicyError)
     return Restrictions(
-        policy=replace(file.rules.to_layer(name), rules=rules),
+        policy=replace(file.rules.to_layer(name), rules=rules, on_trial=file.observe or None),
         limits=file.limits.to_model(),
         requires=frozenset(file.requires),
         cgroup=file.cgroup,

@@ -125,6 +125,13 @@ class _Told:
         if self.found.others:
             yield ""
             yield from self._others()
+        if self.decided.decision.observed:
+            yield ""
+            yield "only observed, without effect"
+            for rule in self.decided.decision.observed:
+                place = self._at(self.rules.get((rule.layer, rule.id)))
+                told = f"rule '{rule.id}' of {rule.layer}{place}: {rule.matched or rule.message}"
+                yield from _row(rule.effect.value, _one_line(told))
         if not self.decided.permitted:
             yield ""
             yield from self._remedies()
