@@ -290,7 +290,7 @@ def test_observed_tells_what_would_have_been_refused(run_cli, workspace):
     (workspace / "watch.yaml").write_text(TEAM.replace("rules:", "rules:\n  mode: observe"))
     none = run_cli("check", "--agent", "a", "--profile", "watch.yaml", "--", "git", "push")
     assert none.returncode == 0
-    assert "no profile in mode observe" in run_cli("policy", "observed").stdout
+    assert "nothing that is only observed would" in run_cli("policy", "observed").stdout
     for agent, command in (("a", "git push --force"), ("b", "git push --force && sudo id")):
         done = run_cli("check", "--agent", agent, "--profile", "watch.yaml", "-c", command)
         assert done.returncode == 0
@@ -307,6 +307,38 @@ def test_observed_tells_what_would_have_been_refused(run_cli, workspace):
     assert "1x deny  profile:watch / force-push" in shown
     assert "Push with --force-with-lease." in shown
     assert "privileges" not in shown
+    assert rules["force-push"]["matched"] == [{"text": "git push --force", "times": 2}]
+    assert "         matched  git push --force\n" in shown
+
+
+def test_a_rule_and_a_policy_can_be_observed(run_cli, workspace, monkeypatch):
+    (workspace / "watch.yaml").write_text(
+        TEAM.replace("effect: deny", "effect: deny\n      observe: true")
+    )
+    policy = TEAM.replace("extends: agent", "observe: true").replace("force-push", "from-policy")
+    folder = workspace / "policy.d"
+    folder.mkdir()
+    (folder / "10.yaml").write_text(policy)
+    monkeypatch.setenv("RUNNER_POLICY_DIRS", str(folder))
+    done = run_cli("check", "--profile", "watch.yaml", "-c", "git push --force; git push -f")
+    assert done.returncode == 0
+    assert "only observed, deny: profile:watch / force-push: git push --force" in done.stdout
+    # What is refused all the same is no matter for what is observed.
+    assert run_cli("check", "--profile", "watch.yaml", "-c", "git push --force; sudo id").returncode
+    told = json.loads(run_cli("policy", "observed", "--json").stdout)
+    assert told["decisions"] == 1
+    assert {(each["rule"], each["layer"], each["times"]) for each in told["rules"]} == {
+        ("force-push", "profile:watch", 1),
+        ("from-policy", f"user:{folder}/10.yaml", 1),
+    }
+    assert told["rules"][0]["matched"] == [{"text": "git push --force", "times": 1}]
+    explained = run_cli("explain", "--profile", "watch.yaml", "-c", "git push --force")
+    assert explained.returncode == 0
+    assert "only observed, without effect" in explained.stdout
+    assert "rule 'force-push' of profile:watch (./watch.yaml:4)" in explained.stdout
+    # Examples hold for a rule that is observed as for any.
+    (workspace / "team.cases.yaml").unlink()
+    assert "0 cases, 5 examples: 5 hold" in run_cli("policy", "test", "watch.yaml").stdout
 
 
 def test_help_fits_and_shows_examples(run_cli, workspace):
