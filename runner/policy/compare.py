@@ -128,6 +128,7 @@ def logged_decision(event: Mapping[str, Any]) -> Logged:
         )
         # What is used later is looked at now, so that a strange event is refused here.
         _ = logged.effect, logged.enforced, logged.shown, list(_observed_rules(logged))
+        _ = list(_refusing(logged.decision["rules"]))
         _ = [logged.program[key] for key in _PROGRAM_KEYS[logged.program["kind"]]]
         _ = logged.shown.encode("utf-8", "surrogateescape")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -273,6 +274,10 @@ def _observed_rules(logged: Logged) -> Iterator[tuple[str, str, Effect, str]]:
     rules = [*logged.decision.get("observed", ())]
     if not logged.enforced:
         rules += logged.decision["rules"]
+    return _refusing(rules)
+
+
+def _refusing(rules: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, Effect, str]]:
     for rule in rules:
         if (effect := Effect(rule["effect"])) is not Effect.ALLOW:
             # Earlier versions did not record what a rule matched.

@@ -17,6 +17,7 @@ from runner.model.rule import CountOf
 from runner.policy.compare import (
     History,
     Undecidable,
+    is_observed,
     logged_decision,
     observed,
     program_of,
@@ -92,6 +93,7 @@ def test_what_the_log_does_not_hold_is_not_guessed(tmp_path):
         lambda e: e["data"]["program"].pop("sha256"),
         lambda e: e["data"]["decision"].update(effect="maybe"),
         lambda e: e["data"]["decision"].update(rules=[{}]),
+        lambda e: e["data"]["decision"].update(observed=[{"id": "x", "layer": "y"}]),
         lambda e: e.update(principal=None),
         lambda e: e.update(time="noon"),
     ],
@@ -146,3 +148,27 @@ def test_what_was_observed_is_by_rule_and_the_most_frequent_first(tmp_path):
     (found,) = observed(logged)
     assert (found.rule, found.times, found.agents) == ("no-x", 3, ("a", "b"))
     assert found.example.shown == "x 2"
+    assert found.matched == ()  # as earlier versions recorded it
+
+
+def test_a_rule_that_is_observed_counts_where_it_would_have_changed_something(tmp_path):
+    def told(effect: str, *rules: tuple[str, str, str]) -> object:
+        made = event(tmp_path, argv=["x"])
+        made["data"]["decision"] |= {
+            "effect": effect,
+            "rules": [],
+            "observed": [
+                {"id": name, "layer": "l", "effect": what, "matched": text}
+                for name, what, text in rules
+            ],
+        }
+        return logged_decision(made)
+
+    logged = [
+        told("allow", ("a", "deny", "x 1"), ("a", "deny", "x 2"), ("b", "ask", "x 1")),
+        told("ask", ("a", "deny", "x 1"), ("b", "ask", "x 1")),
+        told("deny", ("a", "deny", "x 3")),
+    ]
+    assert [is_observed(each) for each in logged] == [True, True, False]
+    found = {each.rule: (each.times, each.matched) for each in observed(logged)}
+    assert found == {"a": (2, (("x 1", 2), ("x 2", 1))), "b": (1, (("x 1", 1),))}
