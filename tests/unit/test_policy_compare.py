@@ -148,7 +148,7 @@ def test_what_was_observed_is_by_rule_and_the_most_frequent_first(tmp_path):
     (found,) = observed(logged)
     assert (found.rule, found.times, found.agents) == ("no-x", 3, ("a", "b"))
     assert found.example.shown == "x 2"
-    assert found.matched == ()  # as earlier versions recorded it
+    assert found.matched == (("x", 3),)
 
 
 def test_a_rule_that_is_observed_counts_where_it_would_have_changed_something(tmp_path):
