@@ -80,7 +80,12 @@ class Runner:
         self._foreign = points_in_force(settings)
         clock = SystemClock()
         self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
-        self._supervisor = Supervisor(self._store, clock, settings.keep_output_bytes.value)
+        self._supervisor = Supervisor(
+            self._store,
+            clock,
+            settings.keep_output_bytes.value,
+            settings.keep_program_bytes.value,
+        )
         self._lock = threading.Lock()
         self._backends: dict[str, Backend] = {}
         self._decision_points: dict[tuple[object, ...], DecisionPoint] = {}

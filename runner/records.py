@@ -193,6 +193,21 @@ def _program(program: Program) -> dict[str, Any]:
     }
 
 
+def program_to_keep(program: Program) -> bytes | None:
+    """What the log does not hold of a program, to the byte that its digest is over.
+
+    None: the log holds it whole. A script's content, a long command line's text, the canonical JSON
+    of many words.
+    """
+    if isinstance(program, Argv):
+        whole = sum(map(len, program.words)) <= TEXT_BYTES
+        return None if whole else canonical(list(program.words))
+    if isinstance(program, ShellText):
+        whole = len(program.text) <= TEXT_BYTES
+        return None if whole else program.text.encode("utf-8", "surrogateescape")
+    return program.content
+
+
 def _limits(spec: SandboxSpec) -> dict[str, str]:
     return {key: spelled(field, getattr(spec.limits, field)) for key, field in LIMIT_KEYS.items()}
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from runner.analysis.wrappers.table import Table
@@ -16,7 +17,7 @@ from runner.errors import PolicyError, ProfileError, RequestError
 from runner.intake import read_script
 from runner.model.decision import Decision
 from runner.model.profile import Restrictions
-from runner.model.request import Program
+from runner.model.request import ExecRequest, Program
 from runner.policy.compare import (
     DECIDED,
     Change,
@@ -31,6 +32,7 @@ from runner.ports import DecisionPoint
 from runner.schema.policies import policy_texts
 from runner.schema.profiles import load_profile
 from runner.schema.rulesets import RuleSource, load_source, rule_files
+from runner.stores.kept import KeptOutput
 from runner.stores.reader import LogReader
 from runner.workbench import UnderTest, under_test
 
@@ -119,13 +121,20 @@ def side(
 
 
 def compare(
-    log: LogReader, old: Side, new: Side, *, since_s: float, profiles: Sequence[str] = ()
+    log: LogReader,
+    old: Side,
+    new: Side,
+    *,
+    since_s: float,
+    profiles: Sequence[str] = (),
+    home: Path | None = None,
 ) -> Comparison:
     """Decide what was decided since `since_s` (seconds since the epoch) under both policies.
 
     `profiles`: globs over names and absolute paths of the profiles that decisions were asked for
     under; without any, those of the two sides, and all where the sides are policies.
-    PolicyError: a profile is compared with a policy.
+    `home`: the state folder, where programs are kept that the log does not hold. PolicyError: a
+    profile is compared with a policy.
     """
     if old.of_profile is not new.of_profile:
         raise PolicyError(
@@ -141,7 +150,7 @@ def compare(
                 else not old.of_profile or logged.profile in literally
             )
             if meant:
-                _compare(logged, old, new, history, found)
+                _compare(logged, (old, new), history, found, home)
             else:
                 found.others[logged.profile] += 1
         history.take(logged)
@@ -156,10 +165,40 @@ def decisions(log: LogReader, since_s: float = -math.inf) -> Iterator[Logged]:
             yield logged_decision(json.loads(event.body))
 
 
-def _compare(logged: Logged, old: Side, new: Side, history: History, found: Comparison) -> None:
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A logged run, to be decided again."""
+
+    logged: Logged
+    request: ExecRequest
+    history: History
+    """Of what ran before it."""
+
+
+def again(log: LogReader, run_id: str, home: Path) -> Again:
+    """A run as it was asked for; RequestError: there is none, or its program was not kept."""
+    history = History()
+    for logged in decisions(log):
+        if logged.run_id == run_id:
+            try:
+                program = program_of(logged, partial(_contents, home))
+            except Undecidable as why:
+                raise RequestError(f"{run_id} can't be decided again: {why}") from None
+            return Again(logged, logged.request(program), history)
+        history.take(logged)
+    raise RequestError(f"the log knows no run {run_id!r}; `runner audit show` lists those of late")
+
+
+def _compare(
+    logged: Logged,
+    sides: tuple[Side, Side],
+    history: History,
+    found: Comparison,
+    home: Path | None,
+) -> None:
     try:
-        program = program_of(logged, _content)
-        both = [_decide(logged, program, each.policy(logged), history) for each in (old, new)]
+        program = program_of(logged, partial(_contents, home))
+        both = [_decide(logged, program, each.policy(logged), history) for each in sides]
     except Undecidable as why:
         found.undecidable[str(why)] += 1
         return
@@ -174,8 +213,15 @@ def _decide(logged: Logged, program: Program, tested: UnderTest, history: Histor
     return tested.decide(logged.request(program), facts)
 
 
-def _content(path: str) -> bytes | None:
-    try:
-        return read_script(Path(path), (), "sh").content
-    except RequestError:
-        return None
+def _contents(home: Path | None, logged: Logged) -> Iterator[bytes]:
+    """What may be a logged program: what was kept of the run, and a script's file."""
+    if home is not None and logged.run_id is not None:
+        kept = KeptOutput(home / "runs").read(logged.run_id, "program")
+        if kept is not None:
+            yield kept
+    path = logged.program.get("path")
+    if path is not None:
+        try:
+            yield read_script(Path(path), (), "sh").content
+        except RequestError:
+            return  # it is gone, or none that could be run now: then it is not the one

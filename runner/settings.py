@@ -32,6 +32,8 @@ DEFAULT_PROFILE = "agent"
 DEFAULT_BACKEND = "native"
 DEFAULT_KEEP_OUTPUT_BYTES = 1 << 20
 """Of each stream; enough for a long traceback, and a thousand runs stay under 2 GiB."""
+DEFAULT_KEEP_PROGRAM_BYTES = 1 << 20
+"""More than anybody writes by hand; what is larger is not kept at all."""
 
 # What no setting can be: it would be taken for unset, or break a path.
 _FORBIDDEN = ("", "\0")
@@ -66,6 +68,8 @@ class Settings:
     backend: Setting[str]
     keep_output_bytes: Setting[int]
     """How much of each stream of a run is kept; 0 keeps nothing."""
+    keep_program_bytes: Setting[int]
+    """The largest text of a run that is kept beside its output; 0 keeps none."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
     wrapper_dirs: Setting[tuple[PolicyFolder, ...]]
@@ -112,6 +116,9 @@ def load_settings(
         backend=sources.take("backend", _word, lambda: DEFAULT_BACKEND),
         keep_output_bytes=sources.take(
             "keep_output_bytes", _kept, lambda: DEFAULT_KEEP_OUTPUT_BYTES
+        ),
+        keep_program_bytes=sources.take(
+            "keep_program_bytes", _kept, lambda: DEFAULT_KEEP_PROGRAM_BYTES
         ),
         policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
         wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),

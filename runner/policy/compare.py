@@ -1,12 +1,13 @@
 """Decisions of the log, made again: what another policy would have said. Pure.
 
 An event holds what was asked for, who asked and when. What it does not hold, the content of a
-script or the rest of a very long command line, can't be decided again and is counted.
+script or the rest of a very long command line, may have been kept; else it is counted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -140,35 +141,51 @@ def logged_decision(event: Mapping[str, Any]) -> Logged:
     return logged
 
 
-def program_of(logged: Logged, content: Callable[[str], bytes | None]) -> Program:
-    """The program that a decision was about, to the byte; Undecidable: the log does not hold it.
+def program_of(logged: Logged, contents: Callable[[Logged], Iterable[bytes]]) -> Program:
+    """The program that a decision was about, to the byte; Undecidable: nothing holds it.
 
-    `content`: what stands in a file now, or None. It counts if its digest is the logged one.
+    `contents`: where the log does not hold it whole, what may: what was kept of the run, a script's
+    file as it is now. It counts if its digest is the logged one.
     """
     program = logged.program
+    held = _held(program)
+    if held is None or not _is_it(held, program):
+        held = next((each for each in contents(logged) if _is_it(each, program)), None)
+    if held is None:
+        raise Undecidable(_why_not(program))
     if program["kind"] == "argv":
-        words = tuple(program["argv"])
-        if hashlib.sha256(canonical(list(words))).hexdigest() != program["sha256"]:
-            raise Undecidable("the log holds only the beginning of a very long command line")
-        return Argv(words)
+        return Argv(tuple(_unescaped(json.loads(held))))
     if program["kind"] == "shell":
-        raw = program["text"].encode("utf-8", "surrogateescape")
-        if hashlib.sha256(raw).hexdigest() != program["sha256"]:
-            raise Undecidable("the log holds only the beginning of a very long command line")
-        return ShellText(program["text"], program["language"])
-    if program["path"] is None:
-        raise Undecidable("a script's content is not in the log, and it had no file")
-    raw_script = content(program["path"])
-    if raw_script is None or hashlib.sha256(raw_script).hexdigest() != program["sha256"]:
-        raise Undecidable("a script's content is not in the log, and its file is gone or changed")
+        return ShellText(held.decode("utf-8", "surrogateescape"), program["language"])
     return Script(
-        content=raw_script,
+        content=held,
         language=program["language"],
         interpreter=tuple(program["interpreter"]),
         name=program["name"],
         path=program["path"],
         args=tuple(program["args"]),
     )
+
+
+def _held(program: Mapping[str, Any]) -> bytes | None:
+    """What the log itself holds, as its digest is over it; None: nothing of a script's content."""
+    if program["kind"] == "argv":
+        return canonical(list(program["argv"]))
+    if program["kind"] == "shell":
+        return str(program["text"]).encode("utf-8", "surrogateescape")
+    return None
+
+
+def _is_it(content: bytes, program: Mapping[str, Any]) -> bool:
+    return bool(hashlib.sha256(content).hexdigest() == program["sha256"])
+
+
+def _why_not(program: Mapping[str, Any]) -> str:
+    if program["kind"] != "script":
+        return "the log holds only the beginning of a very long command line, and no more was kept"
+    if program["path"] is None:
+        return "a script's content was not kept, and it had no file"
+    return "a script's content was not kept, and its file is gone or changed"
 
 
 class History:

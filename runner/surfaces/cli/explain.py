@@ -6,22 +6,31 @@ import json
 import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runner.errors import EXIT_DENIED, RequestError
-from runner.surfaces.cli.program import AsJson, Asked, ProgramCommand, takes_a_program
+from runner.surfaces.cli.program import (
+    AsJson,
+    Asked,
+    ProgramCommand,
+    profile_place,
+    takes_a_program,
+)
 
 if TYPE_CHECKING:
+    from runner.app import Runner
     from runner.deciding import Decided
     from runner.model.intent import Word
     from runner.model.place import Place
+    from runner.policy.compare import Logged
     from runner.policy.explain import Explanation, Obstacle, PartTold, RuleTold
     from runner.policy.subject import Subject
     from runner.policy.witness import Reason
+    from runner.replay import Again
 
 EXPLAIN_HELP = """Say why something is decided as it is, and what would have to change.
 
@@ -30,6 +39,7 @@ EXPLAIN_HELP = """Say why something is decided as it is, and what would have to 
   runner explain fix.py                            a script
   runner explain --profile locked -- rm -rf build  a program and its arguments
   runner explain --all -- git push                 with the rules on it that do not match
+  runner explain --run run-0f4a...                 a run of the log, decided again
 
 It shows what was read (each command by itself, behind its wrappers, with the paths and hosts that
 it names and the words that only running would tell), what every layer says about it, each rule that
@@ -39,6 +49,9 @@ What policies in Cedar or Rego say is told for each of them; an error of theirs 
 
 For what is refused it says what would have to change: in the command, each change by itself, tried
 by deciding again; and in the policy, which rules or defaults stand against it, with file and line.
+
+A run of the log is decided again by what is in force now (--profile names another profile), with
+the agent, the labels, the time and the earlier runs of then; what was decided then is told too.
 
 Nothing is run and nothing recorded. Exit code 0: allowed; 126: not.
 """
@@ -66,6 +79,9 @@ def explain(
     every: Annotated[
         bool, typer.Option("--all", help="Also rules on such commands that do not match.")
     ] = False,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="A run of the log, decided again.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain a decision; see EXPLAIN_HELP."""
@@ -76,8 +92,11 @@ def explain(
     from runner.workbench import rule_places  # noqa: PLC0415
 
     with Runner() as runner:
-        request = asked.request(runner)
+        logged = _logged(run, asked, runner) if run is not None else None
+        request = logged.request if logged is not None else asked.request(runner)
         policy, facts = runner.held_against(request)
+        if logged is not None:
+            facts = logged.history.facts(logged.logged, policy.decisions.counted)
         rules, files = rule_places(runner.settings, request.profile)
     by_rules, beside = parted(policy.decisions)
     if by_rules is None:
@@ -88,7 +107,7 @@ def explain(
     decided = decide(request, policy, facts)
     action = action_of(request, decided.intent, policy.profile, facts)
     found = explained(by_rules, action, every=every, beside=beside)
-    told = _Told(decided, found, rules, files)
+    told = _Told(decided, found, rules, files, logged.logged if logged is not None else None)
     if as_json:
         print(json.dumps(told.document(), indent=2))
     else:
@@ -97,17 +116,37 @@ def explain(
     raise typer.Exit(0 if decided.permitted else EXIT_DENIED)
 
 
+def _logged(run: str, asked: Asked, runner: Runner) -> Again:
+    """The run of the log that is meant, under the profile that was given, or its own."""
+    from runner.replay import again  # noqa: PLC0415
+    from runner.stores.reader import open_log  # noqa: PLC0415
+
+    if asked.words or asked.command is not None:
+        raise RequestError("give either --run RUN or a program, not both")
+    home = Path(runner.settings.home.value)
+    found = again(open_log(home), run, home)
+    profile = profile_place(asked.profile) or found.request.profile
+    return replace(found, request=replace(found.request, profile=profile))
+
+
 @dataclass(frozen=True, slots=True)
 class _Told:
     decided: Decided
     found: Explanation
     rules: Mapping[tuple[str, str], Place]
     files: Mapping[str, Place]
+    logged: Logged | None
+    """The decision of the log that is made again."""
 
     # For people.
 
     def lines(self) -> Iterator[str]:
         decision = self.decided.decision
+        if self.logged is not None:
+            then = f"then {self.logged.effect.value}: {self.logged.decision['reason']}"
+            yield from _wrapped("", _one_line(then))
+            same = self.logged.decision["policy_digest"] == decision.policy_digest
+            yield f"now, under {'the same policy' if same else 'another policy'},"
         observed = "" if decision.enforced else " (only observed: it runs all the same)"
         yield from _wrapped("", f"{decision.effect.value}{observed}: {decision.reason}")
         yield ""
@@ -239,6 +278,7 @@ class _Told:
         intent = self.decided.intent
         return {
             "decision": decision_document(self.decided.decision),
+            "then": self._then(),
             "language": intent.language,
             "unreadable": intent.unreadable and printable(intent.unreadable),
             "parts": [self._part_document(part) for part in self.found.parts],
@@ -256,6 +296,19 @@ class _Told:
                 for each in self.found.obstacles
             ],
             "without_obstacles": self.found.then.value,
+        }
+
+    def _then(self) -> dict[str, Any] | None:
+        """What was decided of the run that is decided again."""
+        from runner.schema.outcome import printable  # noqa: PLC0415
+
+        if self.logged is None:
+            return None
+        return {
+            "run": self.logged.run_id,
+            "effect": self.logged.effect.value,
+            "reason": printable(str(self.logged.decision["reason"])),
+            "policy_digest": self.logged.decision["policy_digest"],
         }
 
     def _place(self, obstacle: Obstacle) -> str | None:

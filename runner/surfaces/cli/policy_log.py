@@ -41,8 +41,9 @@ them; --profile takes a glob over other profiles' names. Two policies are compar
 profile each decision was made under. Policies in Cedar and Rego are asked too: a file or those in
 the folder, over a profile those in force.
 
-The log does not hold the content of scripts: they are decided again if their file is still there
-and unchanged. Those that can't be are counted, with the reason.
+The log does not hold the content of scripts: what was kept of a run stands beside its output, up to
+the setting keep_program_bytes; else they are decided again if their file is still there and
+unchanged. Those that can't be are counted, with the reason.
 
 Exit code 0: nothing would change; 1: something would; 2: a file is wrong.
 """
@@ -95,7 +96,8 @@ def diff(
     points = points_in_force(settings)
     sides = [side(target, above, search, wrappers, points) for target in (old, new)]
     since_s = _since(since)
-    found = compare(_log(), *sides, since_s=since_s, profiles=profile or ())
+    home = Path(settings.home.value)
+    found = compare(_log(), *sides, since_s=since_s, profiles=profile or (), home=home)
     if as_json:
         print(json.dumps(_diff_document(found), indent=2))
     else:
