@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
+from runner.analysis.wrappers.table import Table, load
 from runner.clock import SystemClock
 from runner.compile import check_workspace, grants, inherited_names, policy_layers, tighten
 from runner.deciding import Policy
@@ -26,6 +27,7 @@ from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
 from runner.model.limits import LimitOverrides
 from runner.model.outcome import Outcome
+from runner.model.policy_text import PolicyTexts
 from runner.model.principal import Principal
 from runner.model.profile import Profile, Restrictions, WorkspaceMode
 from runner.model.request import ExecRequest
@@ -33,6 +35,7 @@ from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
 from runner.schema.policies import load_policy_dir, load_policy_texts
 from runner.schema.profiles import load_profile, shipped_profiles
+from runner.schema.wrappers import load_wrapper_dir
 from runner.settings import Settings, host_environment, load_settings
 from runner.streams import Cancellation, NullSink
 from runner.supervisor import Caller, Plan, Supervisor
@@ -73,14 +76,16 @@ class Runner:
             )
         self._settings = settings
         self._restrictions = policy_in_force(settings)
-        self._foreign: tuple[DecisionPoint, ...] = tuple(
-            _load("runner.policies", texts.language)(texts)
-            for folder in settings.policy_dirs.value
-            for texts in load_policy_texts(folder.path, cast("Any", folder.kind))
-        )
+        self._wrappers = wrappers_in_force(settings)
+        self._foreign = points_in_force(settings)
         clock = SystemClock()
         self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
-        self._supervisor = Supervisor(self._store, clock, settings.keep_output_bytes.value)
+        self._supervisor = Supervisor(
+            self._store,
+            clock,
+            settings.keep_output_bytes.value,
+            settings.keep_program_bytes.value,
+        )
         self._lock = threading.Lock()
         self._backends: dict[str, Backend] = {}
         self._decision_points: dict[tuple[object, ...], DecisionPoint] = {}
@@ -91,6 +96,11 @@ class Runner:
     def store(self) -> Store:
         """Audit log and ledger of this state folder."""
         return self._store
+
+    @property
+    def wrappers(self) -> Table:
+        """The commands that run others, as requests are read: shipped rows, and those added."""
+        return self._wrappers
 
     @property
     def settings(self) -> Settings:
@@ -203,7 +213,8 @@ class Runner:
             if layers not in self._decision_points:
                 create = _load("runner.policies", "rules")
                 self._decision_points[layers] = combine((create(layers), *self._foreign))
-            return Policy(profile, self._decision_points[layers], grants(self._restrictions))
+            decisions = self._decision_points[layers]
+        return Policy(profile, decisions, grants(self._restrictions), self._wrappers)
 
     def backend(self, name: str | None = None) -> Backend:
         """The backend by this name, made once."""
@@ -351,6 +362,29 @@ def policy_in_force(settings: Settings) -> list[Restrictions]:
         for folder in settings.policy_dirs.value
         for layer in load_policy_dir(folder.path, cast("Any", folder.kind))
     ]
+
+
+def points_in_force(settings: Settings) -> tuple[DecisionPoint, ...]:
+    """What decides beside the rules on this machine; PolicyError: a policy that can't be used."""
+    texts = [
+        each
+        for folder in settings.policy_dirs.value
+        for each in load_policy_texts(folder.path, cast("Any", folder.kind))
+    ]
+    return decision_points(texts)
+
+
+def decision_points(texts: Sequence[PolicyTexts]) -> tuple[DecisionPoint, ...]:
+    """A decision point for each policy in another language; PolicyError: one can't be used."""
+    return tuple(_load("runner.policies", each.language)(each) for each in texts)
+
+
+def wrappers_in_force(settings: Settings) -> Table:
+    """The table of wrappers with the rows added on this machine; PolicyError: a bad file."""
+    table = load()
+    for folder in settings.wrapper_dirs.value:
+        table = load_wrapper_dir(folder.path, folder.kind, table)
+    return table
 
 
 def _load(group: str, name: str) -> Callable[..., Any]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from runner.analysis import read
+from runner.analysis.wrappers.table import Table, load
 from runner.audit.canonical import canonical
 from runner.compile import HOME, denied_environment, is_named
 from runner.model.action import Exec, Facts
@@ -33,14 +34,19 @@ class Policy:
     decisions: DecisionPoint
     grants: tuple[tuple[str, tuple[Grant, ...]], ...] = ()
     """Of each layer that states some: its name, and who may use which profiles."""
+    wrappers: Table = field(default_factory=load)
+    """The commands that run others, as requests are read by it."""
 
     @property
     def digest(self) -> str:
-        """`sha256:` and hex over the rules, and over the grants where there are any."""
-        if not self.grants:
+        """`sha256:` and hex over the rules, and over grants and added wrappers if there are any."""
+        if not self.grants and not self.wrappers.added:
             return self.decisions.digest
         stated = [[layer, [asdict(grant) for grant in grants]] for layer, grants in self.grants]
-        return f"sha256:{hashlib.sha256(canonical([self.decisions.digest, stated])).hexdigest()}"
+        whole = [self.decisions.digest, stated]
+        if self.wrappers.added:
+            whole.append(self.wrappers.digest)
+        return f"sha256:{hashlib.sha256(canonical(whole)).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +67,32 @@ class Decided:
 
 def decide(request: ExecRequest, policy: Policy, facts: Facts) -> Decided:
     """Read the request and decide about it; what a rule puts in its place is decided as well."""
-    intent = read(request.program)
+    intent = read(request.program, policy.wrappers)
     decision = _asked(request, intent, policy, facts)
     if decision.effect is not Effect.REWRITE or not decision.enforced or decision.rewrite is None:
         return Decided(request, intent, replace(decision, rewrite=None))
     instead = replace(request, program=Argv(decision.rewrite))
-    second = _asked(instead, read(instead.program), policy, facts)
+    second = _asked(instead, read(instead.program, policy.wrappers), policy, facts)
     if second.permits:
         obligations = tuple(sorted({*decision.obligations, *second.obligations}))
-        return Decided(instead, intent, replace(decision, obligations=obligations))
+        observed = (*decision.observed, *second.observed)
+        return Decided(
+            instead, intent, replace(decision, obligations=obligations, observed=observed)
+        )
     # A rewrite of a rewrite is not followed: two rules that undo each other would have no end.
     effect = Effect.DENY if second.effect is Effect.REWRITE else second.effect
     words = " ".join(decision.rewrite)
     reason = f"{decision.reason}; but of '{words}': {second.reason}"
     rules = (*second.rules, *decision.rules)
-    return Decided(
-        request, intent, replace(second, effect=effect, reason=reason, rules=rules, rewrite=None)
+    combined = replace(
+        second,
+        effect=effect,
+        reason=reason,
+        rules=rules,
+        observed=(*decision.observed, *second.observed),
+        rewrite=None,
     )
+    return Decided(request, intent, combined)
 
 
 def action_of(request: ExecRequest, intent: Intent, profile: Profile, facts: Facts) -> Exec:
@@ -106,6 +121,7 @@ def _asked(request: ExecRequest, intent: Intent, policy: Policy, facts: Facts) -
         policy.digest,
         (*refusals, *decision.rules),
         decision.obligations,
+        observed=decision.observed,
     )
 
 

@@ -195,7 +195,7 @@ class Store(Protocol):
         """
 
     def keep_output(self, run_id: str, stream: str, data: bytes) -> None:
-        """Append to what is kept of a run's `stdout` or `stderr`."""
+        """Append to what is kept of a run's `stdout`, `stderr` or `program` (its text)."""
 
     def kept_output(self, run_id: str, stream: str) -> bytes | None:
         """What was kept, or None when there is nothing by that name."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.audit.canonical import canonical
 from runner.compile import spec_digest
-from runner.model.decision import Decision
+from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent
 from runner.model.limits import LIMIT_KEYS, spelled
@@ -24,6 +24,8 @@ from runner.model.spec import SandboxSpec
 
 TEXT_BYTES = 16 * 1024
 """Of a command line this much is written out; a digest covers all of it."""
+MATCHED_CHARACTERS = 160
+"""Of what a rule matched that was only observed; longer ones are told by their beginning."""
 CHANGES_LISTED = 200
 """Changed paths written out; a digest covers all of them."""
 
@@ -127,10 +129,19 @@ def decision_data(decision: Decision) -> dict[str, Any]:
         "rewrite": list(decision.rewrite) if decision.rewrite is not None else None,
         "ask": asdict(decision.ask) if decision.ask is not None else None,
         "rules": [
-            {"id": rule.id, "layer": rule.layer, "effect": rule.effect.value}
-            for rule in decision.rules
+            _rule(rule) if decision.enforced else _observed_rule(rule) for rule in decision.rules
         ],
+        **({"observed": [*map(_observed_rule, decision.observed)]} if decision.observed else {}),
     }
+
+
+def _rule(rule: MatchedRule) -> dict[str, Any]:
+    return {"id": rule.id, "layer": rule.layer, "effect": rule.effect.value}
+
+
+def _observed_rule(rule: MatchedRule) -> dict[str, Any]:
+    """With what it matched, for whoever finds out whether it may be enforced."""
+    return {**_rule(rule), "matched": rule.matched[:MATCHED_CHARACTERS]}
 
 
 def _asked(request: ExecRequest, intent: Intent) -> dict[str, Any]:
@@ -180,6 +191,21 @@ def _program(program: Program) -> dict[str, Any]:
         "bytes": len(program.content),
         "sha256": hashlib.sha256(program.content).hexdigest(),
     }
+
+
+def program_to_keep(program: Program) -> bytes | None:
+    """What the log does not hold of a program, to the byte that its digest is over.
+
+    None: the log holds it whole. A script's content, a long command line's text, the canonical JSON
+    of many words.
+    """
+    if isinstance(program, Argv):
+        whole = sum(map(len, program.words)) <= TEXT_BYTES
+        return None if whole else canonical(list(program.words))
+    if isinstance(program, ShellText):
+        whole = len(program.text) <= TEXT_BYTES
+        return None if whole else program.text.encode("utf-8", "surrogateescape")
+    return program.content
 
 
 def _limits(spec: SandboxSpec) -> dict[str, str]:

@@ -7,14 +7,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
+from runner.analysis.wrappers.table import Table
+from runner.app import decision_points
 from runner.audit.event import rfc3339
 from runner.errors import PolicyError, ProfileError, RequestError
 from runner.intake import read_script
 from runner.model.decision import Decision
 from runner.model.profile import Restrictions
-from runner.model.request import Program
+from runner.model.request import ExecRequest, Program
 from runner.policy.compare import (
     DECIDED,
     Change,
@@ -25,8 +28,11 @@ from runner.policy.compare import (
     logged_decision,
     program_of,
 )
+from runner.ports import DecisionPoint
+from runner.schema.policies import policy_texts
 from runner.schema.profiles import load_profile
 from runner.schema.rulesets import RuleSource, load_source, rule_files
+from runner.stores.kept import KeptOutput
 from runner.stores.reader import LogReader
 from runner.workbench import UnderTest, under_test
 
@@ -39,12 +45,16 @@ class Side:
     above: tuple[Restrictions, ...]
     """Layers above a profile; those of policies are the policies themselves."""
     search: tuple[Path, ...]
+    wrappers: Table | None = None
+    """The table that programs are read by; None: the shipped one."""
+    points: tuple[DecisionPoint, ...] = ()
+    """What is asked beside the rules: those in force over a profile, or the policies' own."""
     _tested: dict[str, UnderTest | str] = field(default_factory=dict)
 
     @property
     def of_profile(self) -> bool:
         """Whether it is a profile."""
-        return self.sources[0].profile is not None
+        return any(each.profile is not None for each in self.sources)
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -72,30 +82,59 @@ class Side:
 
     def _load(self, name: str) -> UnderTest:
         if self.of_profile:
-            return under_test(self.sources, above=self.above)
-        return under_test(self.sources, profile=load_profile(name, self.search))
+            profile, above = None, self.above
+        else:
+            profile, above = load_profile(name, self.search), ()
+        return under_test(
+            self.sources,
+            above=above,
+            profile=profile,
+            wrappers=self.wrappers,
+            points=self.points,
+        )
 
 
-def side(target: str, above: Sequence[Restrictions], search: Sequence[Path]) -> Side:
-    """A profile, a policy file, or a folder of policy files; PolicyError: there is none in it."""
+def side(
+    target: str,
+    above: Sequence[Restrictions],
+    search: Sequence[Path],
+    wrappers: Table | None = None,
+    points: Sequence[DecisionPoint] = (),
+) -> Side:
+    """A profile, a policy file, or a folder of policy files; PolicyError: there is none in it.
+
+    `above`, `points`: the layers in force, and what is asked beside them, over a profile.
+    """
     path = Path(target)
-    names = [str(each) for each in rule_files(path)] if path.is_dir() else [target]
-    if not names:
+    texts = policy_texts(path)
+    names = [] if texts else [target]
+    if path.is_dir():
+        names = [str(each) for each in rule_files(path)]
+    if not names and not texts:
         raise PolicyError(f"the folder {target} holds no file of rules; name one that does")
     sources = tuple(load_source(name, search) for name in names)
     if len(sources) > 1 and any(each.profile is not None for each in sources):
         raise PolicyError(f"the folder {target} holds profiles; name the one that is meant")
-    return Side(sources, tuple(above), tuple(search))
+    of_profile = any(each.profile is not None for each in sources)
+    beside = tuple(points) if of_profile else decision_points(texts)
+    return Side(sources, tuple(above), tuple(search), wrappers, beside)
 
 
 def compare(
-    log: LogReader, old: Side, new: Side, *, since_s: float, profiles: Sequence[str] = ()
+    log: LogReader,
+    old: Side,
+    new: Side,
+    *,
+    since_s: float,
+    profiles: Sequence[str] = (),
+    home: Path | None = None,
 ) -> Comparison:
     """Decide what was decided since `since_s` (seconds since the epoch) under both policies.
 
     `profiles`: globs over names and absolute paths of the profiles that decisions were asked for
     under; without any, those of the two sides, and all where the sides are policies.
-    PolicyError: a profile is compared with a policy.
+    `home`: the state folder, where programs are kept that the log does not hold. PolicyError: a
+    profile is compared with a policy.
     """
     if old.of_profile is not new.of_profile:
         raise PolicyError(
@@ -111,7 +150,7 @@ def compare(
                 else not old.of_profile or logged.profile in literally
             )
             if meant:
-                _compare(logged, old, new, history, found)
+                _compare(logged, (old, new), history, found, home)
             else:
                 found.others[logged.profile] += 1
         history.take(logged)
@@ -126,10 +165,40 @@ def decisions(log: LogReader, since_s: float = -math.inf) -> Iterator[Logged]:
             yield logged_decision(json.loads(event.body))
 
 
-def _compare(logged: Logged, old: Side, new: Side, history: History, found: Comparison) -> None:
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A logged run, to be decided again."""
+
+    logged: Logged
+    request: ExecRequest
+    history: History
+    """Of what ran before it."""
+
+
+def again(log: LogReader, run_id: str, home: Path) -> Again:
+    """A run as it was asked for; RequestError: there is none, or its program was not kept."""
+    history = History()
+    for logged in decisions(log):
+        if logged.run_id == run_id:
+            try:
+                program = program_of(logged, partial(_contents, home))
+            except Undecidable as why:
+                raise RequestError(f"{run_id} can't be decided again: {why}") from None
+            return Again(logged, logged.request(program), history)
+        history.take(logged)
+    raise RequestError(f"the log knows no run {run_id!r}; `runner audit show` lists those of late")
+
+
+def _compare(
+    logged: Logged,
+    sides: tuple[Side, Side],
+    history: History,
+    found: Comparison,
+    home: Path | None,
+) -> None:
     try:
-        program = program_of(logged, _content)
-        both = [_decide(logged, program, each.policy(logged), history) for each in (old, new)]
+        program = program_of(logged, partial(_contents, home))
+        both = [_decide(logged, program, each.policy(logged), history) for each in sides]
     except Undecidable as why:
         found.undecidable[str(why)] += 1
         return
@@ -140,12 +209,19 @@ def _compare(logged: Logged, old: Side, new: Side, history: History, found: Comp
 
 
 def _decide(logged: Logged, program: Program, tested: UnderTest, history: History) -> Decision:
-    facts = history.facts(logged, tested.decisions.counted)
+    facts = history.facts(logged, tested.policy.decisions.counted)
     return tested.decide(logged.request(program), facts)
 
 
-def _content(path: str) -> bytes | None:
-    try:
-        return read_script(Path(path), (), "sh").content
-    except RequestError:
-        return None
+def _contents(home: Path | None, logged: Logged) -> Iterator[bytes]:
+    """What may be a logged program: what was kept of the run, and a script's file."""
+    if home is not None and logged.run_id is not None:
+        kept = KeptOutput(home / "runs").read(logged.run_id, "program")
+        if kept is not None:
+            yield kept
+    path = logged.program.get("path")
+    if path is not None:
+        try:
+            yield read_script(Path(path), (), "sh").content
+        except RequestError:
+            return  # it is gone, or none that could be run now: then it is not the one

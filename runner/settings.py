@@ -32,6 +32,8 @@ DEFAULT_PROFILE = "agent"
 DEFAULT_BACKEND = "native"
 DEFAULT_KEEP_OUTPUT_BYTES = 1 << 20
 """Of each stream; enough for a long traceback, and a thousand runs stay under 2 GiB."""
+DEFAULT_KEEP_PROGRAM_BYTES = 1 << 20
+"""More than anybody writes by hand; what is larger is not kept at all."""
 
 # What no setting can be: it would be taken for unset, or break a path.
 _FORBIDDEN = ("", "\0")
@@ -66,8 +68,12 @@ class Settings:
     backend: Setting[str]
     keep_output_bytes: Setting[int]
     """How much of each stream of a run is kept; 0 keeps nothing."""
+    keep_program_bytes: Setting[int]
+    """The largest text of a run that is kept beside its output; 0 keeps none."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
+    wrapper_dirs: Setting[tuple[PolicyFolder, ...]]
+    """Folders of rows for the table of wrappers; the organisation's is always the first."""
     profile_dirs: Setting[tuple[Path, ...]]
     """Looked through in order, then the shipped profiles."""
     user_home: Path | None
@@ -78,7 +84,7 @@ class Settings:
 class _Folders:
     home: Path | None
     config: Path | None
-    """Holds `config.yaml`, `policy.d` and `profiles` of the user."""
+    """Holds `config.yaml`, `policy.d`, `wrappers.d` and `profiles` of the user."""
     state: Path | None
 
 
@@ -111,7 +117,11 @@ def load_settings(
         keep_output_bytes=sources.take(
             "keep_output_bytes", _kept, lambda: DEFAULT_KEEP_OUTPUT_BYTES
         ),
-        policy_dirs=_policy_dirs(sources, folders, etc),
+        keep_program_bytes=sources.take(
+            "keep_program_bytes", _kept, lambda: DEFAULT_KEEP_PROGRAM_BYTES
+        ),
+        policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
+        wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),
         profile_dirs=sources.take(
             "profile_dirs",
             partial(_paths, folders.home),
@@ -271,16 +281,17 @@ def _with_user(folders: _Folders, name: str, system: Path) -> tuple[Path, ...]:
 
 
 def _policy_dirs(
-    sources: _Sources, folders: _Folders, etc: Path
+    sources: _Sources, folders: _Folders, etc: Path, what: str
 ) -> Setting[tuple[PolicyFolder, ...]]:
     """The organisation's folder, always; then the user's, or those that a setting names."""
+    name = {"policy": "policy.d", "wrapper": "wrappers.d"}[what]
 
     def default() -> tuple[Path, ...]:
-        return (folders.config / "policy.d",) if folders.config else ()
+        return (folders.config / name,) if folders.config else ()
 
-    users = sources.take("policy_dirs", partial(_paths, folders.home), default)
+    users = sources.take(f"{what}_dirs", partial(_paths, folders.home), default)
     layers = tuple(PolicyFolder(path, "user") for path in users.value)
-    return Setting((PolicyFolder(etc / "policy.d", "organisation"), *layers), users.origin)
+    return Setting((PolicyFolder(etc / name, "organisation"), *layers), users.origin)
 
 
 def _word(value: object) -> str:

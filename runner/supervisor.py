@@ -56,11 +56,17 @@ class Caller:
 class Supervisor:
     """Decides, contains, meters and records runs; one for each state folder and process."""
 
-    def __init__(self, store: Store, clock: Clock, keep_output_bytes: int) -> None:
-        """`keep_output_bytes`: how much of each stream of a run is kept for `runner logs`."""
+    def __init__(
+        self, store: Store, clock: Clock, keep_output_bytes: int, keep_program_bytes: int = 0
+    ) -> None:
+        """`keep_output_bytes`: how much of each stream of a run is kept for `runner logs`.
+
+        `keep_program_bytes`: the largest text that is kept of a program that the log does not hold.
+        """
         self._store = store
         self._clock = clock
         self._keep_output_bytes = keep_output_bytes
+        self._keep_program_bytes = keep_program_bytes
 
     def plan(
         self, request: ExecRequest, policy: Policy, inherited: Mapping[str, str] | None = None
@@ -115,9 +121,16 @@ class Supervisor:
         plan = self.plan(request, policy, inherited)
         run = _Run(self._store, request, policy.profile.name, backend.name, plan)
         if plan.spec is None:
-            return run.denied()
+            outcome = run.denied()
+            try:
+                run.keep_program(self._keep_program_bytes)
+            except RunnerError as error:
+                error.outcome = outcome
+                raise
+            return outcome
         run.decided()
         try:
+            run.keep_program(self._keep_program_bytes)
             lease = backend.acquire(plan.spec, run.id)
             try:
                 run.started(lease)
@@ -180,6 +193,12 @@ class _Run:
             tx.append(
                 records.started(self.id, self._request, spec, self._protections, self._degraded)
             )
+
+    def keep_program(self, limit_bytes: int) -> None:
+        """What the log does not hold of the program, so that it can be decided about again."""
+        text = records.program_to_keep(self._request.program)
+        if text is not None and len(text) <= limit_bytes:
+            self._store.keep_output(self.id, "program", text)
 
     def keep(self, stream: str, data: bytes) -> None:
         """A part of the output that is kept."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from runner.analysis.wrappers.table import Table, load
+from runner.app import decision_points
 from runner.compile import grants, policy_layers
 from runner.deciding import Policy, decide
 from runner.errors import BadInputError, PolicyError
@@ -18,19 +20,26 @@ from runner.intake import build_request
 from runner.model.action import Facts
 from runner.model.decision import Decision, Effect
 from runner.model.place import Place
+from runner.model.policy_text import PolicyTexts
 from runner.model.principal import Principal
 from runner.model.profile import Environment, Profile, Restrictions
 from runner.model.request import ExecRequest
 from runner.model.rule import CountOf, PolicyLayer
 from runner.policy.cases import EXAMPLES_WORKSPACE, Case, Expected, Result, shown, try_case
 from runner.policy.cases import try_examples as try_layer_examples
+from runner.policy.combined import combine
 from runner.policy.engine import RulesDecisionPoint
 from runner.policy.lint import Check, Finding, Linted, Severity, lint
+from runner.ports import DecisionPoint
 from runner.schema.cases import CaseFile, LoadedCases, counted_key, is_cases, load_cases, refused
+from runner.schema.policies import LANGUAGES, policy_texts
 from runner.schema.profiles import is_path, load_profile
 from runner.schema.rulesets import RuleSource, load_source, rule_files, yaml_files
+from runner.schema.wrappers import is_wrappers, load_wrapper_file
 from runner.settings import Settings
 
+FOREIGN = tuple(f".{language}" for language in LANGUAGES)
+"""How files of policies in other languages end."""
 NOBODY_UID = 1000
 """Whose request a case is that does not say: the first ordinary user of most machines."""
 
@@ -40,8 +49,6 @@ class UnderTest:
     """A profile and the layers above it, ready to decide."""
 
     policy: Policy
-    decisions: RulesDecisionPoint
-    """The policy's own, with what only rules can tell."""
 
     def decide(self, request: ExecRequest, facts: Facts) -> Decision:
         """What a run of this request would be told."""
@@ -54,6 +61,8 @@ class Found:
 
     cases: tuple[LoadedCases, ...]
     sources: tuple[RuleSource, ...]
+    wrappers: Table
+    """The shipped table, with the rows of the files of wrappers among what was named."""
 
 
 def under_test(
@@ -61,11 +70,15 @@ def under_test(
     *,
     above: Sequence[Restrictions] = (),
     profile: Profile | None = None,
+    wrappers: Table | None = None,
+    points: Sequence[DecisionPoint] = (),
 ) -> UnderTest:
     """At most one profile and any number of policies, together.
 
     `above`: more layers. `profile`: the one to take where `sources` has none; without it one stands
-    in that allows what the policies say nothing about. PolicyError: two profiles.
+    in that allows what the policies say nothing about. `wrappers`: the table that requests are
+    read by; the shipped one else. `points`: what is asked beside the rules. PolicyError: two
+    profiles.
     """
     profiles = [each.profile for each in sources if each.profile is not None]
     if len(profiles) > 1:
@@ -75,9 +88,10 @@ def under_test(
     policies = [*above, *(each.restrictions for each in sources if each.restrictions is not None)]
     denied = tuple(name for each in policies for name in each.environment_deny)
     environment = replace(chosen.environment, deny=(*chosen.environment.deny, *denied))
-    decisions = RulesDecisionPoint(policy_layers(chosen, policies))
+    rules = RulesDecisionPoint(policy_layers(chosen, policies))
     chosen = replace(chosen, environment=environment)
-    return UnderTest(Policy(chosen, decisions, grants(policies)), decisions)
+    table = wrappers if wrappers is not None else load()
+    return UnderTest(Policy(chosen, combine((rules, *points)), grants(policies), table))
 
 
 def in_force(settings: Settings) -> list[str]:
@@ -113,23 +127,59 @@ def find(targets: Sequence[str], search: Sequence[Path] = ()) -> Found:
     for target in targets:
         for path in _cases_of(target):
             cases.setdefault(path.resolve(), load_cases(path))
-    return Found(tuple(cases.values()), tuple(load_sources(targets, search)))
+    sources = tuple(load_sources(targets, search))
+    return Found(tuple(cases.values()), sources, load_wrappers(targets))
 
 
-def try_cases(loaded: LoadedCases, search: Sequence[Path] = ()) -> Iterator[Result]:
-    """Decide each case of a file under the policy that it names."""
-    tested = under_test(_policy_of(loaded, search))
+def load_wrappers(targets: Sequence[str], onto: Table | None = None) -> Table:
+    """The shipped table, or `onto`, with the rows of all files of wrappers that are named.
+
+    PolicyError: what is wrong in a file.
+    """
+    table = onto if onto is not None else load()
+    files: dict[Path, Path] = {}
+    for target in targets:
+        for path in _wrappers_of(target):
+            files.setdefault(path.resolve(), path)
+    for path in files.values():
+        table = load_wrapper_file(path, table)
+    return table
+
+
+def try_cases(
+    loaded: LoadedCases, search: Sequence[Path] = (), wrappers: Table | None = None
+) -> Iterator[Result]:
+    """Decide each case of a file under the policy that it names.
+
+    `wrappers`: the table that they are read by, unless the file names its own.
+    """
+    named = [str(loaded.path.parent / name) for name in loaded.file.wrappers or ()]
+    for name in named:
+        if not _wrappers_of(name):
+            raise PolicyError(f"{loaded.path}:1: wrappers names {name}, which holds no wrappers")
+    sources, texts = _policy_of(loaded, search)
+    tested = under_test(
+        sources,
+        wrappers=load_wrappers(named) if named else wrappers,
+        points=decision_points(texts),
+    )
 
     def answer(case: Case, facts: Facts) -> Decision:
         return tested.decide(_request(case, tested.policy.profile.name), facts)
 
     for case in _cases(loaded):
-        yield try_case(case, tested.decisions.counted, answer)
+        yield try_case(case, tested.policy.decisions.counted, answer)
 
 
-def try_examples(source: RuleSource) -> Iterator[Result]:
+def foreign_policies(targets: Sequence[str]) -> list[str]:
+    """Files of policies in other languages among what is named, as they would be typed."""
+    files = (name for target in targets for each in policy_texts(target) for name, _ in each.files)
+    return [name.partition(":")[2] for name in dict.fromkeys(files)]
+
+
+def try_examples(source: RuleSource, wrappers: Table | None = None) -> Iterator[Result]:
     """Hold the rules of a file against their examples."""
-    yield from try_layer_examples(source.layer, source.examples)
+    yield from try_layer_examples(source.layer, source.examples, wrappers)
 
 
 def rule_places(
@@ -161,11 +211,11 @@ class Told:
     finding: Finding
 
 
-def lint_sources(sources: Sequence[RuleSource]) -> list[Told]:
+def lint_sources(sources: Sequence[RuleSource], wrappers: Table | None = None) -> list[Told]:
     """What is wrong with rules, by themselves and with the others, in the order of the files.
 
     Policies hold together, and above each of the profiles; what a profile extends is its own file's
-    business. Rules are held against their examples too.
+    business. Rules are held against their examples too, which are read by `wrappers`.
     """
     linted = [Linted(each.layer, each.own) for each in sources]
     policies = [one for one, source in zip(linted, sources, strict=True) if source.profile is None]
@@ -173,7 +223,7 @@ def lint_sources(sources: Sequence[RuleSource]) -> list[Told]:
     for one, source in zip(linted, sources, strict=True):
         above = [other for other in policies if other is not one]
         told += [_told(source, finding) for finding in lint(one, above)]
-        failed = [result for result in try_examples(source) if not result.holds]
+        failed = [result for result in try_examples(source, wrappers) if not result.holds]
         told += [Told(each.place, _failed(source, each)) for each in failed]
     return sorted(told, key=lambda each: each.place)
 
@@ -202,33 +252,54 @@ def _cases_of(target: str) -> list[Path]:
     if is_cases(path):
         return [path]
     beside = [path.with_name(f"{path.stem}.cases{suffix}") for suffix in (".yaml", ".yml")]
-    return [each for each in beside if is_path(target) and each.is_file()]
+    return [each for each in beside if _is_file(target) and each.is_file()]
 
 
 def _sources_of(target: str) -> Iterable[str]:
     path = Path(target)
     if path.is_dir():
         return [str(each) for each in rule_files(path)]
+    if _is_file(target) and path.is_file() and (path.suffix in FOREIGN or is_wrappers(path)):
+        return []
     return [] if is_cases(path) else [target]
 
 
-def _policy_of(loaded: LoadedCases, search: Sequence[Path]) -> list[RuleSource]:
-    """The sources that a file of cases names, or the file beside it."""
+def _is_file(target: str) -> bool:
+    """Whether it names a file, and no profile."""
+    return is_path(target) or target.endswith(FOREIGN)
+
+
+def _wrappers_of(target: str) -> list[Path]:
+    path = Path(target)
+    if path.is_dir():
+        return [each for each in yaml_files(path) if is_wrappers(each)]
+    return [path] if is_path(target) and path.is_file() and is_wrappers(path) else []
+
+
+def _policy_of(
+    loaded: LoadedCases, search: Sequence[Path]
+) -> tuple[list[RuleSource], list[PolicyTexts]]:
+    """The rules, and the policies in other languages, that a file of cases names or has beside."""
     file, folder = loaded.file, loaded.path.parent
     if file.profile is None and file.policy is None:
         name = loaded.path.name.rpartition(".cases.")[0]
-        beside = [folder / f"{name}{suffix}" for suffix in (".yaml", ".yml")]
+        beside = [folder / f"{name}{suffix}" for suffix in (".yaml", ".yml", *FOREIGN)]
         found = [each for each in beside if each.is_file()]
         if not found:
             raise PolicyError(
                 f"{loaded.path}:1: there is no {beside[0]} to test; write one, or name it under "
                 "profile or policy"
             )
-        return [load_source(str(found[0]), search)]
-    sources = []
+        if found[0].suffix in FOREIGN:
+            return [], policy_texts(found[0])
+        return [load_source(str(found[0]), search)], []
+    sources: list[RuleSource] = []
+    texts: list[PolicyTexts] = []
     for name in file.policy or ():
         path = folder / name
-        files = rule_files(path) if path.is_dir() else [path]
+        other = policy_texts(path)
+        texts += other
+        files = rule_files(path) if path.is_dir() else [] if other else [path]
         sources += [load_source(str(each), search) for each in files]
     if any(each.profile is not None for each in sources):
         raise PolicyError(f"{loaded.path}:1: policy names a profile; name it under profile")
@@ -238,7 +309,7 @@ def _policy_of(loaded: LoadedCases, search: Sequence[Path]) -> list[RuleSource]:
         if source.profile is None:
             raise PolicyError(f"{loaded.path}:1: {text} is a policy; name it under policy")
         sources.append(source)
-    return sources
+    return sources, texts
 
 
 def _cases(loaded: LoadedCases) -> Iterator[Case]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from runner.analysis.budget import Budget
+from runner.analysis.wrappers.table import Table
 from runner.model.intent import Access, Assignment, Construct, PathUse, SimpleCommand, Word
 
 DEPTH_LIMIT = 32
@@ -139,6 +140,10 @@ class Readers(Protocol):
     @property
     def found(self) -> Collector:
         """Where everything goes."""
+
+    @property
+    def table(self) -> Table:
+        """The commands that run others, and how."""
 
     def command(self, call: Call) -> None:
         """Note a command and whatever it runs."""

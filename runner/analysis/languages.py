@@ -42,4 +42,4 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
             if call.stdin is None:
                 feeds.run_input(readers, call, place)
     for text in texts:
-        read(readers, row.name, text, place)
+        read(readers, row.language or row.name, text, place)

@@ -12,6 +12,7 @@ from runner.analysis.context import DEPTH_LIMIT, NOTHING, Call, Collector, Place
 from runner.analysis.python import reader as python
 from runner.analysis.shell import text as shell
 from runner.analysis.wrappers import unwrap
+from runner.analysis.wrappers.table import Table, load
 from runner.model.intent import Intent, Word
 from runner.model.request import Argv, Program, Script, ShellText
 
@@ -22,19 +23,21 @@ _UNKNOWN_LIMIT = 200
 """Characters of source text that a dynamic command is shown with."""
 
 
-def read(program: Program) -> Intent:
+def read(program: Program, wrappers: Table | None = None) -> Intent:
     """What a program would do, as far as reading it tells.
 
-    Never raises: what can't be read is stated in `Intent.unreadable`. Keeps no state but a small
-    cache of what was read before; may start the parser of `runner.analysis.shell.shfmt`.
+    `wrappers`: the table of commands that run others; None: the shipped one. Never raises: what
+    can't be read is stated in `Intent.unreadable`. Keeps no state but a small cache of what was
+    read before; may start the parser of `runner.analysis.shell.shfmt`.
     """
+    table = wrappers if wrappers is not None else load()
     if isinstance(program, Script):
-        intent = _cached(program.language, program.content, program.name, program)
+        intent = _cached(program.language, program.content, program.name, program, table)
         return _with_arguments(intent, program)
     if isinstance(program, ShellText):
         content = program.text.encode("utf-8", "surrogatepass")
-        return _cached(program.language, content, "", program)
-    return _fresh(program)
+        return _cached(program.language, content, "", program, table)
+    return _fresh(program, table)
 
 
 class _Cache:
@@ -61,15 +64,15 @@ class _Cache:
 _CACHE = _Cache()
 
 
-def _cached(language: str, content: bytes, name: str, program: Program) -> Intent:
+def _cached(language: str, content: bytes, name: str, program: Program, table: Table) -> Intent:
     if len(content) > _CACHE_TEXT_LIMIT_BYTES:
-        return _fresh(program)
+        return _fresh(program, table)
     kind = type(program).__name__
-    head = f"{kind}\0{language}\0{name}\0{getattr(program, 'interpreter', ())}\0"
+    head = f"{table.digest}\0{kind}\0{language}\0{name}\0{getattr(program, 'interpreter', ())}\0"
     key = hashlib.sha256(head.encode("utf-8", "surrogatepass") + content).digest()
     intent = _CACHE.get(key)
     if intent is None:
-        intent = _fresh(program)
+        intent = _fresh(program, table)
         if intent.unreadable is None:  # a failure may have been the machine's
             _CACHE.put(key, intent)
     return intent
@@ -84,8 +87,8 @@ def _with_arguments(intent: Intent, program: Script) -> Intent:
     return replace(intent, commands=(replace(own, words=words), *intent.commands[1:]))
 
 
-def _fresh(program: Program) -> Intent:
-    session = _Session()
+def _fresh(program: Program, table: Table) -> Intent:
+    session = _Session(table)
     language = "argv" if isinstance(program, Argv) else program.language
     try:
         session.read(program)
@@ -107,12 +110,17 @@ def _fresh(program: Program) -> Intent:
 class _Session(Readers):
     """One reading; ties the readers of the languages together."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Table) -> None:
         self._found = Collector()
+        self._table = table
 
     @property
     def found(self) -> Collector:
         return self._found
+
+    @property
+    def table(self) -> Table:
+        return self._table
 
     def read(self, program: Program) -> None:
         if isinstance(program, Argv):

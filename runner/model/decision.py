@@ -61,6 +61,9 @@ class Decision:
     more than that one command, and nothing is run."""
     ask: AskTerms | None = None
     """With the effect `ask`: who may answer, and until when; the strictest terms of all rules."""
+    observed: tuple[MatchedRule, ...] = ()
+    """What rules would have refused, asked about or rewritten that are only observed; strictest
+    first. They had no say."""
 
     @property
     def permits(self) -> bool:

@@ -153,6 +153,8 @@ class Rule:
     """Of a rule that asks."""
     rewrite: Rewrite | None = None
     """Of a rule that rewrites."""
+    observe: bool | None = None
+    """True: what it would decide is recorded, and it has no say."""
 
 
 class OnUnknown(StrEnum):
@@ -188,3 +190,5 @@ class PolicyLayer:
     """
     observe: bool = False
     """Decided and recorded, not enforced; only a profile can say so."""
+    on_trial: bool | None = None
+    """True, for a policy: all that it says is recorded as observed, and it has no say."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runner.analysis import read
+from runner.analysis.wrappers.table import Table
 from runner.model.action import Exec, Facts
 from runner.model.decision import Decision, Effect
 from runner.model.place import Place
@@ -102,17 +103,20 @@ def try_case(case: Case, counted: frozenset[tuple[CountOf, float]], decide: Deci
     return Result(case.name, case.place.source, case.place, tuple(failures))
 
 
-def try_examples(layer: PolicyLayer, examples: Sequence[Example]) -> Iterator[Result]:
+def try_examples(
+    layer: PolicyLayer, examples: Sequence[Example], wrappers: Table | None = None
+) -> Iterator[Result]:
     """Hold each rule of a layer that has examples against them, each rule by itself.
 
     An example is a command line and says nothing of who asks, when and how often: what a rule
     states of that, beside its other conditions, is taken as given. Cases are there to try it.
+    `wrappers`: the table that they are read by; None: the shipped one.
     """
     points = {rule.id: _alone(layer, rule) for rule in layer.rules}
     effects = {rule.id: rule.effect for rule in layer.rules}
     for example in examples:
         if example.rule in points:
-            matched = _matches(points[example.rule], example)
+            matched = _matches(points[example.rule], example, wrappers)
             name = f"{example.rule} {'catches' if example.catches else 'passes'}: {example.text}"
             failure = _example_failure(example, effects[example.rule], matched)
             yield Result(
@@ -130,16 +134,19 @@ def _alone(layer: PolicyLayer, rule: Rule) -> RulesDecisionPoint:
     """The rule and nothing beside it: neither other rules nor a default."""
     unstated = Match()
     circumstances = {name: getattr(unstated, name) for name in _CIRCUMSTANCES}
-    rule = replace(rule, match=replace(rule.match, **circumstances))
-    return RulesDecisionPoint([replace(layer, rules=(rule,), default=None, observe=False)])
+    rule = replace(rule, match=replace(rule.match, **circumstances), observe=None)
+    alone = replace(layer, rules=(rule,), default=None, observe=False, on_trial=None)
+    return RulesDecisionPoint([alone])
 
 
-def _matches(point: RulesDecisionPoint, example: Example) -> tuple[Effect, ...]:
+def _matches(
+    point: RulesDecisionPoint, example: Example, wrappers: Table | None
+) -> tuple[Effect, ...]:
     """The effects with which the one rule of `point` matches the example."""
     decision = point.decide(
         Exec(
             principal=Principal(uid=0),
-            intent=read(ShellText(example.text)),
+            intent=read(ShellText(example.text), wrappers),
             workspace=EXAMPLES_WORKSPACE,
             facts=Facts(None, dict.fromkeys(point.counted, 0)),
         )

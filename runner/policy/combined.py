@@ -53,7 +53,7 @@ class CombinedDecisionPoint:
 
     def decide(self, action: Action) -> Decision:
         """Never raises; a point that does is a deny that says so, and so is no point at all."""
-        answers = [_ask(point, action) for point in self._points]
+        answers = [ask(point, action) for point in self._points]
         if not answers:
             return Decision(Effect.DENY, "there is no policy that allows it", self._digest)
         return self._combined(answers)
@@ -84,12 +84,14 @@ class CombinedDecisionPoint:
             rules=tuple(ordered[:RULES_LIMIT]),
             obligations=tuple(sorted({name for each in answers for name in each.obligations})),
             enforced=not (free and effect is not Effect.ALLOW),
+            observed=tuple(rule for each in answers for rule in each.observed)[:RULES_LIMIT],
             rewrite=next(iter(rewrites)) if effect is Effect.REWRITE else None,
             ask=strictest(asking) if effect is Effect.ASK else None,
         )
 
 
-def _ask(point: DecisionPoint, action: Action) -> Decision:
+def ask(point: DecisionPoint, action: Action) -> Decision:
+    """What one point says; one that raises is a deny that says so."""
     try:
         return point.decide(action)
     except Exception as error:

@@ -1,14 +1,15 @@
 """Decisions of the log, made again: what another policy would have said. Pure.
 
 An event holds what was asked for, who asked and when. What it does not hold, the content of a
-script or the rest of a very long command line, can't be decided again and is counted.
+script or the rest of a very long command line, may have been kept; else it is counted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from bisect import bisect_left, insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -128,6 +129,7 @@ def logged_decision(event: Mapping[str, Any]) -> Logged:
         )
         # What is used later is looked at now, so that a strange event is refused here.
         _ = logged.effect, logged.enforced, logged.shown, list(_observed_rules(logged))
+        _ = list(_refusing(logged.decision["rules"]))
         _ = [logged.program[key] for key in _PROGRAM_KEYS[logged.program["kind"]]]
         _ = logged.shown.encode("utf-8", "surrogateescape")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -139,35 +141,51 @@ def logged_decision(event: Mapping[str, Any]) -> Logged:
     return logged
 
 
-def program_of(logged: Logged, content: Callable[[str], bytes | None]) -> Program:
-    """The program that a decision was about, to the byte; Undecidable: the log does not hold it.
+def program_of(logged: Logged, contents: Callable[[Logged], Iterable[bytes]]) -> Program:
+    """The program that a decision was about, to the byte; Undecidable: nothing holds it.
 
-    `content`: what stands in a file now, or None. It counts if its digest is the logged one.
+    `contents`: where the log does not hold it whole, what may: what was kept of the run, a script's
+    file as it is now. It counts if its digest is the logged one.
     """
     program = logged.program
+    held = _held(program)
+    if held is None or not _is_it(held, program):
+        held = next((each for each in contents(logged) if _is_it(each, program)), None)
+    if held is None:
+        raise Undecidable(_why_not(program))
     if program["kind"] == "argv":
-        words = tuple(program["argv"])
-        if hashlib.sha256(canonical(list(words))).hexdigest() != program["sha256"]:
-            raise Undecidable("the log holds only the beginning of a very long command line")
-        return Argv(words)
+        return Argv(tuple(_unescaped(json.loads(held))))
     if program["kind"] == "shell":
-        raw = program["text"].encode("utf-8", "surrogateescape")
-        if hashlib.sha256(raw).hexdigest() != program["sha256"]:
-            raise Undecidable("the log holds only the beginning of a very long command line")
-        return ShellText(program["text"], program["language"])
-    if program["path"] is None:
-        raise Undecidable("a script's content is not in the log, and it had no file")
-    raw_script = content(program["path"])
-    if raw_script is None or hashlib.sha256(raw_script).hexdigest() != program["sha256"]:
-        raise Undecidable("a script's content is not in the log, and its file is gone or changed")
+        return ShellText(held.decode("utf-8", "surrogateescape"), program["language"])
     return Script(
-        content=raw_script,
+        content=held,
         language=program["language"],
         interpreter=tuple(program["interpreter"]),
         name=program["name"],
         path=program["path"],
         args=tuple(program["args"]),
     )
+
+
+def _held(program: Mapping[str, Any]) -> bytes | None:
+    """What the log itself holds, as its digest is over it; None: nothing of a script's content."""
+    if program["kind"] == "argv":
+        return canonical(list(program["argv"]))
+    if program["kind"] == "shell":
+        return str(program["text"]).encode("utf-8", "surrogateescape")
+    return None
+
+
+def _is_it(content: bytes, program: Mapping[str, Any]) -> bool:
+    return bool(hashlib.sha256(content).hexdigest() == program["sha256"])
+
+
+def _why_not(program: Mapping[str, Any]) -> str:
+    if program["kind"] != "script":
+        return "the log holds only the beginning of a very long command line, and no more was kept"
+    if program["path"] is None:
+        return "a script's content was not kept, and it had no file"
+    return "a script's content was not kept, and its file is gone or changed"
 
 
 class History:
@@ -220,6 +238,8 @@ class Observed:
     times: int
     agents: tuple[str, ...]
     """Sorted."""
+    matched: tuple[tuple[str, int], ...]
+    """Texts that it matched, each with how often, the most frequent first."""
     example: Logged
     """The latest."""
 
@@ -227,13 +247,15 @@ class Observed:
 def observed(decisions: Iterable[Logged]) -> list[Observed]:
     """What would have been refused, asked about or rewritten if it had been enforced, by rule.
 
-    The most frequent first.
+    The most frequent first. What was refused all the same, by a rule that is enforced, does not
+    count.
     """
     by_rule: dict[tuple[str, str, Effect], list[Logged]] = defaultdict(list)
+    texts: dict[tuple[str, str, Effect], Counter[str]] = defaultdict(Counter)
     for logged in decisions:
-        if not logged.enforced:
-            for key in dict.fromkeys(_observed_rules(logged)):
-                by_rule[key].append(logged)
+        for key, matched in _would_have(logged).items():
+            by_rule[key].append(logged)
+            texts[key].update(matched)
     found = [
         Observed(
             layer=layer,
@@ -241,6 +263,7 @@ def observed(decisions: Iterable[Logged]) -> list[Observed]:
             effect=effect,
             times=len(those),
             agents=tuple(sorted({each.principal.agent for each in those})),
+            matched=tuple(texts[layer, rule, effect].most_common()),
             example=those[-1],
         )
         for (layer, rule, effect), those in by_rule.items()
@@ -248,10 +271,34 @@ def observed(decisions: Iterable[Logged]) -> list[Observed]:
     return sorted(found, key=lambda each: (-each.times, each.layer, each.rule, each.effect))
 
 
-def _observed_rules(logged: Logged) -> Iterator[tuple[str, str, Effect]]:
-    for rule in logged.decision["rules"]:
+def is_observed(logged: Logged) -> bool:
+    """Whether something would have been refused that was only observed."""
+    return bool(_would_have(logged))
+
+
+def _would_have(logged: Logged) -> dict[tuple[str, str, Effect], list[str]]:
+    """The rules that would have made it stricter, each with the texts that it matched."""
+    decided = logged.effect if logged.enforced else Effect.ALLOW
+    found: dict[tuple[str, str, Effect], list[str]] = {}
+    for layer, rule, effect, matched in _observed_rules(logged):
+        if STRICTNESS[effect] > STRICTNESS[decided]:
+            found.setdefault((layer, rule, effect), []).extend([matched] if matched else [])
+    return found
+
+
+def _observed_rules(logged: Logged) -> Iterator[tuple[str, str, Effect, str]]:
+    """The rules that were only observed: of a profile that is, or themselves."""
+    rules = [*logged.decision.get("observed", ())]
+    if not logged.enforced:
+        rules += logged.decision["rules"]
+    return _refusing(rules)
+
+
+def _refusing(rules: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, Effect, str]]:
+    for rule in rules:
         if (effect := Effect(rule["effect"])) is not Effect.ALLOW:
-            yield rule["layer"], rule["id"], effect
+            # Earlier versions did not record what a rule matched.
+            yield rule["layer"], rule["id"], effect, str(rule.get("matched", ""))
 
 
 def _unescaped(value: Any) -> Any:

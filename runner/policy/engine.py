@@ -11,23 +11,24 @@ import functools
 import hashlib
 import posixpath
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import rfc8785
 
 from runner.model.action import Action, Connect, Exec, Request, Tool
-from runner.model.decision import Decision, Effect, MatchedRule
+from runner.model.decision import Decision, Effect
 from runner.model.intent import Word
 from runner.model.principal import Principal
 from runner.model.rule import CountOf, Frequency, Match, OnUnknown, PolicyLayer
 from runner.policy.circumstances import Circumstances
 from runner.policy.folders import NamedPath
 from runner.policy.index import View
-from runner.policy.layer import Layer, unknown_name
+from runner.policy.layer import Layer, unknown_name, unreadable
 from runner.policy.matching import CompiledRule
 from runner.policy.memory import Memory
+from runner.policy.observing import Observing, enforced
 from runner.policy.subject import ADVICE, SHELL_LANGUAGES, Kind, Subject, subjects
 from runner.policy.touched import clean_host
 from runner.policy.verdict import Finding, Verdict, place
@@ -57,11 +58,13 @@ class RulesDecisionPoint:
         `indexed` False asks every rule about everything each time, and remembers nothing: slow, and
         the same decisions. PolicyError: a rule states what can't be compiled.
         """
-        stated = [each.on_dynamic for each in layers if each.on_dynamic is not None]
+        speaking = [found for layer in layers if (found := enforced(layer)) is not None]
+        stated = [each.on_dynamic for each in speaking if each.on_dynamic is not None]
         self._deferring = bool(stated) and all(each is OnUnknown.DEFER for each in stated)
         self.layers = tuple(
-            Layer(layer, deferring=self._deferring, indexed=indexed) for layer in layers
+            Layer(layer, deferring=self._deferring, indexed=indexed) for layer in speaking
         )
+        self._observing = Observing(layers)
         self._digest = digest(layers)
         self._counted = frozenset(
             (each.of, each.window_s)
@@ -69,7 +72,8 @@ class RulesDecisionPoint:
             for rule in layer.rules
             for each in frequencies(rule.match)
         )
-        self._memory = Memory(self.layers) if indexed else None
+        every = (*self.layers, *self._observing.layers)
+        self._memory = Memory(every) if indexed else None
         self._quiet = self._by_default()
 
     @property
@@ -86,11 +90,11 @@ class RulesDecisionPoint:
         """Never raises; what can't be evaluated is a deny that says so."""
         try:
             if self._memory is None or not isinstance(action, Exec):
-                return self._decide(action)
+                return self._with_observed(action, self._decide(action))
             key = self._memory.key(action)
             decision = self._memory.recall(key, action)
             if decision is None:
-                decision = self._decide(action)
+                decision = self._with_observed(action, self._decide(action))
                 self._memory.keep(key, action, decision)
             return decision
         except Exception as error:
@@ -106,6 +110,12 @@ class RulesDecisionPoint:
         from runner.policy.trace import trace  # noqa: PLC0415  (it is built on this module)
 
         return trace(self, action)
+
+    def _with_observed(self, action: Action, decision: Decision) -> Decision:
+        """With what is only observed, which changes nothing else of it."""
+        if not self._observing.layers:
+            return decision
+        return replace(decision, observed=self._observing.told(action, subjects_of(action)))
 
     def _decide(self, action: Action) -> Decision:
         circumstances = Circumstances.of(action)
@@ -185,16 +195,7 @@ class RulesDecisionPoint:
         stated = [x.source for x in self.layers if x.source.on_unreadable is not None]
         sources = [(x.name, x.on_unreadable, x.observe) for x in stated]
         for name, said, observed in sources or [("default", OnUnknown.DENY, False)]:
-            effect = Effect.ASK if said is OnUnknown.ASK else Effect.DENY
-            verdict.add(
-                Finding(
-                    effect,
-                    f"the text can't be read for a decision ({reason}); write it so that every "
-                    "command stands plainly in it",
-                    observed=observed,
-                    matched=MatchedRule("on_unreadable", name, effect, reason),
-                )
-            )
+            verdict.add(unreadable(reason, said, name, observed=observed))
 
 
 def subjects_of(action: Action) -> list[Subject]:

@@ -11,16 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from runner.model.action import Exec
-from runner.model.decision import STRICTNESS, Decision, Effect
+from runner.model.decision import STRICTNESS, Decision, Effect, MatchedRule
 from runner.model.intent import SimpleCommand, Word
 from runner.model.rule import PolicyLayer
 from runner.policy.circumstances import Circumstances
 from runner.policy.engine import RulesDecisionPoint, subjects_of
 from runner.policy.hold import Condition, Hold
+from runner.policy.others import Others, PointTold
 from runner.policy.subject import Subject
 from runner.policy.trace import SubjectTrace
 from runner.policy.verdict import Finding, Verdict
 from runner.policy.witness import Reason, reasons
+from runner.ports import DecisionPoint
 
 BY_DEFAULT = "default"
 ON_DYNAMIC = "on_dynamic"
@@ -67,10 +69,17 @@ class PartTold:
     rules: tuple[RuleTold, ...]
     changes: tuple[str, ...] = ()
     """What would get it allowed, each by itself, in imperative clauses; for what is refused."""
+    others: tuple[MatchedRule, ...] = ()
+    """Policies of points beside the rules that stand against it."""
 
     @property
     def refused(self) -> bool:
         """Whether it stands in the way."""
+        return bool(self.others) or self.refused_by_rules
+
+    @property
+    def refused_by_rules(self) -> bool:
+        """Whether it does by the rules alone."""
         return self.said is not None and self.said.effect is not Effect.ALLOW
 
 
@@ -95,23 +104,39 @@ class Explanation:
     obstacles: tuple[Obstacle, ...]
     """Without all of these it would be `then`; the first ones decided."""
     then: Effect
+    others: tuple[PointTold, ...] = ()
+    """What each point beside the rules says."""
 
 
-def explain(point: RulesDecisionPoint, action: Exec, *, every: bool = False) -> Explanation:
-    """Trace an action; `every`: with the rules on such commands that do not match."""
+def explain(
+    point: RulesDecisionPoint,
+    action: Exec,
+    *,
+    every: bool = False,
+    beside: Sequence[DecisionPoint] = (),
+) -> Explanation:
+    """Trace an action; `every`: with the rules on such commands that do not match.
+
+    `beside`: the points that are asked beside the rules. Only they know their own policies, so of
+    these it is told what they say; a change of a command is tried with them too.
+    """
     circumstances = Circumstances.of(action)
+    others = Others(beside, action)
     parts = []
     refused = 0
     limit = _REFUSED_OF_LONG if len(action.intent.commands) > _LONG_TEXT else _REFUSED_LIMIT
     for index, traced in enumerate(point.trace(action)):
         told = _part(traced, circumstances, every=every)
+        told = replace(told, others=others.against(traced.subject.shown))
         if told.refused and refused < limit:
             refused += 1
-            changes = tuple(_changes(point, action, index, circumstances))
+            changes = tuple(_changes(point, action, index, circumstances, others))
             told = replace(told, changes=changes)
         parts.append(told)
     obstacles, then = _obstacles(point, action)
-    return Explanation(action, tuple(parts), obstacles, then)
+    effects = [then, *(told.decision.effect for told in others.told if told.refuses)]
+    then = max(effects, key=STRICTNESS.__getitem__)
+    return Explanation(action, tuple(parts), obstacles, then, others.told)
 
 
 def _part(traced: SubjectTrace, circumstances: Circumstances, *, every: bool) -> PartTold:
@@ -151,7 +176,11 @@ class _Step:
 
 
 def _changes(
-    point: RulesDecisionPoint, action: Exec, index: int, circumstances: Circumstances
+    point: RulesDecisionPoint,
+    action: Exec,
+    index: int,
+    circumstances: Circumstances,
+    beside: Others,
 ) -> Iterator[str]:
     """Changes of one command after which nothing stands against it any more, single ones first."""
     commands = action.intent.commands
@@ -161,9 +190,9 @@ def _changes(
 
     def allowed(changed: SimpleCommand) -> bool:
         others = (*commands[:index], changed, *commands[index + 1 :])
-        intent = replace(action.intent, commands=others)
-        subject = subjects_of(replace(action, intent=intent))[index]
-        return _permitted(point, subject, circumstances)
+        other = replace(action, intent=replace(action.intent, commands=others))
+        subject = subjects_of(other)[index]
+        return _permitted(point, subject, circumstances) and beside.permit(other, subject.shown)
 
     steps = [*_steps(command, inner)]
     if single := [step.told for step in steps if allowed(step.command)]:

@@ -169,6 +169,20 @@ def unknown_name(
     )
 
 
+def unreadable(
+    reason: str, said: OnUnknown | None, layer: str, *, observed: bool = False
+) -> Finding:
+    """What a text gets that can't be read, by what its layer says."""
+    effect = Effect.ASK if said is OnUnknown.ASK else Effect.DENY
+    return Finding(
+        effect,
+        f"the text can't be read for a decision ({reason}); write it so that every "
+        "command stands plainly in it",
+        observed=observed,
+        matched=MatchedRule("on_unreadable", layer, effect, reason),
+    )
+
+
 def _will_be_executed(subject: Subject) -> bool:
     """Whether an `execve` will show the words of which something is unknown now."""
     if subject.name is None or any(path.redirect and path.dynamic for path in subject.paths):

@@ -126,10 +126,12 @@ def _covered(each: Linted, index: int, above: Sequence[Linted]) -> Finding | Non
     """Another rule that matches whatever this one does, and is at least as strict."""
     layer = each.layer
     rule = layer.rules[index]
-    candidates = [(each, other) for other in layer.rules if other is not rule]
     # What is only observed stands against nothing.
-    enforced = [other for other in above if not other.layer.observe]
-    candidates += [(other, one) for other in enforced for one in other.layer.rules]
+    candidates = [(each, one) for one in layer.rules if one is not rule and not one.observe]
+    enforced = [one for one in above if not (one.layer.observe or one.layer.on_trial)]
+    candidates += [
+        (other, one) for other in enforced for one in other.layer.rules if not one.observe
+    ]
     sure: Finding | None = None
     for holder, other in candidates:
         if STRICTNESS[other.effect] < STRICTNESS[rule.effect] or not covers(other, rule):

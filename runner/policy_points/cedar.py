@@ -83,6 +83,12 @@ class CedarDecisionPoint:
         firm = {key: value for key, value in static.items() if not self._policies[key].asks}
         self._firm = self._all if len(firm) == len(static) else _policy_set(self._cedar, firm)
         self._digest = _digest(texts)
+        self._name = f"Cedar policies of {texts.name}"
+
+    @property
+    def name(self) -> str:
+        """What it is called where several points are told of."""
+        return self._name
 
     @property
     def digest(self) -> str:

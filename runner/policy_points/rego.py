@@ -74,6 +74,11 @@ class RegoDecisionPoint:
         self._digest = "sha256:" + hashlib.sha256(rfc8785.dumps(plain)).hexdigest()
 
     @property
+    def name(self) -> str:
+        """What it is called where several points are told of."""
+        return f"Rego policy of {self._name}"
+
+    @property
     def digest(self) -> str:
         """`sha256:` and hex over the policies' names and texts."""
         return self._digest

@@ -147,6 +147,11 @@ class CasesFile(Strict):
         default=None,
         description="Policy files under test, or folders of them, relative to this file.",
     )
+    wrappers: Words | None = Field(
+        default=None,
+        description="Files of wrappers that the cases are read by, or folders of them, relative "
+        "to this file.",
+    )
     given: GivenFile = Field(
         default=GivenFile(), description="What holds for each case that says nothing else."
     )

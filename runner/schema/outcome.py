@@ -12,7 +12,7 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from runner.model.decision import Decision
+from runner.model.decision import Decision, MatchedRule
 from runner.model.outcome import Outcome, Output
 
 if TYPE_CHECKING:
@@ -69,16 +69,8 @@ def decision_document(decision: Decision) -> dict[str, object]:
     ask = decision.ask
     return {
         "effect": decision.effect.value,
-        "rules": [
-            {
-                "id": rule.id,
-                "layer": printable(rule.layer),
-                "effect": rule.effect.value,
-                "message": printable(rule.message),
-                "matched": printable(rule.matched),
-            }
-            for rule in decision.rules
-        ],
+        "rules": [*map(_rule, decision.rules)],
+        "observed": [*map(_rule, decision.observed)],
         "reason": printable(decision.reason),
         "policy_digest": decision.policy_digest,
         "enforced": decision.enforced,
@@ -93,6 +85,16 @@ def decision_document(decision: Decision) -> dict[str, object]:
             if ask is not None
             else None
         ),
+    }
+
+
+def _rule(rule: MatchedRule) -> dict[str, object]:
+    return {
+        "id": rule.id,
+        "layer": printable(rule.layer),
+        "effect": rule.effect.value,
+        "message": printable(rule.message),
+        "matched": printable(rule.matched),
     }
 
 

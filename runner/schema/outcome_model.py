@@ -38,6 +38,9 @@ class DecisionDocument(Strict):
 
     effect: Effect
     rules: tuple[RuleDocument, ...] = Field(description="Those that matched, strictest first.")
+    observed: tuple[RuleDocument, ...] = Field(
+        description="Those that are only observed and would have refused; they had no say."
+    )
     reason: str
     policy_digest: str
     enforced: bool = Field(description="false: only observed.")

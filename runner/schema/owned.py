@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import BadInputError
+from runner.errors import BadInputError, PolicyError
 from runner.schema.yaml import read_descriptor
 
 SUFFIXES = (".yaml", ".yml")
@@ -76,6 +76,35 @@ def owned_folder(path: str | Path, ownership: Ownership) -> Iterator[OwnedFolder
         yield OwnedFolder(Path(path), ownership, descriptor)
     finally:
         os.close(descriptor)
+
+
+def owned_texts(
+    path: str | Path,
+    kind: str,
+    suffixes: tuple[str, ...],
+    owner_uid: int | None = None,
+    *,
+    what: str | None = None,
+) -> list[tuple[str, str]]:
+    """Path and text of a folder's files that end so, sorted by name; none: no such folder.
+
+    `kind`: `organisation`, whose folder and files belong to root and are no symbolic links, or
+    `user`. `owner_uid` names another owner, `what` the files in an error. PolicyError: one that
+    can't be used.
+    """
+    uids = {0} if kind == "organisation" else {0, os.geteuid()}
+    if owner_uid is not None:
+        uids = {owner_uid}
+    what = what or f"the {kind}'s policy"
+    ownership = Ownership(what, frozenset(uids), kind != "organisation", PolicyError)
+    found = []
+    with owned_folder(path, ownership) as folder:
+        for name in folder.names(suffixes) if folder is not None else ():
+            text = folder.read(name) if folder is not None else None
+            if text is None:
+                raise PolicyError(f"{path}/{name} can't be read: no such file or directory")
+            found.append((f"{path}/{name}", text))
+    return found
 
 
 def why(error: Exception) -> str:

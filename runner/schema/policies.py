@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,8 +12,8 @@ from runner.model.profile import Restrictions
 from runner.schema.base import validate
 from runner.schema.include import merged_rules
 from runner.schema.library import LIBRARY, Library
-from runner.schema.owned import SUFFIXES, Ownership, owned_folder
-from runner.schema.profile_file import PolicyFile
+from runner.schema.owned import SUFFIXES, owned_texts
+from runner.schema.profile_file import PolicyFile, check_policy
 from runner.schema.rules import check_rules
 from runner.schema.yaml import parse, read_file
 
@@ -40,7 +39,7 @@ def load_policy_dir(
     """
     return [
         _restrictions(text, source, kind, library)
-        for source, text in _texts(path, kind, SUFFIXES, owner_uid)
+        for source, text in owned_texts(path, kind, SUFFIXES, owner_uid)
     ]
 
 
@@ -55,11 +54,34 @@ def load_policy_texts(
     for language in LANGUAGES:
         files = tuple(
             (f"{kind}:{source}", text)
-            for source, text in _texts(path, kind, (f".{language}",), owner_uid)
+            for source, text in owned_texts(path, kind, (f".{language}",), owner_uid)
         )
         if files:
             found.append(PolicyTexts(language, f"{kind}:{path}", files))
     return found
+
+
+def policy_texts(path: str | Path) -> list[PolicyTexts]:
+    """A file's policy in another language, or those of a folder, whoever owns them (for tools).
+
+    Empty: there is none. PolicyError: a file can't be read.
+    """
+    target = Path(path)
+    found = []
+    for language in LANGUAGES:
+        suffix = f".{language}"
+        if target.is_dir():
+            files = sorted(each for each in target.iterdir() if _is_text(each, suffix))
+        else:
+            files = [target] if _is_text(target, suffix) else []
+        texts = tuple((f"user:{each}", read_file(each, PolicyError)) for each in files)
+        if texts:
+            found.append(PolicyTexts(language, f"user:{path}", texts))
+    return found
+
+
+def _is_text(path: Path, suffix: str) -> bool:
+    return path.name.endswith(suffix) and not path.name.startswith(".") and path.is_file()
 
 
 def load_policy_file(
@@ -69,33 +91,13 @@ def load_policy_file(
     return _restrictions(read_file(path, PolicyError), str(path), kind, library)
 
 
-def _texts(
-    path: str | Path, kind: PolicyKind, suffixes: tuple[str, ...], owner_uid: int | None
-) -> list[tuple[str, str]]:
-    """Path and text of a folder's files that end so, sorted by name; none: no such folder."""
-    uids = {0} if kind == "organisation" else {0, os.geteuid()}
-    if owner_uid is not None:
-        uids = {owner_uid}
-    ownership = Ownership(
-        f"the {kind}'s policy", frozenset(uids), kind != "organisation", PolicyError
-    )
-    found = []
-    with owned_folder(path, ownership) as folder:
-        for name in folder.names(suffixes) if folder is not None else ():
-            text = folder.read(name) if folder is not None else None
-            if text is None:
-                raise PolicyError(f"{path}/{name} can't be read: no such file or directory")
-            found.append((f"{path}/{name}", text))
-    return found
-
-
 def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) -> Restrictions:
     document = parse(text, source, PolicyError)
-    file = validate(document, PolicyFile, PolicyError, (check_rules,))
+    file = validate(document, PolicyFile, PolicyError, (check_rules, check_policy))
     name = f"{kind}:{source}"
     rules = merged_rules([(document, file.rules)], library, PolicyError)
     return Restrictions(
-        policy=replace(file.rules.to_layer(name), rules=rules),
+        policy=replace(file.rules.to_layer(name), rules=rules, on_trial=file.observe or None),
         limits=file.limits.to_model(),
         requires=frozenset(file.requires),
         cgroup=file.cgroup,

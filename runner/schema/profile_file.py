@@ -177,6 +177,10 @@ class PolicyFile(Strict):
     """One policy file; all that it states tightens every profile."""
 
     description: NonEmpty | None = None
+    observe: bool = Field(
+        default=False,
+        description="true: what its rules would decide is recorded, and has no effect.",
+    )
     rules: LayerRulesFile = LayerRulesFile()
     limits: LimitsFile = LimitsFile()
     requires: tuple[Protection, ...] = ()
@@ -196,6 +200,16 @@ class PolicyFile(Strict):
         default=None,
         description="Who may use which profiles; whoever no grant covers may use none.",
     )
+
+
+def check_policy(document: Document) -> Iterator[Problem]:
+    """What a policy must hold beyond its fields' types; reads the plain data."""
+    data = document.data
+    if isinstance(data, dict) and data.get("observe") is True:
+        for key in data:
+            if key in PolicyFile.model_fields and key not in {"description", "observe", "rules"}:
+                message = "is enforced or not there, and this file only observes"
+                yield document.problem((key,), f"{message}; put it into a file of its own")
 
 
 def check_profile(document: Document) -> Iterator[Problem]:

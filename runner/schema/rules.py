@@ -129,6 +129,9 @@ class RuleFile(Strict):
     rewrite: RewriteFile | None = Field(
         default=None, description="The command to use instead; needed for rewrite."
     )
+    observe: bool = Field(
+        default=False, description="true: what it would decide is recorded, and has no effect."
+    )
     reason: NonEmpty | None = Field(default=None, description="Why the rule exists, for people.")
     examples: ExamplesFile = ExamplesFile()
 
@@ -142,6 +145,7 @@ class RuleFile(Strict):
             on_doubt=self.on_doubt,
             ask=self.ask.to_model() if self.ask is not None else None,
             rewrite=self.rewrite.to_model() if self.rewrite is not None else None,
+            observe=self.observe or None,
         )
 
 
@@ -207,6 +211,9 @@ def check_rule(document: Document, rule: object, path: Path) -> Iterator[Problem
     if effect == "allow" and _at(rule, "on_doubt") is not None:
         message = "says nothing for allow, which never matches on doubt; leave it out"
         yield document.problem((*path, "on_doubt"), message)
+    if effect == "allow" and _at(rule, "observe") is True:
+        message = "says nothing for allow, which without effect is no rule; leave it out"
+        yield document.problem((*path, "observe"), message)
     if effect == "rewrite" and _at(rule, "rewrite") is None:
         message = "is missing; say what to use instead, such as rewrite: {to: 'make test'}"
         yield document.problem((*path, "rewrite"), message)

@@ -1,4 +1,4 @@
-"""What is kept of the runs' output: `runs/<run id>/stdout` and `stderr`, mode 0600."""
+"""What is kept of the runs: `stdout`, `stderr` and `program` in `runs/<run id>/`, mode 0600."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner.errors import RecordError, StateError
 
-STREAMS = ("stdout", "stderr")
+STREAMS = ("stdout", "stderr", "program")
 _RUN_ID = re.compile(r"[a-z0-9_-]{1,128}")
 
 
@@ -45,7 +45,7 @@ class KeptOutput:
                 os.close(fd)
         except OSError as error:
             raise RecordError(
-                f"output of run {run_id} could not be kept in {path}: {error.strerror}; "
+                f"{stream} of run {run_id} could not be kept in {path}: {error.strerror}; "
                 "free some space or mend the folder and run again"
             ) from error
 
@@ -60,10 +60,10 @@ class KeptOutput:
             return None
         except OSError as error:
             raise StateError(
-                f"the kept output {path} could not be read: {error.strerror}; mend its mode"
+                f"what was kept in {path} could not be read: {error.strerror}; mend its mode"
             ) from error
 
     def _path(self, run_id: str, stream: str) -> Path:
         if stream not in STREAMS:
-            raise RecordError(f"{stream!r} is no stream whose output is kept: stdout or stderr")
+            raise RecordError(f"{stream!r} is nothing that is kept: {', '.join(STREAMS)}")
         return self._folder / check_run_id(run_id) / stream

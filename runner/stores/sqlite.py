@@ -161,7 +161,7 @@ class SqliteStore:
         return self._reader
 
     def keep_output(self, run_id: str, stream: str, data: bytes) -> None:
-        """Append to what is kept of a run's `stdout` or `stderr`."""
+        """Append to what is kept of a run's `stdout`, `stderr` or `program` (its text)."""
         self._kept.append(run_id, stream, data)
 
     def kept_output(self, run_id: str, stream: str) -> bytes | None:

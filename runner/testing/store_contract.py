@@ -291,6 +291,8 @@ class StoreContract(ABC):
             _same(store.kept_output("run-1", "stdout"), b"one\x00\xfftwo")
             _same(store.kept_output("run-1", "stderr"), b"")
             _same(store.kept_output("run-2", "stdout"), None)
+            store.keep_output("run-2", "program", b"echo \xff")
+            _same(store.kept_output("run-2", "program"), b"echo \xff")
             _refused(lambda: store.keep_output("run-1", "stdin", b"x"))
 
     def test_closing_twice_is_nothing(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -196,7 +197,9 @@ def test_nothing_to_test_is_an_error(run_cli, workspace):
 
 def test_schemas_are_printed(run_cli, workspace):
     schema = json.loads(run_cli("policy", "schema", "cases").stdout)
-    assert {"profile", "policy", "given", "cases"} == schema["properties"].keys() - {"description"}
+    assert {"profile", "policy", "wrappers", "given", "cases"} == schema["properties"].keys() - {
+        "description"
+    }
     assert "rules" in json.loads(run_cli("policy", "schema", "policy").stdout)["properties"]
     assert "extends" in json.loads(run_cli("policy", "schema", "profile").stdout)["properties"]
     done = run_cli("policy", "schema", "case")
@@ -239,9 +242,70 @@ def test_diff_tells_what_a_change_would_change(run_cli, workspace):
     (workspace / "fix.py").write_text("import sys\n")
     done = run_cli("policy", "diff", "agent", "team.yaml")
     assert "of 4 decisions in the last 7d 3 would change" in done.stdout
-    assert "1 can't be decided again: a script's content is not in the log" in done.stdout
+    assert "1 can't be decided again: a script's content was not kept, and" in done.stdout
     # What was decided is what it was: deciding again writes nothing.
     assert run_cli("audit", "verify").stdout.startswith("6 events")
+
+
+@pytest.fixture
+def ran(run_cli, workspace, native) -> str:
+    """A run of a script that is gone, whose id is returned."""
+    (workspace / "fix.py").write_text(
+        "import subprocess\nsubprocess.run(['git', 'push', '--force'])\n"
+    )
+    done = run_cli("run", "--json", "--agent", "worker", "fix.py", "x")
+    (workspace / "fix.py").unlink()
+    return json.loads(done.stdout)["run_id"]
+
+
+def test_what_was_kept_of_a_run_is_decided_again(run_cli, workspace, runner_home, ran):
+    kept = runner_home / "runs" / ran / "program"
+    assert kept.read_bytes().startswith(b"import subprocess\n")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    done = run_cli("policy", "diff", "agent", "team.yaml")
+    assert "of 1 decisions in the last 7d 1 would change: 1 tighter, 0 looser" in done.stdout
+    done = run_cli("explain", "--run", ran)
+    assert done.returncode == 0
+    assert done.stdout.startswith("then allow: ")
+    assert "\nnow, under the same policy,\nallow: " in done.stdout
+    told = json.loads(run_cli("explain", "--json", "--run", ran, "--profile", "team.yaml").stdout)
+    assert told["then"]["effect"] == "allow"
+    assert told["then"]["policy_digest"] != told["decision"]["policy_digest"]
+    assert [rule["id"] for rule in told["decision"]["rules"]] == ["force-push"]
+    # Nothing was recorded, and one whose text was changed is not taken for it.
+    assert run_cli("audit", "verify").stdout.startswith("4 events")
+    kept.write_bytes(b"print(1)\n")
+    done = run_cli("explain", "--run", ran)
+    assert done.returncode == 2
+    assert "can't be decided again: a script's content was not kept" in done.stderr
+    done = run_cli("policy", "diff", "agent", "team.yaml")
+    assert "1 can't be decided again: a script's content was not kept" in done.stdout
+
+
+def test_what_explain_of_a_run_refuses(run_cli, workspace, ran):
+    for words, says in (
+        (("run-00000000000000000000",), "the log knows no run"),
+        (("../..",), "the log knows no run"),
+        ((ran, "-c", "ls"), "give either --run RUN or a program"),
+        ((ran, "fix.py"), "give either --run RUN or a program"),
+    ):
+        done = run_cli("explain", "--run", *words)
+        assert (done.returncode, says in done.stderr) == (2, True), done
+
+
+def test_a_denied_run_and_a_setting_that_keeps_nothing(run_cli, workspace, runner_home, native):
+    script = workspace / "fix.sh"
+    script.write_text("sudo id # a script\n")
+    done = run_cli("run", "--json", "fix.sh")
+    assert done.returncode == 126
+    (kept,) = (runner_home / "runs").glob("*/program")
+    assert kept.read_text() == "sudo id # a script\n"
+    assert kept.parent.name == json.loads(done.stdout)["run_id"]
+    # The log holds a command line itself; a script that is too large is not kept, nor any by 0.
+    run_cli("run", "-c", "true")
+    for size in ("0", "10"):
+        assert run_cli("run", "fix.sh", env={**os.environ, "RUNNER_KEEP_PROGRAM_BYTES": size})
+    assert len(list((runner_home / "runs").glob("*/program"))) == 1
 
 
 def test_diff_is_about_decisions_under_either_profile(run_cli, workspace):
@@ -288,7 +352,7 @@ def test_observed_tells_what_would_have_been_refused(run_cli, workspace):
     (workspace / "watch.yaml").write_text(TEAM.replace("rules:", "rules:\n  mode: observe"))
     none = run_cli("check", "--agent", "a", "--profile", "watch.yaml", "--", "git", "push")
     assert none.returncode == 0
-    assert "no profile in mode observe" in run_cli("policy", "observed").stdout
+    assert "nothing that is only observed would" in run_cli("policy", "observed").stdout
     for agent, command in (("a", "git push --force"), ("b", "git push --force && sudo id")):
         done = run_cli("check", "--agent", agent, "--profile", "watch.yaml", "-c", command)
         assert done.returncode == 0
@@ -305,6 +369,38 @@ def test_observed_tells_what_would_have_been_refused(run_cli, workspace):
     assert "1x deny  profile:watch / force-push" in shown
     assert "Push with --force-with-lease." in shown
     assert "privileges" not in shown
+    assert rules["force-push"]["matched"] == [{"text": "git push --force", "times": 2}]
+    assert "         matched  git push --force\n" in shown
+
+
+def test_a_rule_and_a_policy_can_be_observed(run_cli, workspace, monkeypatch):
+    (workspace / "watch.yaml").write_text(
+        TEAM.replace("effect: deny", "effect: deny\n      observe: true")
+    )
+    policy = TEAM.replace("extends: agent", "observe: true").replace("force-push", "from-policy")
+    folder = workspace / "policy.d"
+    folder.mkdir()
+    (folder / "10.yaml").write_text(policy)
+    monkeypatch.setenv("RUNNER_POLICY_DIRS", str(folder))
+    done = run_cli("check", "--profile", "watch.yaml", "-c", "git push --force; git push -f")
+    assert done.returncode == 0
+    assert "only observed, deny: profile:watch / force-push: git push --force" in done.stdout
+    # What is refused all the same is no matter for what is observed.
+    assert run_cli("check", "--profile", "watch.yaml", "-c", "git push --force; sudo id").returncode
+    told = json.loads(run_cli("policy", "observed", "--json").stdout)
+    assert told["decisions"] == 1
+    assert {(each["rule"], each["layer"], each["times"]) for each in told["rules"]} == {
+        ("force-push", "profile:watch", 1),
+        ("from-policy", f"user:{folder}/10.yaml", 1),
+    }
+    assert told["rules"][0]["matched"] == [{"text": "git push --force", "times": 1}]
+    explained = run_cli("explain", "--profile", "watch.yaml", "-c", "git push --force")
+    assert explained.returncode == 0
+    assert "only observed, without effect" in explained.stdout
+    assert "rule 'force-push' of profile:watch (./watch.yaml:4)" in explained.stdout
+    # Examples hold for a rule that is observed as for any.
+    (workspace / "team.cases.yaml").unlink()
+    assert "0 cases, 4 examples: 4 hold" in run_cli("policy", "test", "watch.yaml").stdout
 
 
 def test_help_fits_and_shows_examples(run_cli, workspace):

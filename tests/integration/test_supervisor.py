@@ -111,6 +111,33 @@ def test_every_step_is_written_down_before_it_is_taken(store, policy, work):
     assert store.recover() == []
 
 
+def test_a_program_that_can_not_be_kept_ends_the_run(store, policy, work):
+    class Unkept(FailingStore):
+        def keep_output(self, run_id: str, stream: str, data: bytes) -> None:
+            raise RecordError(f"{stream} could not be kept")
+
+    unkept = Unkept(store, good=9)
+    backend = FakeBackend()
+    supervisor = Supervisor(unkept, FakeClock(), keep_output_bytes=0, keep_program_bytes=100)
+    for code, ends in (("true", "runner_failed"), ("sudo id", "denied")):
+        request = build_request(code=code, language="sh", cwd=work)
+        with Cancellation() as cancel, pytest.raises(RecordError, match="program could") as caught:
+            supervisor.run(request, policy, backend=backend, caller=QUIET, cancel=cancel)
+        assert caught.value.outcome is not None
+        assert caught.value.outcome.termination == ends
+        assert recorded(store)[-1][1]["termination"] == ends
+    assert backend.leases == []
+    # The twins: too large to be kept, and kept.
+    supervisor = Supervisor(unkept, FakeClock(), keep_output_bytes=0, keep_program_bytes=3)
+    request = build_request(code="true", language="sh", cwd=work)
+    with Cancellation() as cancel:
+        assert supervisor.run(request, policy, backend=backend, caller=QUIET, cancel=cancel).ok
+    supervisor = Supervisor(store, FakeClock(), keep_output_bytes=0, keep_program_bytes=4)
+    with Cancellation() as cancel:
+        done = supervisor.run(request, policy, backend=backend, caller=QUIET, cancel=cancel)
+    assert store.kept_output(done.run_id, "program") == b"true"
+
+
 def test_what_is_denied_is_not_built(store, policy, work):
     backend = FakeBackend()
     outcome = run(store, policy, backend, build_request(shell="sudo rm -rf /", cwd=work))

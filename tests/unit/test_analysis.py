@@ -189,6 +189,13 @@ def test_assignments_are_kept() -> None:
     }  # fmt: skip
 
 
+def test_an_assignment_behind_the_end_of_options_is_one():
+    for text in ("env -- A=1 sudo id", 'sudo -- A=1 B="$x" id', "env -i -- A=1 B=2 id"):
+        found = [command.words[0].text for command in shell(text).commands]
+        assert not any(name.startswith("A=") for name in found), text
+        assert found[-1] == "id", text
+
+
 def test_lines_are_the_text_s_own() -> None:
     intent = shell("a $x\n\nb \\\n  $y\nsh -c 'c\nd $z'")
     assert [c.line for c in intent.commands] == [1, 3, 5, 5, 5]

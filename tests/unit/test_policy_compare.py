@@ -16,11 +16,14 @@ from runner.model.request import Argv, Script, ShellText
 from runner.model.rule import CountOf
 from runner.policy.compare import (
     History,
+    Logged,
     Undecidable,
+    is_observed,
     logged_decision,
     observed,
     program_of,
 )
+from runner.records import program_to_keep
 
 AT_S = 1_750_000_000.25
 RULE = MatchedRule("no-x", "profile:p", Effect.DENY, "Don't.", "x")
@@ -37,8 +40,8 @@ def event(tmp_path, *, run: bool = True, enforced: bool = True, at_s: float = AT
     return json.loads(seal(made, 7, at_s, NO_PREVIOUS).body)
 
 
-def nothing(_path: str) -> bytes | None:
-    return None
+def nothing(_logged: Logged) -> tuple[bytes, ...]:
+    return ()
 
 
 @pytest.mark.parametrize(
@@ -75,12 +78,37 @@ def test_what_the_log_does_not_hold_is_not_guessed(tmp_path):
         program_of(code, nothing)
     (tmp_path / "a.py").write_text("print(1)")
     script = logged_decision(event(tmp_path, script="a.py", args=["x"]))
-    for content in (None, b"print(2)"):
+    for contents in ((), (b"print(2)", b"")):
         with pytest.raises(Undecidable, match="gone or changed"):
-            program_of(script, lambda _, content=content: content)
-    found = program_of(script, lambda path: (tmp_path / path).read_bytes())
+            program_of(script, lambda _, contents=contents: contents)
+    found = program_of(
+        script, lambda each: (b"print(2)", (tmp_path / each.program["path"]).read_bytes())
+    )
     assert isinstance(found, Script)
     assert (found.args, found.language, found.content) == (("x",), "python", b"print(1)")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"shell": "echo \udcff; " + "x" * 20_000},
+        {"argv": ["echo", "\udcff", "\ufffd", *["x" * 1000] * 30]},
+        {"code": b"print('\xff\r\n')", "language": "python"},
+    ],
+)
+def test_what_is_kept_of_a_program_is_what_its_digest_is_over(tmp_path, asked):
+    program = build_request(cwd=tmp_path, **asked).program
+    kept = program_to_keep(program)
+    assert kept is not None
+    logged = logged_decision(event(tmp_path, **asked))
+    assert program_of(logged, lambda _: (b"", kept)) == program
+    with pytest.raises(Undecidable):
+        program_of(logged, lambda _: (kept + b" ",))
+
+
+def test_what_the_log_holds_whole_is_not_kept_again(tmp_path):
+    for asked in ({"shell": "x" * 16_000}, {"argv": ["echo", "x" * 16_000]}):
+        assert program_to_keep(build_request(cwd=tmp_path, **asked).program) is None
 
 
 @pytest.mark.parametrize(
@@ -92,6 +120,7 @@ def test_what_the_log_does_not_hold_is_not_guessed(tmp_path):
         lambda e: e["data"]["program"].pop("sha256"),
         lambda e: e["data"]["decision"].update(effect="maybe"),
         lambda e: e["data"]["decision"].update(rules=[{}]),
+        lambda e: e["data"]["decision"].update(observed=[{"id": "x", "layer": "y"}]),
         lambda e: e.update(principal=None),
         lambda e: e.update(time="noon"),
     ],
@@ -146,3 +175,27 @@ def test_what_was_observed_is_by_rule_and_the_most_frequent_first(tmp_path):
     (found,) = observed(logged)
     assert (found.rule, found.times, found.agents) == ("no-x", 3, ("a", "b"))
     assert found.example.shown == "x 2"
+    assert found.matched == (("x", 3),)
+
+
+def test_a_rule_that_is_observed_counts_where_it_would_have_changed_something(tmp_path):
+    def told(effect: str, *rules: tuple[str, str, str]) -> object:
+        made = event(tmp_path, argv=["x"])
+        made["data"]["decision"] |= {
+            "effect": effect,
+            "rules": [],
+            "observed": [
+                {"id": name, "layer": "l", "effect": what, "matched": text}
+                for name, what, text in rules
+            ],
+        }
+        return logged_decision(made)
+
+    logged = [
+        told("allow", ("a", "deny", "x 1"), ("a", "deny", "x 2"), ("b", "ask", "x 1")),
+        told("ask", ("a", "deny", "x 1"), ("b", "ask", "x 1")),
+        told("deny", ("a", "deny", "x 3")),
+    ]
+    assert [is_observed(each) for each in logged] == [True, True, False]
+    found = {each.rule: (each.times, each.matched) for each in observed(logged)}
+    assert found == {"a": (2, (("x 1", 2), ("x 2", 1))), "b": (1, (("x 1", 1),))}

@@ -61,6 +61,7 @@ def test_the_document_has_every_field() -> None:
             "reason": "fine",
             "policy_digest": "sha256:00",
             "enforced": False,
+            "observed": [],
             "rewrite": None,
             "ask": None,
         },

@@ -172,3 +172,11 @@ def test_host_environment_takes_only_what_is_named() -> None:
     env = {"A": "1", "B": "2", "EMPTY": ""}
     assert host_environment(["A", "C", "EMPTY"], env) == {"A": "1", "EMPTY": ""}
     assert host_environment(["PATH"]) == {"PATH": os.environ["PATH"]}
+
+
+def test_folders_of_wrappers_stand_where_policies_do(home):
+    found = load(home).wrapper_dirs
+    assert [each.kind for each in found.value] == ["organisation", "user"]
+    assert [each.path.name for each in found.value] == ["wrappers.d", "wrappers.d"]
+    named = load(home, {"wrapper_dirs": ["/mine"]}).wrapper_dirs.value
+    assert (named[0], named[1]) == (found.value[0], PolicyFolder(Path("/mine"), "user"))

@@ -44,7 +44,8 @@ _FILE_COMMANDS = {
 def unwrap_sql(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     """Read the SQL that a client is given."""
     taken = options.take(row, call.words[1:])
-    client = _CLIENTS.get(place.via[-1], place.via[-1])
+    known = row.language or place.via[-1]
+    client = _CLIENTS.get(known, known)
     client = "clickhouse" if client == "clickhouse" else client
     readers.found.hosts.extend(
         value for option, value in taken.options if option in _HOST_OPTIONS and value.text

@@ -163,6 +163,13 @@ class _Taker:
                 self.taken.doubtful = True
             self.taken.operands.append(word)
             self.index += 1
+        # Behind `--` and behind operands too: `env -- A=1 CMD` (env(1)).
+        while row.assignments and self.index < len(self.words):
+            found = assignment(self.words[self.index])
+            if found is None:
+                break
+            self.taken.assignments.append(found)
+            self.index += 1
 
 
 def take(wrapper: Wrapper, words: Sequence[Word]) -> Taken:

@@ -18,7 +18,7 @@ _SUBSHELLS = {"sh": "sh", "dash": "sh", "ash": "sh", "posh": "sh", "yash": "sh",
 def unwrap_shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     """`sh -c TEXT`, `sh FILE`, `sh` (dash(1), bash(1) INVOCATION)."""
     name = place.via[-1]
-    place = replace(place, language=_SUBSHELLS.get(name, "ksh"))
+    place = replace(place, language=row.language or _SUBSHELLS.get(name, "ksh"))
     from_text = from_stdin = False
     words = call.words[1:]
     index = 0

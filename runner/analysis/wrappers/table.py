@@ -1,15 +1,17 @@
-"""The table of wrappers (`wrappers.yaml`, where its columns are explained), loaded once."""
+"""The table of wrappers (`wrappers.yaml`, which explains its columns), and rows added to it."""
 
 from __future__ import annotations
 
 import fnmatch
 import functools
+import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from typing import Any
 
+import rfc8785
 import yaml
 
 NO_OPTIONS: frozenset[str] = frozenset()
@@ -56,11 +58,22 @@ class Wrapper:
     escapes: bool = False
     texts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     commands: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    source: str = ""
+    """The file that an added row stands in."""
 
     @property
     def name(self) -> str:
         """How it is called in `via`."""
         return self.names[0]
+
+    @property
+    def known_as(self) -> str | None:
+        """How it is called in `via` by whatever name it was started; None: by that name."""
+        if self.kind == "python":
+            return self.kind
+        if self.kind == "code":
+            return self.language or self.name
+        return self.name if self.kind == "git" else None
 
     @property
     def lenient(self) -> bool:
@@ -92,6 +105,10 @@ class Table:
     file_variables: frozenset[str]
     subscripts: frozenset[str]
     """Commands of the shell that evaluate a word as a name with a subscript."""
+    added: tuple[Wrapper, ...] = ()
+    """Rows that are not shipped."""
+    digest: str = ""
+    """Hex SHA-256 over the added rows; empty: there are none."""
 
     def find(self, command: str) -> Wrapper | None:
         """The row of a command, by its base name."""
@@ -102,6 +119,36 @@ class Table:
                 if pattern.fullmatch(name):
                     return candidate
         return wrapper
+
+    def extended(self, rows: Sequence[Wrapper]) -> Table:
+        """This table and more rows; whatever it finds already, it finds as before.
+
+        So a row that is added takes no reading away, and adds only what the text could have held
+        itself: the commands behind one more command.
+        """
+        if not rows:
+            return self
+        exact, patterns = dict(self.exact), [*self.patterns]
+        for row in rows:
+            for name in row.names:
+                if is_pattern(name):
+                    patterns.append((re.compile(fnmatch.translate(name)), row))
+                elif self.find(name) is None:
+                    exact.setdefault(name, row)
+        added = (*self.added, *rows)
+        stated = rfc8785.dumps([_plain(asdict(replace(row, source=""))) for row in added])
+        return replace(
+            self,
+            exact=exact,
+            patterns=tuple(patterns),
+            added=added,
+            digest=hashlib.sha256(stated).hexdigest(),
+        )
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name of a row stands for several."""
+    return any(c in name for c in "*?[")
 
 
 @functools.cache
@@ -114,7 +161,7 @@ def load() -> Table:
     for row in data["wrappers"]:
         wrapper = _wrapper(row)
         for name in wrapper.names:
-            if any(c in name for c in "*?["):
+            if is_pattern(name):
                 patterns.append((re.compile(fnmatch.translate(name)), wrapper))
             else:
                 exact[name] = wrapper
@@ -141,3 +188,12 @@ def _wrapper(row: Mapping[str, Any]) -> Wrapper:
         else:
             fields[key] = value
     return Wrapper(**fields)
+
+
+def _plain(value: object) -> Any:
+    """JSON values of a row; sets are sorted."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return value

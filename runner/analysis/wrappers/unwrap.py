@@ -21,7 +21,7 @@ from runner.analysis.context import (
 )
 from runner.analysis.shell import plain
 from runner.analysis.sql import reader as sql
-from runner.analysis.wrappers import find, git, held, options, sed, shells, table
+from runner.analysis.wrappers import find, git, held, options, sed, shells
 from runner.analysis.wrappers.options import Taken
 from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Assignment, Word
@@ -38,7 +38,7 @@ def unwrap(readers: Readers, call: Call) -> None:
     _variables(readers, call.assignments, call.place)
     if not call.words or call.words[0].dynamic:
         return
-    rows = table.load()
+    rows = readers.table
     if call.words[0].text in rows.subscripts:
         for word in call.words[1:]:
             if not word.dynamic and SUBSCRIPT.search(word.text):
@@ -56,8 +56,7 @@ def unwrap(readers: Readers, call: Call) -> None:
         )
         return
     base = call.words[0].text.rsplit("/", 1)[-1]
-    name = row.name if row.kind in {"python", "code", "git"} else base
-    place = call.place.behind(name)
+    place = call.place.behind(row.known_as or base)
     _KINDS.get(row.kind, _plain)(readers, row, call, place)
 
 
@@ -197,7 +196,7 @@ _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
 
 def _variables(readers: Readers, assignments: tuple[Assignment, ...], place: Place) -> None:
     """Variables whose value is run by what follows."""
-    rows = table.load()
+    rows = readers.table
     for each in assignments:
         inner = place.behind(each.name)
         if inner.depth > DEPTH_LIMIT:

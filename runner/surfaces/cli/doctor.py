@@ -69,6 +69,9 @@ def _report(
             }
             for status in statuses
         ],
+        "wrappers": [
+            {"names": list(row.names), "file": row.source} for row in runner.wrappers.added
+        ],
         "profiles": [
             {"profile": name, "runs": why is None, "why_not": why} for name, why in profiles.items()
         ],
@@ -82,6 +85,10 @@ def _print(report: dict[str, Any]) -> None:
         print(f"  {mark}  {row['protection']:18} {row['detail']}")
         if row["remedy"]:
             print(f"  {'':8}  {'':18} -> {row['remedy']}")
+    if report["wrappers"]:
+        print("\nwrappers that were added")
+    for row in report["wrappers"]:
+        print(f"  {', '.join(row['names']):30} {row['file']}")
     print("\nprofiles")
     for row in report["profiles"]:
         says = "runs here" if row["runs"] else f"CAN'T RUN: {row['why_not']}"

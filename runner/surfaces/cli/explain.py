@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-import shlex
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runner.errors import EXIT_DENIED, RequestError
-from runner.surfaces.cli.program import AsJson, Asked, ProgramCommand, takes_a_program
+from runner.surfaces.cli import explain_text as show
+from runner.surfaces.cli.program import (
+    AsJson,
+    Asked,
+    ProgramCommand,
+    profile_place,
+    takes_a_program,
+)
 
 if TYPE_CHECKING:
+    from runner.app import Runner
     from runner.deciding import Decided
-    from runner.model.intent import Word
     from runner.model.place import Place
+    from runner.policy.compare import Logged
     from runner.policy.explain import Explanation, Obstacle, PartTold, RuleTold
-    from runner.policy.subject import Subject
-    from runner.policy.witness import Reason
+    from runner.replay import Again
 
 EXPLAIN_HELP = """Say why something is decided as it is, and what would have to change.
 
@@ -30,22 +35,24 @@ EXPLAIN_HELP = """Say why something is decided as it is, and what would have to 
   runner explain fix.py                            a script
   runner explain --profile locked -- rm -rf build  a program and its arguments
   runner explain --all -- git push                 with the rules on it that do not match
+  runner explain --run run-0f4a...                 a run of the log, decided again
 
 It shows what was read (each command by itself, behind its wrappers, with the paths and hosts that
 it names and the words that only running would tell), what every layer says about it, each rule that
 matches, condition by condition, with the word that made it so, and the decision.
 
+What policies in Cedar or Rego say is told for each of them; an error of theirs is a denial.
+
 For what is refused it says what would have to change: in the command, each change by itself, tried
 by deciding again; and in the policy, which rules or defaults stand against it, with file and line.
 
+A run of the log is decided again by what is in force now (--profile names another profile), with
+the agent, the labels, the time and the earlier runs of then; what was decided then is told too.
+
 Nothing is run and nothing recorded. Exit code 0: allowed; 126: not.
 """
-_WIDTH = 100
 _SHOWN_PARTS = 60
 """Parts that nothing stands against are told of up to here; what is refused always."""
-_STATED_WIDTH = 90
-"""Of a condition's patterns; all of them stand in the rule."""
-_HOLD = {0: "no", 1: "perhaps", 2: "yes"}
 
 
 def register(app: typer.Typer) -> None:
@@ -64,28 +71,35 @@ def explain(
     every: Annotated[
         bool, typer.Option("--all", help="Also rules on such commands that do not match.")
     ] = False,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="A run of the log, decided again.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Explain a decision; see EXPLAIN_HELP."""
     from runner.app import Runner  # noqa: PLC0415
     from runner.deciding import action_of, decide  # noqa: PLC0415
-    from runner.policy.engine import RulesDecisionPoint  # noqa: PLC0415
     from runner.policy.explain import explain as explained  # noqa: PLC0415
+    from runner.policy.others import parted  # noqa: PLC0415
     from runner.workbench import rule_places  # noqa: PLC0415
 
     with Runner() as runner:
-        request = asked.request(runner)
+        logged = _logged(run, asked, runner) if run is not None else None
+        request = logged.request if logged is not None else asked.request(runner)
         policy, facts = runner.held_against(request)
+        if logged is not None:
+            facts = logged.history.facts(logged.logged, policy.decisions.counted)
         rules, files = rule_places(runner.settings, request.profile)
-    if not isinstance(policy.decisions, RulesDecisionPoint):
+    by_rules, beside = parted(policy.decisions)
+    if by_rules is None:
         raise RequestError(
             "another decision point than runner's own rules decides here, and only it can explain; "
             "`runner check` says what it decides"
         )
     decided = decide(request, policy, facts)
     action = action_of(request, decided.intent, policy.profile, facts)
-    found = explained(policy.decisions, action, every=every)
-    told = _Told(decided, found, rules, files)
+    found = explained(by_rules, action, every=every, beside=beside)
+    told = _Told(decided, found, rules, files, logged.logged if logged is not None else None)
     if as_json:
         print(json.dumps(told.document(), indent=2))
     else:
@@ -94,21 +108,41 @@ def explain(
     raise typer.Exit(0 if decided.permitted else EXIT_DENIED)
 
 
+def _logged(run: str, asked: Asked, runner: Runner) -> Again:
+    """The run of the log that is meant, under the profile that was given, or its own."""
+    from runner.replay import again  # noqa: PLC0415
+    from runner.stores.reader import open_log  # noqa: PLC0415
+
+    if asked.words or asked.command is not None:
+        raise RequestError("give either --run RUN or a program, not both")
+    home = Path(runner.settings.home.value)
+    found = again(open_log(home), run, home)
+    profile = profile_place(asked.profile) or found.request.profile
+    return replace(found, request=replace(found.request, profile=profile))
+
+
 @dataclass(frozen=True, slots=True)
 class _Told:
     decided: Decided
     found: Explanation
     rules: Mapping[tuple[str, str], Place]
     files: Mapping[str, Place]
+    logged: Logged | None
+    """The decision of the log that is made again."""
 
     # For people.
 
     def lines(self) -> Iterator[str]:
         decision = self.decided.decision
+        if self.logged is not None:
+            then = f"then {self.logged.effect.value}: {self.logged.decision['reason']}"
+            yield from show.wrapped("", show.one_line(then))
+            same = self.logged.decision["policy_digest"] == decision.policy_digest
+            yield f"now, under {'the same policy' if same else 'another policy'},"
         observed = "" if decision.enforced else " (only observed: it runs all the same)"
-        yield from _wrapped("", f"{decision.effect.value}{observed}: {decision.reason}")
+        yield from show.wrapped("", f"{decision.effect.value}{observed}: {decision.reason}")
         yield ""
-        yield from _wrapped("", self._read())
+        yield from show.wrapped("", self._read())
         shown = 0
         for number, part in enumerate(self.found.parts, start=1):
             if not part.refused and not part.rules:
@@ -119,17 +153,34 @@ class _Told:
             yield from self._part(number, part)
         if shown > _SHOWN_PARTS:
             yield f"\n  and {shown - _SHOWN_PARTS} more that no rule speaks about"
+        if self.found.others:
+            yield ""
+            yield from self._others()
+        if self.decided.decision.observed:
+            yield ""
+            yield "only observed, without effect"
+            for rule in self.decided.decision.observed:
+                place = self._at(self.rules.get((rule.layer, rule.id)))
+                told = f"rule '{rule.id}' of {rule.layer}{place}: {rule.matched or rule.message}"
+                yield from show.row(rule.effect.value, show.one_line(told))
         if not self.decided.permitted:
             yield ""
             yield from self._remedies()
 
+    def _others(self) -> Iterator[str]:
+        """What decision points beside the rules say, each by itself."""
+        yield "asked beside the rules"
+        for told in self.found.others:
+            yield from show.row(told.decision.effect.value, show.one_line(told.name))
+            yield from show.row("", show.one_line(told.decision.reason))
+
     def _read(self) -> str:
         intent = self.decided.intent
-        parts = [_number(len(intent.commands), "command")]
+        parts = [show.number(len(intent.commands), "command")]
         if unknown := len(intent.dynamic_commands):
             parts.append(f"{unknown} of them by a name that only running would tell")
         if intent.paths or intent.hosts:
-            outside = _number(len(intent.paths), "path"), _number(len(intent.hosts), "host")
+            outside = show.number(len(intent.paths), "path"), show.number(len(intent.hosts), "host")
             parts.append(f"{' and '.join(outside)} outside of commands")
         if intent.unreadable is not None:
             parts.append(f"and not all could be read: {intent.unreadable}")
@@ -137,24 +188,27 @@ class _Told:
 
     def _part(self, number: int, part: PartTold) -> Iterator[str]:
         subject = part.subject
-        yield from _wrapped(f"{number:>4}  ", _command(subject))
-        for label, text in _facts(subject, self.found.action.workspace or "/"):
-            yield from _row(label, text)
+        yield from show.wrapped(f"{number:>4}  ", show.command(subject))
+        for label, text in show.facts(subject, self.found.action.workspace or "/"):
+            yield from show.row(label, text)
         for rule in part.rules:
             yield from self._rule(rule)
         for layer, findings in part.says:
             for finding in findings:
                 if finding.matched is not None and finding.matched.id == "default":
-                    yield from _row(finding.effect.value, f"the default of {layer}"
+                    yield from show.row(finding.effect.value, f"the default of {layer}"
                                     f"{self._at(self.files.get(layer))}")  # fmt: skip
+        for other in part.others:
+            told = f"'{other.id}' of {other.layer}, which is asked beside the rules"
+            yield from show.row(other.effect.value, show.one_line(told))
         said = part.said
         if said is not None and said.matched is not None and said.matched.id == "on_dynamic":
             layer = said.matched.layer
             place = self._at(self.files.get(layer))
             told = f"on_dynamic of {layer}{place}: only running would tell what it runs"
-            yield from _row(said.effect.value, told)
+            yield from show.row(said.effect.value, told)
         if not part.refused and not part.rules:
-            yield from _row("allow", "no rule speaks about it" if said is not None else
+            yield from show.row("allow", "no rule speaks about it" if said is not None else
                             "nothing is said about it")  # fmt: skip
 
     def _rule(self, rule: RuleTold) -> Iterator[str]:
@@ -162,31 +216,35 @@ class _Told:
         how = "" if rule.hold == 2 else " may match" if rule.hold == 1 else " does not match"
         passed = ", which on_doubt: passes lets be" if rule.passed else ""
         label = rule.effect.value if rule.hold and not rule.passed else "-"
-        yield from _row(label, f"rule '{rule.rule}' of {rule.layer}{place}{how}{passed}")
+        yield from show.row(label, f"rule '{rule.rule}' of {rule.layer}{place}{how}{passed}")
         for reason in rule.reasons:
-            yield from _reason(reason, 0)
+            yield from show.reason(reason, 0)
 
     def _remedies(self) -> Iterator[str]:
         yield "what would have to change"
         refused = [(n, part) for n, part in enumerate(self.found.parts, start=1) if part.refused]
         for number, part in refused:
-            if part.changes:
-                for index, change in enumerate(part.changes):
-                    yield from _row(f"in {number}" if not index else "or", _one_line(change))
-            else:
-                yield from _row(f"in {number}", "no small change of it was found: leave it out, "
-                                "or do it another way")  # fmt: skip
+            for index, change in enumerate(part.changes):
+                where = "or" if index else f"in {number}"
+                yield from show.row(where, show.one_line(change))
+            if not part.changes:
+                told = "no small change of it was found: leave it out, or do it another way"
+                yield from show.row(f"in {number}", told)
         beside = [rule for rule in self.decided.decision.rules
                   if rule.id in ("grants", "environment.deny")]  # fmt: skip
         for rule in beside:
-            yield from _row("asked", rule.message)
+            yield from show.row("asked", rule.message)
         for obstacle in self.found.obstacles:
-            yield from _row("policy", self._obstacle(obstacle))
+            yield from show.row("policy", self._obstacle(obstacle))
+        for other in self.found.others:
+            if other.refuses:
+                effect = other.decision.effect.value
+                yield from show.row("policy", f"{show.one_line(other.name)}: {effect}")
         if any(each.of_rules or each.rule == "default" for each in self.found.obstacles):
             which = "these" if self.found.then.value == "allow" else "these rules"
-            yield from _row("", f"without {which} it would be: {self.found.then.value}")
+            yield from show.row("", f"without {which} it would be: {self.found.then.value}")
         if draft := self._draft([part for _, part in refused]):
-            yield from _row("", f"or add to the rules: {draft}")
+            yield from show.row("", f"or add to the rules: {draft}")
 
     def _obstacle(self, obstacle: Obstacle) -> str:
         if obstacle.of_rules:
@@ -203,7 +261,7 @@ class _Told:
         return drafts[0] if by_default and drafts else None
 
     def _at(self, place: Place | None) -> str:
-        return f" ({_near(place.source, str(Path.cwd()))}:{place.line})" if place else ""
+        return f" ({show.near(place.source, str(Path.cwd()))}:{place.line})" if place else ""
 
     # For programs.
 
@@ -213,9 +271,14 @@ class _Told:
         intent = self.decided.intent
         return {
             "decision": decision_document(self.decided.decision),
+            "then": self._then(),
             "language": intent.language,
             "unreadable": intent.unreadable and printable(intent.unreadable),
             "parts": [self._part_document(part) for part in self.found.parts],
+            "beside": [
+                {"point": printable(told.name), **decision_document(told.decision)}
+                for told in self.found.others
+            ],
             "obstacles": [
                 {
                     "layer": printable(each.layer),
@@ -226,6 +289,19 @@ class _Told:
                 for each in self.found.obstacles
             ],
             "without_obstacles": self.found.then.value,
+        }
+
+    def _then(self) -> dict[str, Any] | None:
+        """What was decided of the run that is decided again."""
+        from runner.schema.outcome import printable  # noqa: PLC0415
+
+        if self.logged is None:
+            return None
+        return {
+            "run": self.logged.run_id,
+            "effect": self.logged.effect.value,
+            "reason": printable(str(self.logged.decision["reason"])),
+            "policy_digest": self.logged.decision["policy_digest"],
         }
 
     def _place(self, obstacle: Obstacle) -> str | None:
@@ -248,7 +324,7 @@ class _Told:
             "shown": printable(subject.shown),
             "line": subject.line,
             "via": list(subject.via),
-            "words": [_word_document(word) for word in words],
+            "words": [show.word_document(word) for word in words],
             "paths": [
                 {"path": printable(path), "written": path in written}
                 for path in dict.fromkeys(map(place_of, (*subject.paths, *subject.writes)))
@@ -260,6 +336,14 @@ class _Told:
             "effect": part.said.effect.value if part.said is not None else None,
             "reason": printable(part.said.reason) if part.said is not None else None,
             "rules": [self._rule_document(rule) for rule in part.rules],
+            "beside": [
+                {
+                    "id": printable(each.id),
+                    "layer": printable(each.layer),
+                    "effect": each.effect.value,
+                }
+                for each in part.others
+            ],
             "changes": list(map(printable, part.changes)),
         }
 
@@ -269,122 +353,8 @@ class _Told:
             "layer": rule.layer,
             "id": rule.rule,
             "effect": rule.effect.value,
-            "matches": _HOLD[rule.hold],
+            "matches": show.HOLD[rule.hold],
             "passed": rule.passed,
             "place": str(place) if place is not None else None,
-            "conditions": list(map(_reason_document, rule.reasons)),
+            "conditions": list(map(show.reason_document, rule.reasons)),
         }
-
-
-def _command(subject: Subject) -> str:
-    if subject.name is None:
-        return _one_line(subject.shown)
-    return _one_line(" ".join(map(_spelled, (subject.name, *subject.arguments))))
-
-
-def _spelled(word: Word) -> str:
-    return word.text if word.dynamic else shlex.quote(word.text)
-
-
-def _facts(subject: Subject, workspace: str) -> Iterator[tuple[str, str]]:
-    """What was read of it, beside its words."""
-    from runner.policy.witness import place_of  # noqa: PLC0415
-
-    where = [f"line {subject.line}"] if subject.line > 1 else []
-    if subject.via:
-        where.append(f"behind {' '.join(subject.via)}")
-    if subject.advice:
-        where.append("found by a reader whose findings are advice")
-    if subject.doubtful:
-        where.append("whether it runs like this, only running would tell")
-    if where:
-        yield "", "; ".join(where)
-    words = (subject.name, *subject.arguments) if subject.name is not None else ()
-    if unsure := [word for word in words if word.dynamic]:
-        yield "unsure", ", ".join(dict.fromkeys(map(_unsure, unsure)))
-    written = dict.fromkeys(subject.writes)
-    named = [each for each in dict.fromkeys(subject.paths) if each not in written]
-    for label, paths in (("paths", named), ("writes", [*written])):
-        if paths:
-            yield label, _few([_near(place_of(path), workspace) for path in paths])
-    if subject.hosts:
-        yield "hosts", _few([host.text for host in subject.hosts])
-    if subject.environment:
-        yield "sets", _few(sorted(subject.environment))
-
-
-def _near(path: str, folder: str) -> str:
-    """Paths below a folder, from there."""
-    return " or ".join(
-        f"./{each.removeprefix(f'{folder}/')}" if each.startswith(f"{folder}/") else each
-        for each in path.split(" or ")
-    )
-
-
-def _unsure(word: Word) -> str:
-    known = [f"begins with {word.prefix}"] if word.prefix else []
-    known += [f"ends in {word.suffix}"] if word.suffix else []
-    return f"{word.text} ({' and '.join(known)})" if known else word.text
-
-
-def _reason(reason: Reason, depth: int) -> Iterator[str]:
-    head = f"{' ' * (17 + 2 * depth)}{reason.key:<8} "
-    because = f": {', '.join(reason.because)}" if reason.because else ""
-    hold = ("no", "perhaps", "yes")[reason.hold]
-    stated = f"{_short(reason.stated)} " if reason.stated else ""
-    yield from _wrapped(head, _one_line(f"{stated}- {hold}{because}"))
-    for part in reason.parts:
-        for inner in part:
-            yield from _reason(inner, depth + 1)
-
-
-def _reason_document(reason: Reason) -> dict[str, Any]:
-    from runner.schema.outcome import printable  # noqa: PLC0415
-
-    return {
-        "key": reason.key,
-        "stated": printable(reason.stated),
-        "holds": _HOLD[reason.hold],
-        "because": list(map(printable, reason.because)),
-        "parts": [list(map(_reason_document, part)) for part in reason.parts],
-    }
-
-
-def _word_document(word: Word) -> dict[str, Any]:
-    from runner.schema.outcome import printable  # noqa: PLC0415
-
-    document: dict[str, Any] = {"text": printable(word.text), "dynamic": word.dynamic}
-    if word.dynamic:
-        document |= {"prefix": printable(word.prefix), "suffix": printable(word.suffix),
-                     "many": word.many}  # fmt: skip
-    return document
-
-
-def _row(label: str, text: str) -> Iterator[str]:
-    yield from _wrapped(f"{'':6}{label:<8} ", _one_line(text))
-
-
-def _wrapped(head: str, text: str) -> Iterator[str]:
-    """Lines of at most 100 columns, the ones that follow set in under the first."""
-    indent = " " * min(len(head), 40)
-    lines = textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=indent,
-                          break_on_hyphens=False, break_long_words=False)  # fmt: skip
-    yield from lines or [head.rstrip()]
-
-
-def _short(stated: str) -> str:
-    return stated if len(stated) <= _STATED_WIDTH else f"{stated[: _STATED_WIDTH - 1]}…"
-
-
-def _few(words: Sequence[str]) -> str:
-    shown = ", ".join(words[:8])
-    return f"{shown} and {len(words) - 8} more" if len(words) > 8 else shown
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _one_line(text: str) -> str:
-    """What an agent wrote must not move the reader's cursor."""
-    return text if text.isprintable() else ascii(text)[1:-1]

@@ -32,7 +32,9 @@ A file of cases, team.cases.yaml, tries the profile or policy team.yaml beside i
 
 \b
   profile: ./team.yaml                   a name, or a path relative to this file
-  policy: ./org.yaml                     a file, a folder, or a list: layers above the profile
+  policy: ./org.yaml                     a file, a folder, or a list: layers above the profile,
+                                         and policies in Cedar or Rego (org.cedar, org.rego)
+  wrappers: ./wrappers.d                 likewise: rows added to the table of wrappers
   given: { agent: builder }              what holds for each case that says nothing else
   cases:
     - run: git push --force              or argv: [git, push], or code: with language:
@@ -46,7 +48,8 @@ A file of cases, team.cases.yaml, tries the profile or policy team.yaml beside i
 
 Keys for who asks: agent, parent, session, tenant, uid, labels, environment (names), workspace.
 Without a profile, what the policies say nothing about is allowed. Nothing runs, and this machine's
-own policy layers have no say.
+own policy layers and wrappers have no say. Files of wrappers among FILE and FOLDER count for all
+that names none.
 
 A rule's `examples` are tried too, each rule by itself: what it `catches` must match it with its own
 effect, what it `passes` must not.
@@ -57,7 +60,7 @@ policy_lint.register(app)
 policy_log.register(app)
 policy_rules.register(app)
 policy_import.register(app)
-SCHEMAS = ("cases", "profile", "policy", "rules")
+SCHEMAS = ("cases", "profile", "policy", "rules", "wrappers")
 
 
 @app.command("test", help=TEST_HELP)
@@ -79,9 +82,9 @@ def try_policies(
 
     search = load_settings().profile_dirs.value
     found = find(targets or ["."], search)
-    results = [result for each in found.cases for result in try_cases(each, search)]
+    results = [result for each in found.cases for result in try_cases(each, search, found.wrappers)]
     cases = len(results)
-    results += [result for each in found.sources for result in try_examples(each)]
+    results += [r for each in found.sources for r in try_examples(each, found.wrappers)]
     if not results:
         where = ", ".join(targets or ["this folder"])
         raise PolicyError(
@@ -105,7 +108,7 @@ def try_policies(
 def schema(
     of: Annotated[str, typer.Argument(metavar="|".join(SCHEMAS))] = "cases",
 ) -> None:
-    """The JSON Schema of files of cases, profiles, policies or rule sets, for editors."""
+    """The JSON Schema of files of cases, profiles, policies, rule sets or wrappers, for editors."""
     from runner.schema.cases import cases_json_schema  # noqa: PLC0415
     from runner.schema.library import rule_set_json_schema  # noqa: PLC0415
     from runner.schema.problems import unknown  # noqa: PLC0415
@@ -113,11 +116,13 @@ def schema(
         policy_json_schema,
         profile_json_schema,
     )
+    from runner.schema.wrapper_file import wrappers_json_schema  # noqa: PLC0415
 
     if of not in SCHEMAS:
         raise RequestError(unknown("schema", of, SCHEMAS))
     made = {"cases": cases_json_schema, "profile": profile_json_schema,
-            "policy": policy_json_schema, "rules": rule_set_json_schema}[of]  # fmt: skip
+            "policy": policy_json_schema, "rules": rule_set_json_schema,
+            "wrappers": wrappers_json_schema}[of]  # fmt: skip
     print(json.dumps(made(), indent=2))
 
 

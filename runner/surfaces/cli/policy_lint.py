@@ -24,6 +24,8 @@ Errors are rules that never match, an allow that a stricter rule always beats, p
 nothing that is written out, and rules that do not do what their examples say. Warnings are rules
 that change no decision, patterns that hardly mean what they match, and layers that allow nothing.
 
+Policies in Cedar and Rego are not looked into, which is said in a line.
+
 Where it says "never" it is sure: without that rule every decision is the same. A rule that it says
 nothing about may still do nothing: `runner policy diff` shows what a change changes in practice.
 
@@ -45,19 +47,29 @@ def lint(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look for what is wrong; see LINT_HELP."""
+    from runner.app import wrappers_in_force  # noqa: PLC0415
     from runner.settings import load_settings  # noqa: PLC0415
-    from runner.workbench import in_force, lint_sources, load_sources  # noqa: PLC0415
+    from runner.workbench import (  # noqa: PLC0415
+        foreign_policies,
+        in_force,
+        lint_sources,
+        load_sources,
+        load_wrappers,
+    )
 
     settings = load_settings()
     sources = load_sources(targets or in_force(settings), settings.profile_dirs.value)
-    if not sources:
+    folders = [str(folder.path) for folder in settings.policy_dirs.value]
+    foreign = foreign_policies(targets or folders)
+    if not sources and not foreign:
         raise PolicyError(f"{', '.join(targets or ())} holds no file of rules; name one that does")
-    told = lint_sources(sources)
+    told = lint_sources(sources, load_wrappers(targets) if targets else wrappers_in_force(settings))
     errors = sum(each.finding.severity == "error" for each in told)
     if as_json:
         document = {
             "errors": errors,
             "warnings": len(told) - errors,
+            "not_looked_into": foreign,
             "findings": [_document(each) for each in told],
         }
         print(json.dumps(document, indent=2))
@@ -68,6 +80,11 @@ def lint(
         counts = _number(errors, "error"), _number(len(told) - errors, "warning")
         where = _number(len(sources), "file")
         print(f"{_number(number, 'rule')} in {where}: {', '.join(counts)}")
+        if foreign:
+            print(
+                f"not looked into: {', '.join(foreign)}, for only Cedar and Rego can; "
+                "`runner policy test` tries them with cases"
+            )
     raise typer.Exit(1 if errors or (strict and told) else 0)
 
 

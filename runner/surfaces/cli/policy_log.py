@@ -23,6 +23,7 @@ _DAY_S = 86_400
 _COMMAND_WIDTH = 44
 """With the columns beside it a line has about 100 characters."""
 _AGENTS_SHOWN = 5
+_TEXTS_SHOWN = 5
 
 DIFF_HELP = """Which logged decisions another policy would have made otherwise.
 
@@ -37,22 +38,26 @@ labels, the time and the earlier runs of then. Nothing runs.
 
 Two profiles are compared under the policy layers in force, for what was asked for under either of
 them; --profile takes a glob over other profiles' names. Two policies are compared over whatever
-profile each decision was made under.
+profile each decision was made under. Policies in Cedar and Rego are asked too: a file or those in
+the folder, over a profile those in force.
 
-The log does not hold the content of scripts: they are decided again if their file is still there
-and unchanged. Those that can't be are counted, with the reason.
+The log does not hold the content of scripts: what was kept of a run stands beside its output, up to
+the setting keep_program_bytes; else they are decided again if their file is still there and
+unchanged. Those that can't be are counted, with the reason.
 
 Exit code 0: nothing would change; 1: something would; 2: a file is wrong.
 """
-OBSERVED_HELP = """What profiles in mode `observe` would have refused, by rule.
+OBSERVED_HELP = """What would have been refused by rules that are only observed.
 
 \b
   runner policy observed                         of the last seven days
   runner policy observed --since 30d --agent builder
 
-A profile with `rules: {mode: observe}` decides and records, and refuses nothing. This lists what it
-would have refused, asked about or rewritten: each rule, how often, for which agents, with the
-latest command as an example. Make the rules right by that, then say `mode: enforce`.
+A rule with `observe: true`, a policy file with `observe: true` at its head, and a profile with
+`rules: {mode: observe}` decide and record, and refuse nothing. This lists what they would have
+refused, asked about or rewritten: each rule, how often, for which agents, which texts it matched,
+with the latest command as an example. What an enforced rule refused all the same is left out. Make
+the rules right by that, then enforce them.
 """
 Since = Annotated[
     str, typer.Option("--since", metavar="TIME", help="How far back: 12h, 7d, or unlimited.")
@@ -77,15 +82,22 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Decide again; see DIFF_HELP."""
-    from runner.app import policy_in_force  # noqa: PLC0415
+    from runner.app import (  # noqa: PLC0415
+        points_in_force,
+        policy_in_force,
+        wrappers_in_force,
+    )
     from runner.replay import compare, side  # noqa: PLC0415
     from runner.settings import load_settings  # noqa: PLC0415
 
     settings = load_settings()
     search, above = settings.profile_dirs.value, policy_in_force(settings)
-    sides = [side(target, above, search) for target in (old, new)]
+    wrappers = wrappers_in_force(settings)
+    points = points_in_force(settings)
+    sides = [side(target, above, search, wrappers, points) for target in (old, new)]
     since_s = _since(since)
-    found = compare(_log(), *sides, since_s=since_s, profiles=profile or ())
+    home = Path(settings.home.value)
+    found = compare(_log(), *sides, since_s=since_s, profiles=profile or (), home=home)
     if as_json:
         print(json.dumps(_diff_document(found), indent=2))
     else:
@@ -101,13 +113,14 @@ def observed(
     as_json: AsJson = False,
 ) -> None:
     """What would have been refused; see OBSERVED_HELP."""
+    from runner.policy.compare import is_observed  # noqa: PLC0415
     from runner.policy.compare import observed as by_rule  # noqa: PLC0415
     from runner.replay import decisions  # noqa: PLC0415
 
     logged = [
         each
         for each in decisions(_log(), _since(since))
-        if not each.enforced and agent in (None, each.principal.agent)
+        if agent in (None, each.principal.agent) and is_observed(each)
     ]
     rules = by_rule(logged)
     if as_json:
@@ -115,15 +128,21 @@ def observed(
         print(json.dumps(document, indent=2))
         return
     if not rules:
-        print(f"in the {_period(since)} no profile in mode observe would have refused anything")
+        print(f"in the {_period(since)} nothing that is only observed would have refused anything")
         return
     which = "1 decision was" if len(logged) == 1 else f"{len(logged)} decisions were"
     print(f"in the {_period(since)} {which} observed and not enforced, by rule:")
     for rule in rules:
         print(f"\n{rule.times:>6}x {rule.effect.value}  {rule.layer} / {rule.rule}")
         print(f"         agents   {_few(rule.agents)}")
+        for number, (text, times) in enumerate(rule.matched[:_TEXTS_SHOWN]):
+            count = f" ({times}x)" if times > 1 else ""
+            print(f"         {'matched' if not number else '':8} {_line(text, 72)}{count}")
+        if (left := len(rule.matched) - _TEXTS_SHOWN) > 0:
+            print(f"         {'':8} and {left} more")
         print(f"         latest   {_line(rule.example.shown, 72)}")
-        print(f"         because  {_one_line(str(rule.example.decision['reason']))}")
+        if not rule.example.enforced:
+            print(f"         because  {_one_line(str(rule.example.decision['reason']))}")
 
 
 def _since(text: str) -> float:
@@ -211,12 +230,15 @@ def _change_document(change: Change) -> dict[str, Any]:
 
 
 def _observed_document(rule: Observed) -> dict[str, Any]:
+    from runner.schema.outcome import printable  # noqa: PLC0415
+
     return {
         "layer": rule.layer,
         "rule": rule.rule,
         "effect": rule.effect.value,
         "times": rule.times,
         "agents": list(rule.agents),
+        "matched": [{"text": printable(text), "times": times} for text, times in rule.matched],
         "example": {
             **_logged_document(rule.example),
             "reason": rule.example.decision["reason"],

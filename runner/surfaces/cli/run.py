@@ -87,6 +87,9 @@ def check(asked: Asked, as_json: AsJson = False) -> None:
         print(f"{document['effect']}: {document['reason']}")
         for rule in decision.rules:
             print(f"  {rule.effect.value:7} {rule.layer} / {rule.id}: {rule.matched}")
+        for rule in decision.observed:
+            told = f"{rule.layer} / {rule.id}: {rule.matched}"
+            print(f"  only observed, {rule.effect.value}: {told}")
     raise typer.Exit(0 if decision.permits else EXIT_DENIED)
 
 
