@@ -30,7 +30,9 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
     taken = options.take(row, call.words[1:])
     texts = taken.values(row.code)
     operands = [*taken.operands, *taken.rest]
-    if row.first and not texts:
+    if row.appended:
+        texts = [join_lines([*texts, *operands])]
+    elif row.first and not texts:
         texts = operands[:1]
     elif operands and not operands[0].dynamic and operands[0].text in row.subcommand:
         texts += [word for word in operands[1:] if word.dynamic or word.text[:1] != "-"][:1]
@@ -42,4 +44,10 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
             if call.stdin is None:
                 feeds.run_input(readers, call, place)
     for text in texts:
-        read(readers, row.name, text, place)
+        read(readers, row.language or row.name, text, place)
+
+
+def join_lines(texts: list[Word]) -> Word:
+    """Several texts that run one after the other as one."""
+    dynamic = any(text.dynamic for text in texts)
+    return Word("\n".join(text.text for text in texts), dynamic)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,21 +20,28 @@ from runner.analysis.context import (
 )
 from runner.analysis.shell import plain
 from runner.analysis.sql import reader as sql
-from runner.analysis.wrappers import find, git, held, options, sed, shells, table
+from runner.analysis.wrappers import (
+    find,
+    git,
+    held,
+    make,
+    options,
+    scripted,
+    sed,
+    shells,
+    table,
+    variables,
+)
 from runner.analysis.wrappers.options import Taken
 from runner.analysis.wrappers.table import Wrapper
-from runner.model.intent import Assignment, Word
+from runner.model.intent import Word
 
-SUBSCRIPT = re.compile(r"\A(?>.*?\w\[).*?(?:\$\(|`)", re.DOTALL)
-"""Text that runs a command once it is evaluated as arithmetic: `a[$(cmd)]`.
-
-Looked for behind the first subscript only, so that its time grows with the text and not faster.
-"""
+SUBSCRIPT = variables.SUBSCRIPT
 
 
 def unwrap(readers: Readers, call: Call) -> None:
     """Note what `call` runs, and look into that in turn."""
-    _variables(readers, call.assignments, call.place)
+    variables.read(readers, call.assignments, call.place)
     if not call.words or call.words[0].dynamic:
         return
     rows = table.load()
@@ -69,6 +75,9 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     if taken.stopped:
         return
     rest = until(taken.rest, row.until)
+    if row.interspersed and row.rest == "command" and not rest:
+        rest = tuple(taken.operands[1:])
+    rest = (*taken.values(row.exec)[-1:], *rest)
     if row.subcommand:
         operands = [*taken.operands, *rest]
         if not operands or (operands[0].text not in row.subcommand):
@@ -95,6 +104,24 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     if taken.doubtful or looks_like_option:
         readers.unknown(shown(call), place.in_doubt)
     _rest(readers, row, taken, call, rest, place=place)
+
+
+def _subcommands(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
+    """`docker exec …`: the row of that name tells what stands behind the subcommand."""
+    taken = options.take(row, call.words[1:])
+    held.settings_and_texts(readers, row, taken, place)
+    if taken.stopped or not taken.rest:
+        return
+    subcommand, rest = taken.rest[0], until(taken.rest[1:], row.until)
+    more = taken.rest[len(rest) + 2 :]
+    if more:  # `tmux new -d ; send-keys …`
+        _subcommands(readers, row, replace(call, words=(call.words[0], *more)), place)
+    if taken.doubtful or subcommand.dynamic:
+        readers.unknown(shown(call), place.in_doubt)
+    inner = table.load().exact.get(f"{row.name} {subcommand.text}")
+    if inner is not None and not subcommand.dynamic:
+        words = (Word(inner.name), *rest)
+        _KINDS.get(inner.kind, _plain)(readers, inner, replace(call, words=words), place)
 
 
 def _inner_lenient(readers: Readers, call: Call, rest: tuple[Word, ...], place: Place) -> None:
@@ -175,6 +202,10 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
                 readers.python(words[index + 1], place)
             return
         if text.startswith("-m"):
+            module = text[2:] or "".join(word.text for word in words[index + 1 : index + 2])
+            _module(
+                readers, module, replace(call, words=words[index + 1 + (text == "-m") :]), place
+            )
             return
         index += 1
     rest = words[index:]
@@ -187,35 +218,21 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         feeds.run_input(readers, call, place)
 
 
+def _module(readers: Readers, name: str, call: Call, place: Place) -> None:
+    """`python -m MODULE …`, where the module runs code: its row is called so."""
+    row = table.load().exact.get(f"python -m {name}")
+    if row is not None:
+        words = (Word(row.name), *call.words)
+        _KINDS.get(row.kind, _plain)(readers, row, replace(call, words=words), place)
+
+
 _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
     "shell": shells.unwrap_shell, "foreign_shell": shells.unwrap_foreign_shell,
     "source": shells.unwrap_source, "alias": shells.unwrap_alias, "find": find.unwrap_find,
     "python": _python, "code": languages.unwrap_code, "sql": sql.unwrap_sql,
-    "git": git.unwrap_git, "sed": sed.unwrap_sed,
+    "git": git.unwrap_git, "sed": sed.unwrap_sed, "subcommands": _subcommands,
+    "make": make.unwrap_make, "scripted": scripted.unwrap_scripted,
 }  # fmt: skip
-
-
-def _variables(readers: Readers, assignments: tuple[Assignment, ...], place: Place) -> None:
-    """Variables whose value is run by what follows."""
-    rows = table.load()
-    for each in assignments:
-        inner = place.behind(each.name)
-        if inner.depth > DEPTH_LIMIT:
-            continue
-        if each.name in rows.text_variables and each.value.text:
-            readers.shell(each.value, replace(inner, language="sh"))
-        elif each.name in rows.prompt_variables and (
-            "$(" in each.value.text or "`" in each.value.text
-        ):
-            # Only a shell that somebody types into shows a prompt.
-            readers.unknown(each.value.text, inner.in_doubt)
-        elif each.name.startswith("BASH_FUNC_") or (
-            each.name in rows.file_variables and each.value.text
-        ):
-            readers.unknown(f"{each.name}={each.value.text}", inner)
-        elif not each.value.dynamic and SUBSCRIPT.search(each.value.text):
-            # Arithmetic on it later runs what stands in the subscript.
-            readers.unknown(each.value.text, inner)
 
 
 def _replaced(rest: tuple[Word, ...], taken: Taken, row: Wrapper) -> tuple[Word, ...]:
