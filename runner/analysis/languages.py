@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.analysis import code, feeds
-from runner.analysis.context import STREAMS, Call, Place, Readers
+from runner.analysis.context import STREAMS, Call, Place, Readers, shown
 from runner.analysis.javascript import reader as javascript
 from runner.analysis.python import reader as python
 from runner.analysis.wrappers import options
@@ -30,7 +30,15 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
     taken = options.take(row, call.words[1:])
     texts = taken.values(row.code)
     operands = [*taken.operands, *taken.rest]
-    if row.appended:
+    from_input = any(STREAMS.fullmatch(file.text) for file in taken.values(row.dynamic))
+    if from_input and call.given is not None:  # awk -f - <<EOF
+        texts = [*texts, call.given]
+    elif from_input:
+        feeds.run_input(readers, call, place)
+        readers.unknown(shown(call), place)
+    elif row.dynamic and taken.values(row.dynamic):
+        pass  # a file's text; the operands are data
+    elif row.appended:
         texts = [join_lines([*texts, *operands])]
     elif row.first and not texts:
         texts = operands[:1]
@@ -43,7 +51,7 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
             texts = [call.given] if call.given is not None else []
             if call.stdin is None:
                 feeds.run_input(readers, call, place)
-    for text in texts:
+    for text in (*taken.values(row.text), *texts):
         read(readers, row.language or row.name, text, place)
 
 

@@ -61,7 +61,10 @@ def _shell(readers: Readers, value: str, place: Place) -> None:
 
 def _makefile(readers: Readers, text: str, place: Place) -> None:
     """The commands of recipes, in whatever rule they stand, and of `$(shell …)` and `!=`."""
-    text = text[:_TEXT_LIMIT].replace("\\\n", " ")
+    if len(text) > _TEXT_LIMIT:
+        readers.unknown(text, place)
+    # The shell joins such lines itself, without a blank; make takes the tab off.
+    text = text[:_TEXT_LIMIT].replace("\\\n\t", "").replace("\\\n", "")
     for command in _called(text):
         readers.shell(Word(command), place)
     for line in text.split("\n"):

@@ -18,8 +18,8 @@ from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
 _TEXT_LIMIT = 64 * 1024
-_BEGINS = r"(?:\A|(?<=[\n;|{\[]))[\s:]{0,64}"
-"""Where a command of such a program begins."""
+_BEGINS = r"(?:\A|(?<=[\n;|{\[]))(?>[\s:]{0,64})"
+"""Where a command of such a program begins. Blanks are taken once, so that none take time."""
 
 
 def unwrap_scripted(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
@@ -37,8 +37,9 @@ def unwrap_scripted(readers: Readers, row: Wrapper, call: Call, place: Place) ->
         texts.append(call.given)
     advised = replace(place, advice=True, language="sh")
     for text in texts:
-        if text.dynamic:
+        if text.dynamic or len(text.text) > _TEXT_LIMIT:
             readers.unknown(text.text, place.in_doubt)
+        if text.dynamic:
             continue
         for language, found in _found(row, text.text[:_TEXT_LIMIT]):
             _read(readers, language, Word(_cut(found, row)), advised)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ from runner.analysis.wrappers import (
     sed,
     shells,
     table,
+    tar,
     variables,
 )
 from runner.analysis.wrappers.options import Taken
@@ -37,6 +39,9 @@ from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
 SUBSCRIPT = variables.SUBSCRIPT
+
+_PYTHON_TEXT = re.compile(r"-[A-VYZabd-ln-z?]*([cm])(.*)", re.DOTALL)
+"""`-c TEXT` and `-m MODULE` of python(1), alone or at the end of a bundle; `-W` and `-X` aside."""
 
 
 def unwrap(readers: Readers, call: Call) -> None:
@@ -68,16 +73,12 @@ def unwrap(readers: Readers, call: Call) -> None:
 
 
 def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
-    words = call.words[1:]
-    taken = options.take(row, words)
+    taken = options.take(row, call.words[1:])
     if held.settings_and_texts(readers, row, taken, place):
         readers.unknown(shown(call), place)
     if taken.stopped:
         return
-    rest = until(taken.rest, row.until)
-    if row.interspersed and row.rest == "command" and not rest:
-        rest = tuple(taken.operands[1:])
-    rest = (*taken.values(row.exec)[-1:], *rest)
+    rest = _behind(row, taken)
     if row.subcommand:
         operands = [*taken.operands, *rest]
         if not operands or (operands[0].text not in row.subcommand):
@@ -106,20 +107,46 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     _rest(readers, row, taken, call, rest, place=place)
 
 
+def _behind(row: Wrapper, taken: Taken) -> tuple[Word, ...]:
+    """The words of the command, behind a wrapper's options and operands."""
+    rest = until(taken.rest, row.until)
+    if row.interspersed and row.rest == "command" and not rest:
+        rest = tuple(taken.operands[1:])
+    if row.operands and rest[:1] == (Word("--"),):
+        rest = rest[1:]
+    return (*taken.values(row.exec)[-1:], *rest)
+
+
+def _tar(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
+    words = (call.words[0], *tar.in_new_style(call.words[1:]))
+    _plain(readers, replace(row, kind="lenient"), replace(call, words=words), place)
+
+
 def _subcommands(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     """`docker exec …`: the row of that name tells what stands behind the subcommand."""
     taken = options.take(row, call.words[1:])
     held.settings_and_texts(readers, row, taken, place)
-    if taken.stopped or not taken.rest:
-        return
-    subcommand, rest = taken.rest[0], until(taken.rest[1:], row.until)
-    more = taken.rest[len(rest) + 2 :]
-    if more:  # `tmux new -d ; send-keys …`
-        _subcommands(readers, row, replace(call, words=(call.words[0], *more)), place)
-    if taken.doubtful or subcommand.dynamic:
+    rest = () if taken.stopped else taken.rest
+    if taken.doubtful and rest:
         readers.unknown(shown(call), place.in_doubt)
-    inner = table.load().exact.get(f"{row.name} {subcommand.text}")
-    if inner is not None and not subcommand.dynamic:
+    while rest:  # `tmux new -d ; send-keys …`
+        words = until(rest, row.until)
+        _subcommand(readers, row, replace(call, words=(call.words[0], *words)), place)
+        rest = rest[len(words) + 1 :]
+
+
+def _subcommand(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
+    """`words` of `call`: the command, its subcommand, and the subcommand's own."""
+    if len(call.words) < 2:
+        return
+    subcommand, rest = call.words[1], call.words[2:]
+    if subcommand.dynamic:
+        readers.unknown(shown(call), place.in_doubt)
+        return
+    rows = table.load().exact
+    base = call.words[0].text.rsplit("/", 1)[-1]
+    inner = rows.get(f"{base} {subcommand.text}") or rows.get(f"{row.name} {subcommand.text}")
+    if inner is not None:
         words = (Word(inner.name), *rest)
         _KINDS.get(inner.kind, _plain)(readers, inner, replace(call, words=words), place)
 
@@ -194,18 +221,16 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         if text in row.values:
             index += 2
             continue
-        if not text.startswith("--") and "c" in text and not text.startswith(("-W", "-X", "-m")):
-            attached = text[text.index("c") + 1 :]
-            if attached:
-                readers.python(Word(attached), place)
-            elif index + 1 < len(words):
-                readers.python(words[index + 1], place)
-            return
-        if text.startswith("-m"):
-            module = text[2:] or "".join(word.text for word in words[index + 1 : index + 2])
-            _module(
-                readers, module, replace(call, words=words[index + 1 + (text == "-m") :]), place
-            )
+        short = _PYTHON_TEXT.fullmatch(text)
+        if short is not None:
+            following = words[index + 1 :]
+            argument = Word(short[2])
+            if not argument.text and following:
+                argument, following = following[0], following[1:]
+            if short[1] == "m":
+                _module(readers, argument.text, replace(call, words=following), place)
+            elif argument.text:
+                readers.python(argument, place)
             return
         index += 1
     rest = words[index:]
@@ -231,7 +256,7 @@ _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
     "source": shells.unwrap_source, "alias": shells.unwrap_alias, "find": find.unwrap_find,
     "python": _python, "code": languages.unwrap_code, "sql": sql.unwrap_sql,
     "git": git.unwrap_git, "sed": sed.unwrap_sed, "subcommands": _subcommands,
-    "make": make.unwrap_make, "scripted": scripted.unwrap_scripted,
+    "make": make.unwrap_make, "tar": _tar, "scripted": scripted.unwrap_scripted,
 }  # fmt: skip
 
 
