@@ -17,6 +17,8 @@ from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
 _TEXT_LIMIT = 64 * 1024
+_MAKEFILES = (Word("GNUmakefile"), Word("makefile"), Word("Makefile"))
+"""What is read when no `-f` names another (make(1))."""
 _SHELL = re.compile(r"\$[({]shell\s+")
 _VARIABLE = re.compile(r"\$(?:\([^()\s]*\)|\{[^{}\s]*\}|[@<^+?*%|])")
 _FUNCTION = re.compile(r"\$[({][a-z-]{1,32}\s[^(){}]*[)}]")
@@ -41,7 +43,10 @@ def unwrap_make(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
             readers.shell(Word(command), inner)
         if name.rstrip(":?+") == "SHELL":
             _shell(readers, value, inner)
-    if any(STREAMS.fullmatch(file.text) for file in taken.values(row.code)):
+    files = taken.values(row.code)
+    for file in files or _MAKEFILES:
+        feeds.run_file(readers, file, place)
+    if any(STREAMS.fullmatch(file.text) for file in files):
         if call.given is not None and not call.given.dynamic:
             _makefile(readers, call.given.text, inner)
         else:

@@ -129,10 +129,12 @@ def _subcommands(readers: Readers, row: Wrapper, call: Call, place: Place) -> No
     rest = () if taken.stopped else taken.rest
     if taken.doubtful and rest:
         readers.unknown(shown(call), place.in_doubt)
-    while rest:  # `tmux new -d ; send-keys …`
-        words = until(rest, row.until)
-        _subcommand(readers, row, replace(call, words=(call.words[0], *words)), place)
-        rest = rest[len(words) + 1 :]
+    start = 0
+    for end, word in enumerate((*rest, None)):  # `tmux new -d ; send-keys …`
+        if word is None or (word.text in row.until and not word.dynamic):
+            words = (call.words[0], *rest[start:end])
+            _subcommand(readers, row, replace(call, words=words), place)
+            start = end + 1
 
 
 def _subcommand(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
