@@ -40,6 +40,8 @@ from runner.model.intent import Word
 
 SUBSCRIPT = variables.SUBSCRIPT
 
+_ITSELF = re.compile(r"/proc/(?:self|thread-self|\d+)/exe")
+"""proc(5): the program that runs a process, such as the shell itself."""
 _PYTHON_TEXT = re.compile(r"-[A-VYZabd-ln-z?]*([cm])(.*)", re.DOTALL)
 """`-c TEXT` and `-m MODULE` of python(1), alone or at the end of a bundle; `-W` and `-X` aside."""
 
@@ -56,6 +58,8 @@ def unwrap(readers: Readers, call: Call) -> None:
                 readers.unknown(word.text, call.place.behind(call.words[0].text))
     if "/" in call.words[0].text:
         feeds.run_file(readers, call.words[0], call.place)
+        if _ITSELF.fullmatch(call.words[0].text):
+            readers.unknown(shown(call), call.place)
     row = rows.find(call.words[0].text)
     if row is None:
         return

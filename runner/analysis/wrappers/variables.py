@@ -77,6 +77,8 @@ def _git_settings(readers: Readers, assignments: tuple[Assignment, ...], place: 
     row = table.load().exact["git"]
     for name, key in values.items():
         match = _CONFIG_KEY.fullmatch(name)
+        if name.startswith("GIT_CONFIG_VALUE_") and name.replace("VALUE", "KEY") not in values:
+            readers.unknown(f"{name}={key.text}", place.in_doubt)
         value = values.get(f"GIT_CONFIG_VALUE_{match[1]}") if match else None
         if value is None or place.depth >= DEPTH_LIMIT:
             continue
