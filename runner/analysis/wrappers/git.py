@@ -29,6 +29,8 @@ def unwrap_git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None
     taken = options.take(row, call.words[1:])
     sure = held.settings_and_texts(readers, row, taken, place)
     sure = sure or any(path.text for path in taken.values(_PROGRAMS))
+    # `url.ext::CMD.insteadOf=x` makes a command of an address.
+    sure = sure or any(_TRANSPORT in each.text for each in taken.values(row.settings))
     if sure or taken.doubtful:
         readers.unknown(shown(call), place if sure else place.in_doubt)
     for folder in taken.values(row.chdir):
@@ -40,8 +42,7 @@ def unwrap_git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None
     for text in _held(row.texts.get(subcommand, table.NO_OPTIONS), arguments):
         readers.shell(text, replace(place, language="sh"))
     for word in arguments:
-        if word.text.startswith(_TRANSPORT) and not word.dynamic:
-            _connect(readers, word.text.removeprefix(_TRANSPORT), place)
+        _address(readers, word, place)
     verbs = row.commands.get(subcommand, table.NO_OPTIONS)
     for position, word in enumerate(arguments):
         if word.text in verbs and not word.dynamic:
@@ -76,8 +77,15 @@ def _held(names: frozenset[str], arguments: tuple[Word, ...]) -> Iterator[Word]:
             yield following
 
 
-def _connect(readers: Readers, command: str, place: Place) -> None:
-    """The command of `ext::CMD`: words at blanks, with `%` in front of what is put in."""
+def _address(readers: Readers, word: Word, place: Place) -> None:
+    """`ext::CMD`: the command's words stand between blanks, `%` in front of what is put in."""
+    known = word.prefix if word.dynamic else word.text
+    if not known.startswith((_TRANSPORT, f"url.{_TRANSPORT}")):
+        return
+    if word.dynamic or not known.startswith(_TRANSPORT):
+        readers.unknown(word.text, place)
+        return
+    command = known.removeprefix(_TRANSPORT)
     words = tuple(
         Word(piece, True, piece.partition("%")[0]) if "%" in piece else Word(piece)
         for piece in command.split()
