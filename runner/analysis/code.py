@@ -17,6 +17,8 @@ from runner.model.intent import Access, PathUse, Word
 
 TEXT_LIMIT = 64 * 1024
 _ARGUMENTS_LIMIT = 256
+_PRINTED_LIMIT = 64
+"""Parts of one print of awk's that are looked through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,21 @@ _LANGUAGES = {
         concatenates=frozenset({".."}),
     ),
     "awk": _Language(starts=frozenset({"system"}), concatenates=frozenset(), pipes=True),
+    "r": _Language(
+        starts=frozenset({"system", "system2", "shell", "pipe"}),
+        delete=frozenset({"unlink", "remove"}), write=frozenset({"writeLines"}),
+    ),
+    "julia": _Language(backquotes=True),
+    "applescript": _Language(starts=frozenset({"script", "system"}), comment="--"),
+    "elisp": _Language(
+        starts=frozenset({"command", "process", "term", "compile", "file"}), comment=";",
+    ),
+    "vim": _Language(
+        starts=frozenset({"system", "systemlist", "termopen", "jobstart", "term_start",
+                         "job_start"}),
+        delete=frozenset({"delete"}), write=frozenset({"writefile"}), comment='\n"',
+    ),
+    "octave": _Language(starts=frozenset({"system", "unix", "popen", "exec"}), comment="%"),
     "node": _Language(
         starts=frozenset({"exec", "execSync", "spawn", "spawnSync", "execFile", "execFileSync",
                          "fork"}),
@@ -120,6 +137,8 @@ def read_calls(readers: Readers, language: str, text: Word, place: Place) -> Non
             _name(noting, known, tokens, index)
         elif token.kind == "sign" and known.pipes and token.text in ("|", "|&"):
             _pipe(noting, tokens, index)
+        elif token.kind == "sign" and known.pipes and token.text == ">":
+            _printed(noting, tokens, index)
 
 
 class _Noting:
@@ -223,6 +242,19 @@ def _pipe(noting: _Noting, tokens: list[_Token], index: int) -> None:
         else:
             noting.construct("process", after.line)
             noting.construct("dynamic-process", after.line)
+
+
+def _printed(noting: _Noting, tokens: list[_Token], index: int) -> None:
+    """awk: `print x > "file"`; elsewhere than behind a print it compares."""
+    after = next((t for t in tokens[index + 1 : index + 3] if t.text != ">"), None)
+    if after is None or after.kind != "string":
+        return
+    for token in reversed(tokens[max(index - _PRINTED_LIMIT, 0) : index]):
+        if token.kind == "line" or (token.kind == "sign" and token.text in ("{", "}", ";")):
+            return
+        if token.kind == "name" and token.text in ("print", "printf"):
+            noting.path(_word(after), "write", after.line)
+            return
 
 
 def _arguments(known: _Language, tokens: list[_Token], index: int) -> tuple[list[Word], bool]:

@@ -16,6 +16,8 @@ from runner.model.intent import Access, SimpleCommand, Word
 PIPE = frozenset({"pipe"})
 DOWNLOAD = frozenset({"download"})
 ENCODED = frozenset({"encoded"})
+SUBSTITUTION = frozenset({"substitution"})
+"""A literal text with a `$(…)` in it, which runs where a subscript is evaluated."""
 
 _DOWNLOADERS = frozenset(
     {"curl", "wget", "wget2", "fetch", "aria2c", "axel", "http", "https", "xh", "lwp-download",
@@ -25,7 +27,7 @@ _DOWNLOADERS = frozenset(
 )  # fmt: skip
 _DECODERS = frozenset(
     {"uudecode", "gunzip", "zcat", "bunzip2", "bzcat", "unxz", "xzcat", "unlzma", "unzstd",
-     "zstdcat", "lz4cat", "uncompress", "rev", "base64dec", "unzip", "funzip"}
+     "zstdcat", "lz4cat", "brotli", "unbrotli", "uncompress", "rev", "base64dec", "unzip", "funzip"}
 )  # fmt: skip
 _DECODING = {
     "base64": r"-\w*[dD]\w*|--d.*", "gbase64": r"-\w*[dD]\w*|--d.*",

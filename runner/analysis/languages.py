@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.analysis import code, feeds
-from runner.analysis.context import STREAMS, Call, Place, Readers
+from runner.analysis.context import STREAMS, Call, Place, Readers, shown
 from runner.analysis.javascript import reader as javascript
 from runner.analysis.python import reader as python
 from runner.analysis.wrappers import options
@@ -30,7 +30,17 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
     taken = options.take(row, call.words[1:])
     texts = taken.values(row.code)
     operands = [*taken.operands, *taken.rest]
-    if row.first and not texts:
+    from_input = any(STREAMS.fullmatch(file.text) for file in taken.values(row.dynamic))
+    if from_input and call.given is not None:  # awk -f - <<EOF
+        texts = [*texts, call.given]
+    elif from_input:
+        feeds.run_input(readers, call, place)
+        readers.unknown(shown(call), place)
+    elif row.dynamic and taken.values(row.dynamic):
+        pass  # a file's text; the operands are data
+    elif row.appended:
+        texts = [join_lines([*texts, *operands])]
+    elif row.first and not texts:
         texts = operands[:1]
     elif operands and not operands[0].dynamic and operands[0].text in row.subcommand:
         texts += [word for word in operands[1:] if word.dynamic or word.text[:1] != "-"][:1]
@@ -41,5 +51,11 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
             texts = [call.given] if call.given is not None else []
             if call.stdin is None:
                 feeds.run_input(readers, call, place)
-    for text in texts:
+    for text in (*taken.values(row.text), *texts):
         read(readers, row.language or row.name, text, place)
+
+
+def join_lines(texts: list[Word]) -> Word:
+    """Several texts that run one after the other as one."""
+    dynamic = any(text.dynamic for text in texts)
+    return Word("\n".join(text.text for text in texts), dynamic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from runner.model.intent import SimpleCommand
 from runner.model.principal import Principal
 from runner.model.request import ShellText
 from runner.model.rule import Match, OnUnknown, PolicyLayer, Rule
-from runner.policy.engine import create
+from runner.policy.engine import RulesDecisionPoint, create
+from runner.schema.profiles import load_profile
 
-CASES = yaml.safe_load(
-    (Path(__file__).parents[1] / "data/reading/evasions.yaml").read_text(encoding="utf-8")
-)
+DATA = Path(__file__).parents[1] / "data/reading"
+OWN = yaml.safe_load((DATA / "evasions.yaml").read_text(encoding="utf-8"))
+ISSUES = yaml.safe_load((DATA / "issues.yaml").read_text(encoding="utf-8"))
+CASES = [*OWN, *ISSUES]
 FORBIDDEN, HARMLESS = "rm -rf /etc", "ls -l src"
 LAYER = PolicyLayer(
     name="test",
@@ -33,6 +36,12 @@ LAYER = PolicyLayer(
     on_unreadable=OnUnknown.DENY,
 )
 POINT = create([LAYER])
+AGENT = create([load_profile("agent").policy])
+AGENT_DECIDES = {
+    "passes both": (True, True), "denies both": (False, False), None: (False, True),
+}  # fmt: skip
+"""Whether `agent` permits what is hidden and its harmless twin, by a case's `agent`."""
+SOURCE = re.compile(r"[\w.-]+/[\w.-]+#\d+|[\w.-]+/[\w.-]+:[\w./-]+|https://\S+")
 
 
 def texts(case: dict[str, str]) -> tuple[str, str]:
@@ -41,19 +50,22 @@ def texts(case: dict[str, str]) -> tuple[str, str]:
     return case["hidden"], case["plain"]
 
 
-def decide(text: str, language: str) -> tuple[Decision, tuple[SimpleCommand, ...]]:
+def decide(
+    text: str, language: str, point: RulesDecisionPoint = POINT
+) -> tuple[Decision, tuple[SimpleCommand, ...]]:
     intent = read(ShellText(text, language))
     action = Exec(Principal(1000), intent, workspace="/srv/work/project")
-    return POINT.decide(action), intent.commands
+    return point.decide(action), intent.commands
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_hidden_is_denied_and_its_twin_allowed(case: dict[str, str]) -> None:
     hidden, plain = texts(case)
     language = case.get("language", "bash")
-    denied, commands = decide(hidden, language)
+    point = AGENT if case.get("profile") == "agent" else POINT
+    denied, commands = decide(hidden, language, point)
     assert denied.effect is Effect.DENY, commands
-    allowed, commands = decide(plain, language)
+    allowed, commands = decide(plain, language, point)
     assert allowed.effect is Effect.ALLOW, (allowed.reason, commands)
 
 
@@ -64,6 +76,25 @@ def test_command_is_found_word_for_word(case: dict[str, str]) -> None:
     assert found, intent.commands
     if "via" in case:
         assert found[0].via == tuple(case["via"])
+
+
+@pytest.mark.parametrize("case", ISSUES, ids=[case["name"] for case in ISSUES])
+def test_agent_decides_as_is_stated(case: dict[str, str]) -> None:
+    decided = tuple(decide(text, "bash", AGENT)[0].permits for text in texts(case))
+    assert decided == AGENT_DECIDES[case.get("agent")]
+
+
+def test_each_way_from_an_issue_names_where_it_is_from() -> None:
+    sources = [case["source"] for case in ISSUES if "source" in case]
+    assert len(sources) >= 150
+    assert [source for source in sources if not SOURCE.fullmatch(source)] == []
+
+
+def test_no_case_stands_twice() -> None:
+    assert len({case["name"] for case in ISSUES}) == len(ISSUES)
+    own = {texts(case)[0] for case in OWN}
+    assert [case["name"] for case in ISSUES if texts(case)[0] in own] == []
+    assert len({texts(case)[0] for case in ISSUES}) == len(ISSUES)
 
 
 def test_every_reading_probe_has_a_case() -> None:

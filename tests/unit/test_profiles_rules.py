@@ -89,7 +89,7 @@ DOUBTFUL = [
     "find . -name '*.gz' -exec sh -c 'gunzip < \"{}\" > \"{}.txt\"' \\;",
     'bash "$script" --fast',
     'source "$VENV/bin/activate"',
-    "uv run --with pytest pytest -q",
+    "uv run --frob pytest -q",
     'bash -c "ls $x"',
     'sh -c "make &>/dev/null"',
 ]

@@ -132,7 +132,7 @@ wrappers:
         "w.yaml:8:5: wrappers[2].flags: '-x' is also listed as an option with a value; keep one",
         "w.yaml:8:17: wrappers[2].flags[1]: is the number 0, must be text (put it in quotes)",
         "w.yaml:9:18: wrappers[2].values[1]: 'v' must be an option, such as '-u' or '--user'",
-        "w.yaml:10:5: wrappers[3]: needs language for kind code; one of: awk, lua, node, perl",
+        "w.yaml:10:5: wrappers[3]: needs language for kind code; one of: Rscript, awk, emacs",
         "w.yaml:11:28: wrappers[4].language: unknown language 'perl'",
         "w.yaml:12:16: wrappers[5].language: unknown language 'tcl'; allowed: bash",
         "w.yaml:12:31: wrappers[5].operands:",

@@ -327,6 +327,8 @@ class _Walk:
     def _keep(self, assignments: Sequence[Assignment], place: Place) -> None:
         for each in assignments:
             sources = place.holds | feeds.of_word(each.value, self._readers.found)
+            if not each.value.dynamic and ("$(" in each.value.text or "`" in each.value.text):
+                sources |= feeds.SUBSTITUTION
             feeds.keep(self._readers.found, f"${each.name}", sources)
 
     def _assignment(self, node: Node) -> Assignment:
@@ -373,7 +375,8 @@ class _Walk:
     def _operand(self, node: Node, place: Place) -> None:
         """A word of a test or of arithmetic: a quoted subscript is run all the same."""
         word = self._words.value(node)
-        if not word.dynamic and SUBSCRIPT.search(word.text):
+        holds = word.dynamic and feeds.SUBSTITUTION & feeds.of_word(word, self._readers.found)
+        if holds or (not word.dynamic and SUBSCRIPT.search(word.text)):
             self._readers.unknown(word.text, place.behind("arithmetic"))
 
     def _span(self, node: Node) -> str:

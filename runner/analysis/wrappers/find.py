@@ -37,17 +37,22 @@ def unwrap_find(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
         tested = tested or (index > first and _is_test(row, words[index - 1 : index + 1]))
         if word.dynamic:
             continue
-        if word.text in row.exec:
+        name, attached, program = word.text.partition("=")  # fd's `--exec=CMD`
+        if word.text in row.exec or (attached and name in row.exec):
             command = until(words[index:], frozenset({";"}))
+            if attached:
+                command = (Word(program), *command)
             together = False
             for position, part in enumerate(command[:-1]):
                 if part.text == "{}" and command[position + 1].text == "+":
                     command = command[: position + 1]
                     together = True
                     break
-            index += len(command) + 1
+            index += len(command) + (not attached)
             if together and word.text == "-execdir":
                 command = (*command[:-1], APPENDED)
+            if row.appended and command and not any("{" in part.text for part in command):
+                command = (*command, APPENDED)
             folders = words[:first] or (Word("."),)
             for inner in _found_names(command, () if word.text == "-execdir" else folders):
                 own = replace(place, doubtful=place.doubtful or (tested and _names(inner, folders)))

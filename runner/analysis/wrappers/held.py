@@ -12,6 +12,8 @@ from runner.analysis.wrappers.options import Taken
 from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
+_LISTED = re.compile(r"""["']([^"']*)["']""")
+
 
 def settings_and_texts(readers: Readers, row: Wrapper, taken: Taken, place: Place) -> bool:
     """Read the options that hold commands; True when one of them makes anything possible."""
@@ -38,12 +40,20 @@ def setting(readers: Readers, row: Wrapper, word: Word, place: Place) -> None:
         return
     if separator is None or not any(fnmatchcase(key, pattern) for pattern in row.keys):
         return
-    value = known.strip()[separator.end() :].lstrip("= ").strip().strip('"')
+    value = known.strip()[separator.end() :].lstrip("= ").strip()
+    if value[:1] == '"' == value[-1:]:
+        value = value.strip('"')
     if word.dynamic or (row.escapes and "\\" in value):
         readers.unknown(word.text, place)
     elif key.startswith("alias.") or key.endswith(".helper"):
         if value.startswith("!"):
             readers.shell(Word(value[1:]), replace(place, language="sh"))
+        elif key.startswith("alias.") and value:
+            # Words of git's own; what the alias is called with follows them.
+            readers.shell(Word(f"git {value}"), replace(place, language="sh", advice=True))
+    elif value.startswith("["):  # a list of words, as cargo's TOML has them
+        pieces = tuple(Word(piece) for piece in _LISTED.findall(value))
+        readers.command(Call((*pieces, APPENDED), place))
     elif value and value.lower() not in {"true", "false", "none"}:
         readers.shell(Word(value), replace(place, language="sh"))
 

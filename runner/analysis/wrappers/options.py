@@ -100,6 +100,7 @@ class _Taker:
     def _long(self, text: str) -> None:
         row = self.wrapper
         name, equals, value = text.partition("=")
+        name = self._whole(name)
         if name in row.stop:
             self.taken.stopped = True
         elif name in row.takes_value:
@@ -109,10 +110,21 @@ class _Taker:
         elif not row.lenient:
             self.taken.doubtful = True
 
+    def _whole(self, name: str) -> str:
+        """The long option that a shortened one stands for (getopt_long(3)); else the name."""
+        row = self.wrapper
+        known = row.takes_value | row.takes_none | row.optional | row.stop
+        if name in known or len(name) <= len("--") or not row.lenient:
+            return name
+        held = row.takes_value - row.values
+        return next((each for each in sorted(held) if each.startswith(name)), name)
+
     def _short(self, text: str) -> None:
         row = self.wrapper
-        if text in row.takes_value:  # of several letters, such as find's
-            self._value(text, None)
+        name, equals, value = text.partition("=")
+        if name in row.takes_value and (not equals or len(name) > len("-x")):
+            # Of several letters, such as find's, or go's `-exec=CMD`.
+            self._value(name, value if equals else None)
             return
         if row.numeric and text[1:].lstrip("+-").isdigit():
             return

@@ -8,7 +8,7 @@ from dataclasses import replace
 from runner.analysis.context import STREAMS, Call, Place, Readers, shown
 from runner.analysis.wrappers import options
 from runner.analysis.wrappers.table import Wrapper
-from runner.model.intent import Word
+from runner.model.intent import Access, PathUse, Word
 
 _SKIPPED = re.compile(r"[\s;{}!,~+\d$]+|[IM](?=[\s,!{a-zA-Z=])")
 """Around commands: blanks, ends, braces, and all of an address but regular expressions."""
@@ -36,24 +36,28 @@ def unwrap_sed(readers: Readers, row: Wrapper, call: Call, place: Place) -> None
     if streams or any(word.dynamic for word in scripts):
         readers.unknown(shown(call), place.in_doubt)
     script = "\n".join(word.text for word in scripts if not word.dynamic)
-    commands, whole = run_by(script, brackets=True)
+    commands, whole, written = run_by(script, brackets=True)
+    for name in written:
+        readers.found.add(Call((), place, redirects=(PathUse(Word(name), Access.WRITE),)))
     for command in commands:
         if command is None:  # what is in the pattern space is run
             readers.unknown(shown(call), place)
         else:
             readers.shell(Word(command), place)
-    others, _ = run_by(script, brackets=False) if "[" in script else ([], True)
+    others = run_by(script, brackets=False)[0] if "[" in script else []
     if not whole or not set(others) <= set(commands):
         readers.unknown(shown(call), place.in_doubt)
 
 
-def run_by(script: str, *, brackets: bool) -> tuple[list[str | None], bool]:
-    """Texts that a script hands to the shell (None: made of its input), and if all was understood.
+def run_by(script: str, *, brackets: bool) -> tuple[list[str | None], bool, list[str]]:
+    """Texts that a script hands to the shell (None: made of its input), if all was understood,
+    and the files that it writes.
 
     `brackets`: a delimiter in `[…]` ends nothing, as in GNU sed; in others it does. In time that
     grows with the script's length.
     """
     found: list[str | None] = []
+    written: list[str] = []
     at = 0
     while at < len(script):
         skipped = _SKIPPED.match(script, at)
@@ -67,23 +71,28 @@ def run_by(script: str, *, brackets: bool) -> tuple[list[str | None], bool]:
             found.append(script[at + 1 : line].strip() or None)
             at = line
         elif letter in _TEXT_COMMANDS:
-            at = _line(script, at + 1)
+            line = _line(script, at + 1)
+            if letter in "wW":
+                written.append(script[at + 1 : line].strip())
+            at = line
         elif letter in _LABEL_COMMANDS:
             at = _label(script, at + 1)
         elif letter in "sy":
             at = _delimited(script, at + 1, brackets=brackets and letter == "s")
             at = _delimited(script, at - 1, brackets=False) if at else 0
             flags = _FLAGS.match(script, at) if at else None
-            if letter == "s" and flags and "e" in flags[0].partition("w")[0]:
-                found.append(None)
+            if letter == "s" and flags:
+                letters, writes, name = flags[0].partition("w")
+                found += [None] * ("e" in letters)
+                written += [name.strip()] * bool(writes)
             at = flags.end() if flags else 0
         elif letter in _PLAIN_COMMANDS:
             at += 1
         else:
-            return found, "e" not in script[at:]
+            return found, "e" not in script[at:], written
         if not at:  # it has no end
-            return found, False
-    return found, True
+            return found, False, written
+    return found, True, written
 
 
 def _line(script: str, at: int) -> int:

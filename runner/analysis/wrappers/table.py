@@ -78,7 +78,9 @@ class Wrapper:
     @property
     def lenient(self) -> bool:
         """Whether options that are not in the table are no reason to doubt."""
-        return self.kind in {"lenient", "code", "python", "sed", "sql"}
+        return self.kind in {
+            "lenient", "code", "python", "sed", "sql", "make", "scripted", "variable",
+        }  # fmt: skip
 
     @property
     def takes_value(self) -> frozenset[str]:

@@ -21,21 +21,33 @@ from runner.analysis.context import (
 )
 from runner.analysis.shell import plain
 from runner.analysis.sql import reader as sql
-from runner.analysis.wrappers import find, git, held, options, sed, shells
+from runner.analysis.wrappers import (
+    find,
+    git,
+    held,
+    make,
+    options,
+    scripted,
+    sed,
+    shells,
+    tar,
+    variables,
+)
 from runner.analysis.wrappers.options import Taken
 from runner.analysis.wrappers.table import Wrapper
-from runner.model.intent import Assignment, Word
+from runner.model.intent import Word
 
-SUBSCRIPT = re.compile(r"\A(?>.*?\w\[).*?(?:\$\(|`)", re.DOTALL)
-"""Text that runs a command once it is evaluated as arithmetic: `a[$(cmd)]`.
+SUBSCRIPT = variables.SUBSCRIPT
 
-Looked for behind the first subscript only, so that its time grows with the text and not faster.
-"""
+_ITSELF = re.compile(r"/proc/(?:self|thread-self|\d+)/exe")
+"""proc(5): the program that runs a process, such as the shell itself."""
+_PYTHON_TEXT = re.compile(r"-[A-VYZabd-ln-z?]*([cm])(.*)", re.DOTALL)
+"""`-c TEXT` and `-m MODULE` of python(1), alone or at the end of a bundle; `-W` and `-X` aside."""
 
 
 def unwrap(readers: Readers, call: Call) -> None:
     """Note what `call` runs, and look into that in turn."""
-    _variables(readers, call.assignments, call.place)
+    variables.read(readers, call.assignments, call.place)
     if not call.words or call.words[0].dynamic:
         return
     rows = readers.table
@@ -45,6 +57,8 @@ def unwrap(readers: Readers, call: Call) -> None:
                 readers.unknown(word.text, call.place.behind(call.words[0].text))
     if "/" in call.words[0].text:
         feeds.run_file(readers, call.words[0], call.place)
+        if _ITSELF.fullmatch(call.words[0].text):
+            readers.unknown(shown(call), call.place)
     row = rows.find(call.words[0].text)
     if row is None:
         return
@@ -61,13 +75,12 @@ def unwrap(readers: Readers, call: Call) -> None:
 
 
 def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
-    words = call.words[1:]
-    taken = options.take(row, words)
+    taken = options.take(row, call.words[1:])
     if held.settings_and_texts(readers, row, taken, place):
         readers.unknown(shown(call), place)
     if taken.stopped:
         return
-    rest = until(taken.rest, row.until)
+    rest = _behind(row, taken)
     if row.subcommand:
         operands = [*taken.operands, *rest]
         if not operands or (operands[0].text not in row.subcommand):
@@ -91,9 +104,57 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         _nothing_left(readers, row, taken, call, place)
         return
     looks_like_option = not rest[0].dynamic and rest[0].text[:1] == "-" and len(rest[0].text) > 1
+    # setarch(8) takes options behind its operand as well.
+    looks_like_option |= bool(row.first_if) and rest[0].dynamic and options.may_be_option(rest[0])
     if taken.doubtful or looks_like_option:
         readers.unknown(shown(call), place.in_doubt)
     _rest(readers, row, taken, call, rest, place=place)
+
+
+def _behind(row: Wrapper, taken: Taken) -> tuple[Word, ...]:
+    """The words of the command, behind a wrapper's options and operands."""
+    rest = until(taken.rest, row.until)
+    if row.interspersed and row.rest == "command" and not rest:
+        rest = tuple(taken.operands[1:])
+    if row.operands and rest[:1] == (Word("--"),):
+        rest = rest[1:]
+    return (*taken.values(row.exec)[-1:], *rest)
+
+
+def _tar(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
+    words = (call.words[0], *tar.in_new_style(call.words[1:]))
+    _plain(readers, replace(row, kind="lenient"), replace(call, words=words), place)
+
+
+def _subcommands(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
+    """`docker exec …`: the row of that name tells what stands behind the subcommand."""
+    taken = options.take(row, call.words[1:])
+    held.settings_and_texts(readers, row, taken, place)
+    rest = () if taken.stopped else taken.rest
+    if taken.doubtful and rest:
+        readers.unknown(shown(call), place.in_doubt)
+    start = 0
+    for end, word in enumerate((*rest, None)):  # `tmux new -d ; send-keys …`
+        if word is None or (word.text in row.until and not word.dynamic):
+            words = (call.words[0], *rest[start:end])
+            _subcommand(readers, row, replace(call, words=words), place)
+            start = end + 1
+
+
+def _subcommand(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
+    """`words` of `call`: the command, its subcommand, and the subcommand's own."""
+    if len(call.words) < 2:
+        return
+    subcommand, rest = call.words[1], call.words[2:]
+    if subcommand.dynamic:
+        readers.unknown(shown(call), place.in_doubt)
+        return
+    rows = readers.table.exact
+    base = call.words[0].text.rsplit("/", 1)[-1]
+    inner = rows.get(f"{base} {subcommand.text}") or rows.get(f"{row.name} {subcommand.text}")
+    if inner is not None:
+        words = (Word(inner.name), *rest)
+        _KINDS.get(inner.kind, _plain)(readers, inner, replace(call, words=words), place)
 
 
 def _inner_lenient(readers: Readers, call: Call, rest: tuple[Word, ...], place: Place) -> None:
@@ -166,14 +227,16 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         if text in row.values:
             index += 2
             continue
-        if not text.startswith("--") and "c" in text and not text.startswith(("-W", "-X", "-m")):
-            attached = text[text.index("c") + 1 :]
-            if attached:
-                readers.python(Word(attached), place)
-            elif index + 1 < len(words):
-                readers.python(words[index + 1], place)
-            return
-        if text.startswith("-m"):
+        short = _PYTHON_TEXT.fullmatch(text)
+        if short is not None:
+            following = words[index + 1 :]
+            argument = Word(short[2])
+            if not argument.text and following:
+                argument, following = following[0], following[1:]
+            if short[1] == "m":
+                _module(readers, argument.text, replace(call, words=following), place)
+            elif argument.text:
+                readers.python(argument, place)
             return
         index += 1
     rest = words[index:]
@@ -186,35 +249,21 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         feeds.run_input(readers, call, place)
 
 
+def _module(readers: Readers, name: str, call: Call, place: Place) -> None:
+    """`python -m MODULE …`, where the module runs code: its row is called so."""
+    row = readers.table.exact.get(f"python -m {name}")
+    if row is not None:
+        words = (Word(row.name), *call.words)
+        _KINDS.get(row.kind, _plain)(readers, row, replace(call, words=words), place)
+
+
 _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
     "shell": shells.unwrap_shell, "foreign_shell": shells.unwrap_foreign_shell,
     "source": shells.unwrap_source, "alias": shells.unwrap_alias, "find": find.unwrap_find,
     "python": _python, "code": languages.unwrap_code, "sql": sql.unwrap_sql,
-    "git": git.unwrap_git, "sed": sed.unwrap_sed,
+    "git": git.unwrap_git, "sed": sed.unwrap_sed, "subcommands": _subcommands,
+    "make": make.unwrap_make, "tar": _tar, "scripted": scripted.unwrap_scripted,
 }  # fmt: skip
-
-
-def _variables(readers: Readers, assignments: tuple[Assignment, ...], place: Place) -> None:
-    """Variables whose value is run by what follows."""
-    rows = readers.table
-    for each in assignments:
-        inner = place.behind(each.name)
-        if inner.depth > DEPTH_LIMIT:
-            continue
-        if each.name in rows.text_variables and each.value.text:
-            readers.shell(each.value, replace(inner, language="sh"))
-        elif each.name in rows.prompt_variables and (
-            "$(" in each.value.text or "`" in each.value.text
-        ):
-            # Only a shell that somebody types into shows a prompt.
-            readers.unknown(each.value.text, inner.in_doubt)
-        elif each.name.startswith("BASH_FUNC_") or (
-            each.name in rows.file_variables and each.value.text
-        ):
-            readers.unknown(f"{each.name}={each.value.text}", inner)
-        elif not each.value.dynamic and SUBSCRIPT.search(each.value.text):
-            # Arithmetic on it later runs what stands in the subscript.
-            readers.unknown(each.value.text, inner)
 
 
 def _replaced(rest: tuple[Word, ...], taken: Taken, row: Wrapper) -> tuple[Word, ...]:
