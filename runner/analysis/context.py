@@ -81,6 +81,18 @@ class Call:
         return self.stdin if self.stdin is not None or elsewhere else self.place.piped
 
 
+@dataclass(frozen=True, slots=True)
+class FileRun:
+    """A file that is run; `runner.analysis.written` may tell what is in it when all is read."""
+
+    path: Word
+    place: Place
+    kind: str
+    """As what: `program`, `shell`, `python`, `perl` …; empty: a language that is not read."""
+    redirects: tuple[PathUse, ...] = ()
+    """Of its own command: what these write was not there before."""
+
+
 @dataclass(slots=True)
 class Collector:
     """Everything found so far."""
@@ -94,6 +106,12 @@ class Collector:
     budget: Budget = field(default_factory=Budget)
     brought: dict[str, frozenset[str]] = field(default_factory=dict)
     """What variables (`$x`), files and functions (`x()`) bring, as far as it is known."""
+    runs: list[FileRun] = field(default_factory=list)
+    contents: dict[tuple[object, ...], str | None] = field(default_factory=dict)
+    """What commands write to the file that they redirect to, by `via`, words and redirections;
+    None: it can't be told, or differs."""
+    functions: set[str] = field(default_factory=set)
+    """Names of the functions that are defined somewhere."""
 
     def add(self, call: Call) -> None:
         """Note a command; beyond the limit the whole is unreadable."""

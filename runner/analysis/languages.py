@@ -36,10 +36,10 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
         texts += [word for word in operands[1:] if word.dynamic or word.text[:1] != "-"][:1]
     if not texts and not row.first:
         if operands and not STREAMS.fullmatch(operands[0].text):
-            feeds.run_file(readers, operands[0], place)  # its input is data
+            feeds.run_file(readers, operands[0], call, place, row.name)  # its input is data
         else:
             texts = [call.given] if call.given is not None else []
             if call.stdin is None:
-                feeds.run_input(readers, call, place)
+                feeds.run_input(readers, call, place, row.name)
     for text in texts:
         read(readers, row.name, text, place)

@@ -13,7 +13,7 @@ from typing import Any
 
 from runner.analysis import feeds
 from runner.analysis.context import NOTHING, TEXTS_LIMIT, Call, Place, Readers
-from runner.analysis.shell import constants, fed, plain, shfmt
+from runner.analysis.shell import constants, fed, output, plain, shfmt
 from runner.analysis.shell.shfmt import Node, ShellSyntaxError
 from runner.analysis.shell.words import WordReader
 from runner.analysis.wrappers.unwrap import SUBSCRIPT
@@ -293,6 +293,7 @@ class _Walk:
     def _function(self, command: Node, start: int) -> None:
         found = self._readers.found
         name = (command.get("Name") or {}).get("Value", "")
+        found.functions.add(name)
         feeds.keep(found, f"{name}()", feeds.brought(found.commands[start:], found))
 
     def _call(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
@@ -301,7 +302,18 @@ class _Walk:
         words = [word for each in node.get("Args") or [] for word in self._words.words(each)]
         assignments = tuple(self._assignment(each) for each in node.get("Assigns") or [])
         self._keep(assignments, place)
-        self._readers.command(Call(tuple(words), place, assignments, uses, stdin))
+        call = Call(tuple(words), place, assignments, uses, stdin)
+        if uses:
+            self._writes(call, statement)
+        self._readers.command(call)
+
+    def _writes(self, call: Call, statement: Node) -> None:
+        """Remember what a plain command writes into a file, where that is sure."""
+        content = None
+        if not call.assignments and output.written(statement.get("Redirs") or []):
+            content = output.exact(call.words, call.stdin, call.place.language)
+        key, contents = (call.place.via, call.words, call.redirects), self._readers.found.contents
+        contents[key] = content if contents.get(key, content) == content else None
 
     def _declaration(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
         """`export A=1`: a command of its words, and the assignments that it makes."""

@@ -30,8 +30,10 @@ def unwrap_shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> No
             sure = from_text or word.text.lstrip('"').startswith("<(")
             if from_stdin:
                 feeds.run_input(readers, call, place)
-            run = feeds.run_text if from_text else feeds.run_file
-            run(readers, word, place)
+            if from_text:
+                feeds.run_text(readers, word, place)
+            else:
+                feeds.run_file(readers, word, call, place, "shell")
             readers.unknown(shown(call), place if sure else place.in_doubt)
             return
         if known in ("-", "--"):
@@ -72,7 +74,7 @@ def _shell_operand(
             feeds.run_input(readers, call, place)
             readers.unknown(f"{place.via[-1]} (reads commands from its input)", place)
         return
-    feeds.run_file(readers, script, place)
+    feeds.run_file(readers, script, call, place, "shell")
     if script.dynamic and script.text.startswith(("<(", '"<(')):
         readers.unknown(shown(call), place)
 
@@ -83,7 +85,7 @@ def unwrap_foreign_shell(readers: Readers, row: Wrapper, call: Call, place: Plac
     if not words:
         feeds.run_input(readers, call, place)
     else:
-        feeds.run_file(readers, words[0], place)
+        feeds.run_file(readers, words[0], call, place)
     if not words or options.may_be_option(words[0]) or words[0].dynamic:
         readers.unknown(shown(call), place)
 
@@ -102,7 +104,7 @@ def unwrap_source(readers: Readers, row: Wrapper, call: Call, place: Place) -> N
     if stream:
         feeds.run_input(readers, call, place)
     else:
-        feeds.run_file(readers, words[0], place)
+        feeds.run_file(readers, words[0], call, place, "shell")
     if words[0].dynamic and not words[0].text.lstrip('"').startswith("<("):
         # A file, most likely: what is in one is not read here even if its name is known.
         readers.unknown(shown(call), place.in_doubt)

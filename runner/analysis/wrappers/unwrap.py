@@ -44,7 +44,7 @@ def unwrap(readers: Readers, call: Call) -> None:
             if not word.dynamic and SUBSCRIPT.search(word.text):
                 readers.unknown(word.text, call.place.behind(call.words[0].text))
     if "/" in call.words[0].text:
-        feeds.run_file(readers, call.words[0], call.place)
+        feeds.run_file(readers, call.words[0], call, call.place, "program")
     row = rows.find(call.words[0].text)
     if row is None:
         return
@@ -179,12 +179,12 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         index += 1
     rest = words[index:]
     if rest and not STREAMS.fullmatch(rest[0].text):
-        feeds.run_file(readers, rest[0], place)
+        feeds.run_file(readers, rest[0], call, place, "python")
         return
     if call.given is not None:
         readers.python(call.given, place)
     if call.stdin is None:
-        feeds.run_input(readers, call, place)
+        feeds.run_input(readers, call, place, "python")
 
 
 _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
