@@ -50,6 +50,9 @@ _SCRIPT_OPTIONS = {
     "gdb": ("-x",), "parallel": ("-a",), "php": ("-f",), "expect": ("-f",),
 }  # fmt: skip
 """Options whose value is a file that is run."""
+_IMPORT = "import"
+_SYSTEM = re.compile(r"/(?:usr|bin|sbin|lib\w*)/(?!.*\.\.)")
+"""Folders that no sandbox lets anybody write to: a name that can't be told is none of theirs."""
 _MAKE, _MAKEFILES = re.compile("g?make"), ("Makefile", "makefile", "GNUmakefile")
 _PROGRAM = re.compile(r"\x7fELF|MZ|PK")
 _CODE = frozenset(
@@ -116,10 +119,13 @@ class _Settled:
 
     def _run(self, run: FileRun, files: _Files) -> None:
         name = Name.of(run.path)
+        named = run.place.via[:1] == (_IMPORT,) or _SYSTEM.match(run.path.text)
         may_be = [
             each
             for each in files.of(name)
-            if not each.is_of(run.redirects) and not (each.program and run.kind == "program")
+            if not each.is_of(run.redirects)
+            and not (each.program and run.kind == "program")
+            and (each.name.exact is not None or not named)
         ]
         if not may_be:
             may_be = self._in_code(name)
@@ -219,10 +225,8 @@ class _Settled:
         key = (command.words[0].text, command.doubtful)
         if key not in self._unknown:
             self._unknown.add(key)
-            word = Word(f"{command.words[0].text} (which this writes)", dynamic=True)
-            self._found.commands.append(
-                replace(command, words=(word,), assignments=(), redirects=())
-            )
+            place = Place(command.via, command.line, doubtful=command.doubtful)
+            self._readers.unknown(f"{key[0]} (which this writes)", place)
 
 
 def _sorted(every: list[Writer]) -> _Files:
@@ -241,7 +245,7 @@ def _sorted(every: list[Writer]) -> _Files:
 def _other_runs(found: Collector) -> Iterator[FileRun]:
     """Files that are run without being named as a command or a script."""
     for command in found.commands:
-        options = _SCRIPT_OPTIONS.get(_base(command))
+        options = _SCRIPT_OPTIONS.get(_base(command), ())
         place = Place((*command.via, _base(command)), command.line, 1, doubtful=command.doubtful)
         words = command.words[1:] if options else ()
         for word, following in zip(words, (*words[1:], None), strict=False):
