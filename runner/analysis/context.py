@@ -111,7 +111,9 @@ class Collector:
     """What commands write to the file that they redirect to, by `via`, words and redirections;
     None: it can't be told, or differs."""
     functions: set[str] = field(default_factory=set)
-    """Names of the functions that are defined somewhere."""
+    """Names of the functions and aliases that are defined somewhere."""
+    relied: set[str] = field(default_factory=set)
+    """What was taken to do what it does everywhere: `echo`, `printf`, variables (`$`)."""
 
     def add(self, call: Call) -> None:
         """Note a command; beyond the limit the whole is unreadable."""

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 
-from runner.analysis import feeds, languages, written
+from runner.analysis import feeds, languages, relied, written
 from runner.analysis.context import DEPTH_LIMIT, NOTHING, Call, Collector, Place, Readers
 from runner.analysis.python import reader as python
 from runner.analysis.shell import text as shell
@@ -90,6 +90,7 @@ def _fresh(program: Program) -> Intent:
     try:
         session.read(program)
         written.settle(session)
+        relied.settle(session)
     except (RecursionError, MemoryError):
         session.found.fail("it is nested too deep to read")
     except Exception as error:

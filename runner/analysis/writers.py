@@ -23,6 +23,9 @@ _IN_PLACE = {
     "yq": r"-\w*i\w*|--inplace", "clang-format": r"-i", "black": r".*", "gofmt": r"-w",
 }  # fmt: skip
 """What changes the files that it names when an option says so."""
+_SED, _AWK = re.compile(r"w\s+([^\s;}]+)"), re.compile(r">\s*\"([^\"]+)\"")
+_IN_TEXT = {"sed": _SED, "gsed": _SED, "awk": _AWK, "gawk": _AWK, "mawk": _AWK, "nawk": _AWK}
+"""What names files to write in a text of its own."""
 _PACKED = {
     "gunzip": "gz", "gzip": "gz", "bunzip2": "bz2", "bzip2": "bz2", "unxz": "xz", "xz": "xz",
     "unzstd": "zst", "zstd": "zst", "unlzma": "lzma", "uncompress": "Z", "lz4": "lz4",
@@ -161,7 +164,8 @@ def _outputs(base: str, words: tuple[Word, ...]) -> Iterator[tuple[Word, bool]]:
     pattern = _IN_PLACE.get(base)
     if base in _OPERANDS or (pattern and any(re.fullmatch(pattern, w.text) for w in words)):
         yield from ((_without(word, "of="), False) for word in operands)
-    elif base == "script":
+    yield from ((name, False) for name in _in_text(base, words))
+    if base == "script":
         yield from ((word, False) for word in operands[-1:])
     if base in _PACKED:
         yield from ((_stripped(word, "." + _PACKED[base]), False) for word in operands)
@@ -183,6 +187,15 @@ def _outputs(base: str, words: tuple[Word, ...]) -> Iterator[tuple[Word, bool]]:
             yield following, program
         elif attached:
             yield Word(attached["short"] or attached["long"]), program
+
+
+def _in_text(base: str, words: tuple[Word, ...]) -> Iterator[Word]:
+    """Files that a text among the words names."""
+    pattern = _IN_TEXT.get(base)
+    if pattern is None:
+        return
+    for word in words:
+        yield from (Word(name) for name in pattern.findall(word.text))
 
 
 def _without(word: Word, head: str) -> Word:

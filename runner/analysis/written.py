@@ -33,7 +33,7 @@ _UNSETTLING = frozenset(
 _HARMLESS = frozenset(
     {"chmod", "chown", "rm", "cat", "ls", "head", "tail", "wc", "test", "[", "echo", "printf",
      "mkdir", "touch", "stat", "file", "diff", "cmp", "grep", "sha256sum", "md5sum", "cd", "pytest",
-     "shellcheck", "mypy", "realpath", "dirname", "basename", "true", "sleep", "which", "type",
+     "shellcheck", "mypy", "realpath", "dirname", "basename", "true", "sleep", "which", "type", "trap", "eval",
      "less", "nl", "du", "export", "env", "nohup", "timeout", "nice", "command", "sudo", "exec"}
 )  # fmt: skip
 """Commands that leave files which they name as they are, and wrappers, whose inside counts."""

@@ -140,8 +140,19 @@ class _Walk:
         self._readers = readers
         self._tree = tree
         self._place = place
-        sure = constants.find(tree, source, outermost=place.depth == 0)
-        self._words = WordReader(source, braces=dialect != "posix", constants=sure)
+        relied = readers.found.relied
+        language = place.language
+        sure = constants.find(
+            tree,
+            source,
+            outermost=place.depth == 0,
+            language=language,
+            dialect=dialect,
+            relied=relied,
+        )
+        self._words = WordReader(
+            source, language=language, dialect=dialect, constants=sure, relied=relied
+        )
         self._source = source
         self._stack: list[tuple[Any, Place]] = []
 
@@ -297,6 +308,14 @@ class _Walk:
         feeds.keep(found, f"{name}()", feeds.brought(found.commands[start:], found))
 
     def _call(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
+        """Note a plain command; once for each of the few names that it can have."""
+        choices = self._words.choices((statement["Cmd"].get("Args") or [])[:1])
+        for each in choices:
+            self._words.choose(each)
+            self._called(statement, place, uses)
+        self._words.choose({})
+
+    def _called(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
         node = statement["Cmd"]
         stdin = self._stdin(statement)
         words = [word for each in node.get("Args") or [] for word in self._words.words(each)]

@@ -43,7 +43,9 @@ def setting(readers: Readers, row: Wrapper, word: Word, place: Place) -> None:
         readers.unknown(word.text, place)
     elif key.startswith("alias.") or key.endswith(".helper"):
         if value.startswith("!"):
-            readers.shell(Word(value[1:]), replace(place, language="sh"))
+            # git puts what it is given behind an alias (git-config(1)).
+            given = ' "$@"' if key.startswith("alias.") else ""
+            readers.shell(Word(value[1:] + given), replace(place, language="sh"))
     elif value and value.lower() not in {"true", "false", "none"}:
         readers.shell(Word(value), replace(place, language="sh"))
 

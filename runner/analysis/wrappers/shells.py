@@ -122,6 +122,7 @@ def unwrap_alias(readers: Readers, row: Wrapper, call: Call, place: Place) -> No
         _, equals, value = word.text.partition("=")
         if not equals or not value.strip():
             continue
+        readers.found.functions.add(word.text.partition("=")[0])
         if re.search(r"[^\w ./:@%+,=-]", value):
             # It may begin what only the text behind it ends.
             readers.unknown(value, place.in_doubt)
