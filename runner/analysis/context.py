@@ -41,6 +41,8 @@ class Place:
     """The text that this pipe feeds, where it is known (`runner.analysis.shell.fed`)."""
     holds: frozenset[str] = NOTHING
     """What the substitutions in the words here bring."""
+    fed: Word | None = None
+    """All of its input, to the byte, where that is sure and nothing else reads it."""
 
     def behind(self, wrapper: str) -> Place:
         """The place of what `wrapper` runs."""
@@ -55,6 +57,7 @@ class Place:
             self.feed,
             self.piped,
             self.holds,
+            self.fed,
         )
 
     @property

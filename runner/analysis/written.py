@@ -33,8 +33,9 @@ _UNSETTLING = frozenset(
 _HARMLESS = frozenset(
     {"chmod", "chown", "rm", "cat", "ls", "head", "tail", "wc", "test", "[", "echo", "printf",
      "mkdir", "touch", "stat", "file", "diff", "cmp", "grep", "sha256sum", "md5sum", "cd", "pytest",
-     "shellcheck", "mypy", "realpath", "dirname", "basename", "true", "sleep", "which", "type", "trap", "eval",
-     "less", "nl", "du", "export", "env", "nohup", "timeout", "nice", "command", "sudo", "exec"}
+     "shellcheck", "mypy", "realpath", "dirname", "basename", "true", "sleep", "which", "type",
+     "trap", "eval", "less", "nl", "du", "export", "env", "nohup", "timeout", "nice", "command",
+     "sudo", "exec"}
 )  # fmt: skip
 """Commands that leave files which they name as they are, and wrappers, whose inside counts."""
 _HARMLESS_GIT = frozenset({"add", "commit", "diff", "log", "status", "rm"})

@@ -252,3 +252,52 @@ def test_git_gives_an_alias_what_follows_it() -> None:
     command = intent.commands[-1]
     assert [word.text for word in command.words] == ["rm", "-rf", '"$@"']
     assert command.words[-1].dynamic
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "echo 'rm x' | sh",
+        "printf '%s\\n' 'rm x' | nice bash -s",
+        "cat <<'E' | sudo sh\nrm x\nE\n",
+        "echo 'rm x' | bash 2>/dev/null | cat",
+        "bash <<'E'\nread y\nrm x\nE\n",
+    ],
+)
+def test_what_a_shell_is_fed_is_read(text: str) -> None:
+    found = sure(shell(text))
+    assert "rm x" in found
+    assert UNKNOWN not in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "echo 'rm x' | { read y; sh; }",
+        "echo 'yrm x' | sh $(head -c 1)",
+        "echo 'rm x' | bash -c 'read y; sh'",
+        "echo 'rm x' | bash < f",
+        "echo() { printf ls; }; echo 'rm x' | sh",
+        'echo "$x" | sh',
+        "echo x 2>&1 | sh",
+        "bash <<'E'\nread y\n: <<Q\nrm x\nQ\nE\n",
+        "bash <<'E'\nhead -n 1\nls 'a\nrm x\n'\nE\n",
+        "bash <<'E'\nread -n 5 y\necho rm x\nE\n",
+        "printf 'read y\\n: <<Q\\nrm x\\nQ\\n' | bash",
+    ],
+)
+def test_what_a_shell_is_fed_may_begin_elsewhere(text: str) -> None:
+    assert UNKNOWN in [
+        UNKNOWN if command.words[0].dynamic else "" for command in shell(text).commands
+        if command.words
+    ]  # fmt: skip
+
+
+def test_a_coprocess_of_a_plain_command_has_no_name() -> None:
+    assert sure(shell("coproc rm -rf / | cat")) == ["rm -rf /", "cat"]
+    assert sure(shell("coproc N { ls; } | cat")) == ["ls", "cat"]
+
+
+def test_time_behind_a_pipe_is_a_program() -> None:
+    assert sure(shell("a | time -o f rm x")) == ["a", "time -o f rm x", "rm x"]
+    assert sure(shell("time rm x")) == ["rm x"]

@@ -67,6 +67,8 @@ def read_shell(readers: Readers, text: Word, place: Place) -> None:
     except UnicodeEncodeError:
         found.fail("the shell text holds characters that no encoding has")
         return
+    if place.fed is not None:
+        place = replace(place, fed=None)  # which of its commands reads how much is not known
     dialects = _DIALECTS[place.language]
     if place.language == "sh" and not _BASH_DIFFERS.search(source):
         dialects = ("posix",)
@@ -141,7 +143,7 @@ class _Walk:
         self._tree = tree
         self._place = place
         relied = readers.found.relied
-        language = place.language
+        self._language = language = place.language
         sure = constants.find(
             tree,
             source,
@@ -210,9 +212,10 @@ class _Walk:
         uses = tuple(use for each in redirects for use in self._redirect(each))
         command = node.get("Cmd") or {}
         kind = command.get("Type")
-        for key in _BEHIND:
-            if node.get(key):
-                found.construct("shell:background", place)
+        if kind == "CoprocClause":
+            _without_name(command)
+        if any(node.get(key) for key in _BEHIND):
+            found.construct("shell:background", place)
         for each in redirects:
             if each.get("Op") in _FEEDS:
                 name = "here-string" if each["Op"] == "<<<" else "heredoc"
@@ -275,8 +278,27 @@ class _Walk:
         """The right side of a pipe, when its left side was read."""
         found = self._readers.found
         sources = feeds.PIPE | feeds.brought(found.commands[start:], found)
-        inner = replace(place, feed=sources, piped=self._piped(command.get("X") or {}))
-        self._later([command.get("Y")], inner)
+        left, right = command.get("X") or {}, _timed(command.get("Y") or {})
+        fed = self._fed(left, right) if command.get("Op") == "|" else None
+        self._later([right], replace(place, feed=sources, piped=self._piped(left), fed=fed))
+
+    def _fed(self, left: Node, right: Node) -> Word | None:
+        """All that a plain command on the left writes, for a plain one on the right alone."""
+        redirects = [*(left.get("Redirs") or []), *(right.get("Redirs") or [])]
+        if any(each.get("Op") not in _FEEDS for each in left.get("Redirs") or []):
+            return None
+        commands = [each.get("Cmd") or {} for each in (left, right)]
+        if any(c.get("Type") != "CallExpr" or c.get("Assigns") for c in commands):
+            return None
+        inside = constants.nodes([commands, redirects])
+        if any(each.get("Type") in ("CmdSubst", "ProcSubst") for each in inside):
+            return None  # it reads the same input
+        words = [word for each in commands[0].get("Args") or [] for word in self._words.words(each)]
+        text = output.exact(words, self._stdin(left), self._language)
+        if text is None:
+            return None
+        self._readers.found.relied.add(words[0].text)
+        return Word(text)
 
     def _piped(self, statement: Node) -> Word | None:
         """What a plain command writes into a pipe, where that can be told."""
@@ -411,6 +433,28 @@ class _Walk:
         start = (node.get("Pos") or {}).get("Offset", 0)
         end = (node.get("End") or {}).get("Offset", 0)
         return self._source[start:end].decode("utf-8", "surrogateescape")
+
+
+def _without_name(command: Node) -> None:
+    """Before a plain command no word names a coprocess (bash(1)); in pipes the tree has it so."""
+    first = command.get("Stmt") or {}
+    while (first.get("Cmd") or {}).get("Type") == "BinaryCmd":
+        first = first["Cmd"].get("X") or {}
+    plain_command = first.get("Cmd") or {}
+    if command.get("Name") and plain_command.get("Type") == "CallExpr":
+        plain_command["Args"] = [command.pop("Name"), *(plain_command.get("Args") or [])]
+
+
+def _timed(statement: Node) -> Node:
+    """Behind a pipe `time` is no reserved word (bash(1)) but a program, with options of its own."""
+    timing = statement.get("Cmd") or {}
+    inner = timing.get("Stmt") or {}
+    if timing.get("Type") != "TimeClause" or (inner.get("Cmd") or {}).get("Type") != "CallExpr":
+        return statement
+    words = ["time", "-p"] if timing.get("PosixFormat") else ["time"]
+    front = [{"Parts": [{"Type": "Lit", "Value": word}]} for word in words]
+    inner["Cmd"]["Args"] = [*front, *(inner["Cmd"].get("Args") or [])]
+    return inner
 
 
 def _output_substitutions(statement: Node) -> Iterator[Node]:
