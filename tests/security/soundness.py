@@ -229,8 +229,8 @@ def table(tallies: dict[str, Tally]) -> str:
     a program ran that no literal name covers, so that a perfect reader, too, would need to know
     more than the text, or this one could read better.
     """
-    heads = ("source", "texts", "unreadable", "dynamic", "needed", "in doubt", "commands", "dynamic",
-             "executed", "literal", "cut", "misses")  # fmt: skip
+    heads = ("source", "texts", "unreadable", "dynamic", "needed", "in doubt", "commands",
+             "dynamic", "executed", "literal", "cut", "misses")  # fmt: skip
     rows = [heads]
     for source, t in sorted(tallies.items()):
         rows.append(
