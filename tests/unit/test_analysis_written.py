@@ -301,3 +301,4 @@ def test_a_coprocess_of_a_plain_command_has_no_name() -> None:
 def test_time_behind_a_pipe_is_a_program() -> None:
     assert sure(shell("a | time -o f rm x")) == ["a", "time -o f rm x", "rm x"]
     assert sure(shell("time rm x")) == ["rm x"]
+    assert UNKNOWN in sure(shell("a | time { bash; }"))

@@ -279,6 +279,9 @@ class _Walk:
         found = self._readers.found
         sources = feeds.PIPE | feeds.brought(found.commands[start:], found)
         left, right = command.get("X") or {}, _timed(command.get("Y") or {})
+        if (right.get("Cmd") or {}).get("Type") == "TimeClause":
+            # `{` and `if` are words of the program `time` then; what follows is read otherwise.
+            self._readers.unknown(self._span(right), place.behind("time"))
         fed = self._fed(left, right) if command.get("Op") == "|" else None
         self._later([right], replace(place, feed=sources, piped=self._piped(left), fed=fed))
 
