@@ -298,6 +298,30 @@ def test_a_coprocess_of_a_plain_command_has_no_name() -> None:
     assert sure(shell("coproc N { ls; } | cat")) == ["ls", "cat"]
 
 
+def test_its_assignments_are_words_then() -> None:
+    assert sure(shell("coproc a k=v | b")) == ["a k=v", "b"]
+    assert sure(shell("a | time k=v b")) == ["a", "time k=v b", "k=v b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x=$(cat <<E\na\nE\nrm -f x; ls /)",
+        "ls ${v:-$(cat > f <<'E'\na\nE\n\nrm -f x; ls /\n)}",
+        "cat <(cat <<E\na\nE\nrm -f x; ls /)",
+        'echo "$(for i in 1; do cat <<E\na\nE\nrm x; ls /; done)"',
+        "echo $(x $(cat <<E\na\nE\nrm x; ls /))",
+    ],
+)
+def test_bash_loses_a_separator_behind_a_heredoc_in_a_substitution(text: str) -> None:
+    assert UNKNOWN in sure(shell(text))
+
+
+def test_a_heredoc_alone_in_a_substitution_is_read() -> None:
+    text = "git commit -m \"$(cat <<'E'\nsay; so\nE\n)\"; cat <<E\na\nE\nrm x; ls"
+    assert UNKNOWN not in sure(shell(text))
+
+
 def test_time_behind_a_pipe_is_a_program() -> None:
     assert sure(shell("a | time -o f rm x")) == ["a", "time -o f rm x", "rm x"]
     assert sure(shell("time rm x")) == ["rm x"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from runner.analysis import feeds
 from runner.analysis.context import NOTHING, TEXTS_LIMIT, Call, Place, Readers
-from runner.analysis.shell import constants, fed, output, plain, shfmt
+from runner.analysis.shell import constants, fed, mended, output, plain, shfmt
 from runner.analysis.shell.shfmt import Node, ShellSyntaxError
 from runner.analysis.shell.words import WordReader
 from runner.analysis.wrappers.unwrap import SUBSCRIPT
@@ -178,6 +178,12 @@ class _Walk:
         construct = _CONSTRUCTS.get(str(kind))
         if construct is not None:
             self._readers.found.construct(construct, self._at(node, place))
+        if (
+            kind in ("CmdSubst", "ProcSubst")
+            and b"<<" in self._source
+            and mended.loses_separator(node)
+        ):
+            self._readers.unknown(self._span(node), place)
         if kind == "ParamExp":
             self._parameter(node, place)
         elif kind == "Word":
@@ -213,7 +219,7 @@ class _Walk:
         command = node.get("Cmd") or {}
         kind = command.get("Type")
         if kind == "CoprocClause":
-            _without_name(command)
+            mended.without_name(command)
         if any(node.get(key) for key in _BEHIND):
             found.construct("shell:background", place)
         for each in redirects:
@@ -278,7 +284,7 @@ class _Walk:
         """The right side of a pipe, when its left side was read."""
         found = self._readers.found
         sources = feeds.PIPE | feeds.brought(found.commands[start:], found)
-        left, right = command.get("X") or {}, _timed(command.get("Y") or {})
+        left, right = command.get("X") or {}, mended.timed(command.get("Y") or {})
         if (right.get("Cmd") or {}).get("Type") == "TimeClause":
             # `{` and `if` are words of the program `time` then; what follows is read otherwise.
             self._readers.unknown(self._span(right), place.behind("time"))
@@ -436,28 +442,6 @@ class _Walk:
         start = (node.get("Pos") or {}).get("Offset", 0)
         end = (node.get("End") or {}).get("Offset", 0)
         return self._source[start:end].decode("utf-8", "surrogateescape")
-
-
-def _without_name(command: Node) -> None:
-    """Before a plain command no word names a coprocess (bash(1)); in pipes the tree has it so."""
-    first = command.get("Stmt") or {}
-    while (first.get("Cmd") or {}).get("Type") == "BinaryCmd":
-        first = first["Cmd"].get("X") or {}
-    plain_command = first.get("Cmd") or {}
-    if command.get("Name") and plain_command.get("Type") == "CallExpr":
-        plain_command["Args"] = [command.pop("Name"), *(plain_command.get("Args") or [])]
-
-
-def _timed(statement: Node) -> Node:
-    """Behind a pipe `time` is no reserved word (bash(1)) but a program, with options of its own."""
-    timing = statement.get("Cmd") or {}
-    inner = timing.get("Stmt") or {}
-    if timing.get("Type") != "TimeClause" or (inner.get("Cmd") or {}).get("Type") != "CallExpr":
-        return statement
-    words = ["time", "-p"] if timing.get("PosixFormat") else ["time"]
-    front = [{"Parts": [{"Type": "Lit", "Value": word}]} for word in words]
-    inner["Cmd"]["Args"] = [*front, *(inner["Cmd"].get("Args") or [])]
-    return inner
 
 
 def _output_substitutions(statement: Node) -> Iterator[Node]:
