@@ -22,8 +22,8 @@ from runner.analysis.shell.output import WRITERS
 from runner.analysis.writers import Name, Writer, writers
 from runner.model.intent import SimpleCommand, Word
 
-_READ_LIMIT = 64
-"""Texts that are read out of files; for each the whole request is searched for its name."""
+_SEARCH_LIMIT = 64
+"""How often the whole request is searched for what else may change a file whose text is known."""
 _NAMES_LIMIT = 512
 """More files written by names that can't be told count as one that may have any name."""
 _UNSETTLING = frozenset(
@@ -61,6 +61,7 @@ _CODE = frozenset(
      "bun", "deno", "ed", "ex", "vi", "vim", "expect", "tclsh", "julia", "Rscript", "sqlite3"}
 )  # fmt: skip
 """What runs texts out of its words, which may name a file that they write."""
+_TOKEN = re.compile(r"[\w.-]+")
 _BEYOND_A_PATH = re.compile(r"[\s>\"'({|;]")
 _BUILTINS = frozenset(
     {"test", "[", "echo", "printf", "cd", "read", "set", "export", "true", "false", "pwd", "type",
@@ -92,8 +93,10 @@ class _Files:
 
     def of(self, name: Name) -> list[Writer]:
         """Those that may write a file of this name."""
-        if name.exact is None:
-            found = [each for same in self.named.values() for each in same]
+        if name.exact is None and len(self.named) > _NAMES_LIMIT:
+            found = [Writer(Name(None, ""), None)]
+        elif name.exact is None:
+            found = [each for same in self.named.values() for each in same[:3]]
         else:
             found = self.named.get(name.exact, [])
         return [each for each in (*found, *self.others) if each.name.may_be(name)]
@@ -107,12 +110,15 @@ class _Settled:
         self._found = readers.found
         self._unknown: set[tuple[str, bool]] = set()
         self._read: set[tuple[str, str]] = set()
+        self._code: set[str] = set()
+        self._searches = 0
 
     def once(self) -> bool:
         """Look at every file that is run; whether that told of something new."""
         found = self._found
         noted = len(found.commands), len(found.runs)
         files = _sorted(writers(found))
+        self._code = _tokens(found)
         for run in _distinct([*found.runs, *_other_runs(found)]):
             self._run(run, files)
         self._by_name(files)
@@ -149,15 +155,11 @@ class _Settled:
         self._readers.unknown(f"{run.path.text} (which this writes)", place)
 
     def _in_code(self, name: Name) -> list[Writer]:
-        """Commands that run a text which names the file."""
-        if name.exact is None:
+        """A command that runs a text which names the file."""
+        if name.exact is None or not self._code:
             return []
-        token = _token(name.exact)
-        return [
-            Writer(name, None)
-            for command in self._found.commands
-            if _base(command) in _CODE and any(_names(w.text, token) for w in command.words[1:])
-        ]
+        named = name.exact in self._code or _TOKEN.fullmatch(name.exact) is None
+        return [Writer(name, None)] if named else []
 
     def _content(self, may_be: list[Writer], name: Name) -> str | None:
         """What stands in the file for sure."""
@@ -165,7 +167,8 @@ class _Settled:
         if len(contents) != 1 or None in contents or name.exact is None:
             return None
         found = self._found
-        if len(self._read) >= _READ_LIMIT or found.functions & WRITERS:
+        self._searches += 1
+        if self._searches > _SEARCH_LIMIT or found.functions & WRITERS:
             return None
         if any(key[0].endswith((":write", ":dynamic-code")) for key in found.constructs):
             return None
@@ -209,16 +212,18 @@ class _Settled:
         commands = tuple(self._found.commands)
         searched = any(a.name in ("PATH", "path") for c in commands for a in c.assignments)
         entered = any(_base(command) in ("cd", "pushd") for command in commands)
+        usable = {
+            name: [each for each in same if searched or entered or each.elsewhere]
+            for name, same in files.named.items()
+        }
         for command in commands:
             base = command.words[0].text if command.words else ""
             if not base or command.words[0].dynamic or "/" in base:
                 continue
             if base in _BUILTINS and not command.via:
                 continue
-            for each in files.named.get(base, ()):
-                if not each.is_of(command.redirects) and (searched or entered or each.elsewhere):
-                    self._note_name(command)
-                    break
+            if any(not each.is_of(command.redirects) for each in usable.get(base, ())):
+                self._note_name(command)
         if searched and any(each.sure for each in files.others):
             self._note_name(SimpleCommand((Word("PATH"),), doubtful=True))
 
@@ -292,9 +297,15 @@ def _may_change(command: SimpleCommand, name: Name, token: re.Pattern[str]) -> b
     return any(Name.of(w).may_be(name) if w.dynamic else token.search(w.text) for w in words)
 
 
-def _names(text: str, token: re.Pattern[str]) -> bool:
-    """Whether a text in some language names a file; a word that is no more is an operand."""
-    return token.search(text) is not None and _BEYOND_A_PATH.search(text) is not None
+def _tokens(found: Collector) -> set[str]:
+    """Every word in the texts that commands run; a word that is no more than a path is none."""
+    tokens: set[str] = set()
+    for command in found.commands:
+        if _base(command) in _CODE:
+            for word in command.words[1:]:
+                if _BEYOND_A_PATH.search(word.text):
+                    tokens.update(each.rstrip(".") for each in _TOKEN.findall(word.text))
+    return tokens
 
 
 def _token(name: str) -> re.Pattern[str]:

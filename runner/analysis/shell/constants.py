@@ -8,6 +8,7 @@ dynamic: the checks are textual and refuse whatever they can't exclude.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,10 +31,12 @@ _UNREMARKABLE = re.compile(
     rb"\bIFS=[^\s;&|()`$]*[ \t]+read\b|\$\(\([0-9+*/% -]*\)\)|(?<=\$\{)\w+\[(?:[@*]|\d+)\](?=\})"
 )
 """What looks as if it could set a variable and can't: `IFS= read`, `$((1 + 2))`, `${a[0]}`."""
-_READ_ENDS = rb"(?:\}|:?[-+?]|[#%/,^]|:\s*\d)"
-"""What follows a name in `${…}` where it is read and not set."""
+_NAMES = re.compile(rb"\w+")
+_READS = re.compile(rb"\$(\w+)|\$\{#?(\w+)(?=\}|:?[-+?]|[#%/,^]|:\s*\d)")
 VALUES_LIMIT = 8
 """A variable of more values stays dynamic: each is a command of its own."""
+_SETTERS_LIMIT = 64
+"""As does one that is set in more places: each read is held against all of them."""
 VARIABLES, VARIABLES_WITHIN = "$", "$ in a nested text"
 _RUN_TEXT = frozenset(
     {"eval", "source", ".", "alias", "trap", "command", "builtin", "enable", "let"}
@@ -63,15 +66,16 @@ def find(
     known: dict[str, list[Setter]] = {}
     for each in setters(tree, size, language, relied):
         known.setdefault(each.name, []).append(each)
+    mentions = _mentioned(source)
     sure: dict[str, _Known] = {}
     if outermost:
         for name, stands_for in _HOMES.items():
-            if _mentions(source, name) == 0:
+            if mentions[name.encode()] == 0:
                 sure[name] = _Known((stands_for,), ((-1, size),))
     for name, every in known.items():
-        if not _SPECIAL.fullmatch(name) and _mentions(source, name) == len(every):
+        if not _SPECIAL.fullmatch(name) and mentions[name.encode()] == len(every):
             values = tuple(dict.fromkeys(value for each in every for value in each.values))
-            if len(values) <= VALUES_LIMIT:
+            if len(values) <= VALUES_LIMIT and len(every) <= _SETTERS_LIMIT:
                 sure[name] = _Known(values, tuple(s for each in every for s in each.spans))
     if not sure:
         return _nothing
@@ -120,12 +124,11 @@ def nodes(tree: object) -> Iterator[Node]:
             stack.extend(top)
 
 
-def _mentions(source: bytes, name: str) -> int:
-    """How often a name stands in the text other than where it is read: `$name`, `${name%x}`."""
-    key = re.escape(name.encode())
-    every = len(re.findall(rb"(?<!\w)" + key + rb"(?!\w)", source))
-    read = len(re.findall(rb"\$" + key + rb"(?!\w)|\$\{#?" + key + _READ_ENDS, source))
-    return every - read
+def _mentioned(source: bytes) -> Counter[bytes]:
+    """How often each name stands in the text other than where it is read: `$name`, `${name%x}`."""
+    every = Counter(_NAMES.findall(source))
+    every.subtract(Counter(one or other for one, other in _READS.findall(source)))
+    return every
 
 
 def _unnamed(tree: Node) -> list[Node] | None:
