@@ -22,8 +22,8 @@ from runner.analysis.shell.output import WRITERS
 from runner.analysis.writers import Name, Writer, writers
 from runner.model.intent import SimpleCommand, Word
 
-_SEARCH_LIMIT = 64
-"""How often the whole request is searched for what else may change a file whose text is known."""
+_SEARCH_LIMIT = 200_000
+"""Commands looked at, over and over, for what else may change a file whose text is known."""
 _NAMES_LIMIT = 512
 """More files written by names that can't be told count as one that may have any name."""
 _UNSETTLING = frozenset(
@@ -111,7 +111,7 @@ class _Settled:
         self._unknown: set[tuple[str, bool]] = set()
         self._read: set[tuple[str, str]] = set()
         self._code: set[str] = set()
-        self._searches = 0
+        self._searched = 0
 
     def once(self) -> bool:
         """Look at every file that is run; whether that told of something new."""
@@ -167,8 +167,8 @@ class _Settled:
         if len(contents) != 1 or None in contents or name.exact is None:
             return None
         found = self._found
-        self._searches += 1
-        if self._searches > _SEARCH_LIMIT or found.functions & WRITERS:
+        self._searched += len(found.commands)
+        if self._searched > _SEARCH_LIMIT or found.functions & WRITERS:
             return None
         if any(key[0].endswith((":write", ":dynamic-code")) for key in found.constructs):
             return None

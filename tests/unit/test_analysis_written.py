@@ -317,6 +317,24 @@ def test_bash_loses_a_separator_behind_a_heredoc_in_a_substitution(text: str) ->
     assert UNKNOWN in sure(shell(text))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ls $((rm x $(case a in a) ;; esac\necho 1)))",
+        "((rm x $(case a in a) ;; esac\necho 1)))",
+        "ls $((1 + $(echo '(' | tr a b; case a in a) ;; esac)))",
+        "ls $((1 + $(echo ')')))",
+    ],
+)
+def test_arithmetic_whose_parentheses_do_not_pair_may_be_commands(text: str) -> None:
+    intent = shell(text)
+    assert UNKNOWN in sure(intent) or intent.unreadable
+
+
+def test_arithmetic_is_read() -> None:
+    assert sure(shell("ls $((1 + $(echo 2)))")) == ["ls $((1 + $(echo 2)))", "echo 2"]
+
+
 def test_a_heredoc_alone_in_a_substitution_is_read() -> None:
     text = "git commit -m \"$(cat <<'E'\nsay; so\nE\n)\"; cat <<E\na\nE\nrm x; ls"
     assert UNKNOWN not in sure(shell(text))

@@ -118,6 +118,8 @@ def nodes(tree: object) -> Iterator[Node]:
     while stack:
         top = stack.pop()
         if isinstance(top, dict):
+            if "Offset" in top and "Col" in top:
+                continue  # a position
             yield top
             stack.extend(v for v in top.values() if isinstance(v, dict | list))
         elif isinstance(top, list):

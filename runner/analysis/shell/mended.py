@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from runner.analysis.shell.constants import nodes
 from runner.analysis.shell.shfmt import Node
 
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 _SCANNED = "scanned"
 
 
@@ -45,6 +47,19 @@ def _as_word(assign: Node) -> Node:
     name = assign["Name"]["Value"] + ("+=" if assign.get("Append") else "=")
     parts = [{**word, "Type": "Lit", "Value": name}, *(value.get("Parts") or [])]
     return {**word, "Parts": parts}
+
+
+def is_subshell(node: Node, text: str) -> bool:
+    """Whether bash may take `$((…))` for a substitution with a subshell inside: `$( (…))`.
+
+    It counts parentheses, those of `case` in an inner substitution too, and where they don't pair
+    what looks like arithmetic is run. `text`: the source of `node`.
+    """
+    if "$(" not in text[1:] and "`" not in text:
+        return False
+    unquoted = _QUOTED.sub("", text)
+    pairs = all(each.count("(") == each.count(")") for each in (text, unquoted))
+    return not pairs or any(each.get("Type") == "CaseClause" for each in nodes(node))
 
 
 def loses_separator(substitution: Node) -> bool:

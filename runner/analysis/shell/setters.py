@@ -38,7 +38,7 @@ def setters(tree: Node, size: int, language: str, relied: set[str]) -> Iterator[
             for each in node:
                 if isinstance(each, dict) and ("Cmd" in each or "Redirs" in each):
                     yield from _of_statement(each, end, language, relied)
-        elif isinstance(node, dict):
+        elif isinstance(node, dict) and "Col" not in node:  # no position
             if node.get("Type") == "BinaryCmd":
                 # `c=x && $c`: what is on the right runs when the left is done, in the same shell.
                 end = _end(node.get("Y")) if node.get("Op") == "&&" else -1

@@ -184,6 +184,8 @@ class _Walk:
             and mended.loses_separator(node)
         ):
             self._readers.unknown(self._span(node), place)
+        if kind in ("ArithmExp", "ArithmCmd") and mended.is_subshell(node, self._span(node)):
+            self._readers.unknown(self._span(node), place)
         if kind == "ParamExp":
             self._parameter(node, place)
         elif kind == "Word":
