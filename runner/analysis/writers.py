@@ -51,7 +51,8 @@ _NO_OUTPUT = frozenset({"set", "shopt", "ps", "grep", "egrep", "fgrep", "find", 
                         "printf"})  # fmt: skip
 """Commands whose `-o` names no file."""
 _OUTPUT = re.compile(r"(?:-[A-Za-z]*[oO]|--?out|--?output(?:-document|-file)?|-outfile)(?:=(.+))?")
-_ATTACHED = re.compile(r"-[A-Za-z]*?[oO](?P<short>[^=\s-].*)|(?:of|out|output)=(?P<long>.+)")
+_OPTION_LIMIT = 64
+_ATTACHED = re.compile(r"(?s)-[A-Za-z]*?[oO](?P<short>[^=\s-].*)|(?:of|out|output)=(?P<long>.+)")
 _WITH_ANY_NAME = frozenset({"curl", "wget", "wget2", "aria2c", "sort", "openssl", "gpg", "shuf"})
 _DEVICES = re.compile(r"/dev/(?!shm/).*|/proc/(?:self/|\d+/)?fd/.*")
 
@@ -162,7 +163,7 @@ def _outputs(base: str, words: tuple[Word, ...]) -> Iterator[tuple[Word, bool]]:
     """What a command's words name as its output; whether that is a program."""
     operands = [w for w in words if w.dynamic or not w.text.startswith("-")]
     pattern = _IN_PLACE.get(base)
-    if base in _OPERANDS or (pattern and any(re.fullmatch(pattern, w.text) for w in words)):
+    if base in _OPERANDS or (pattern and _has(words, pattern)):
         yield from ((_without(word, "of="), False) for word in operands)
     yield from ((name, False) for name in _in_text(base, words))
     if base == "script":
@@ -172,7 +173,7 @@ def _outputs(base: str, words: tuple[Word, ...]) -> Iterator[tuple[Word, bool]]:
     if base in _DOWNLOADERS:
         pattern = _DOWNLOADERS[base]
         named = any(_OUTPUT.fullmatch(w.text) and "o" in w.text.lower() for w in words)
-        if any(re.fullmatch(pattern, w.text) for w in words) if pattern else not named:
+        if _has(words, pattern) if pattern else not named:
             yield from ((_last(word), False) for word in operands)
     if base in _NO_OUTPUT:
         return
@@ -187,6 +188,11 @@ def _outputs(base: str, words: tuple[Word, ...]) -> Iterator[tuple[Word, bool]]:
             yield following, program
         elif attached:
             yield Word(attached["short"] or attached["long"]), program
+
+
+def _has(words: tuple[Word, ...], pattern: str) -> bool:
+    """Whether an option is among the words; a long one is none, and would take a pattern's time."""
+    return any(len(w.text) <= _OPTION_LIMIT and re.fullmatch(pattern, w.text) for w in words)
 
 
 def _in_text(base: str, words: tuple[Word, ...]) -> Iterator[Word]:

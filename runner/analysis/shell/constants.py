@@ -28,7 +28,8 @@ _COMPUTED = re.compile(
     rb"|(?m:^)(?>[^\n]*?\[\[)[^\n]*?-(?:eq|ne|lt|le|gt|ge)\b"
 )
 _UNREMARKABLE = re.compile(
-    rb"\bIFS=[^\s;&|()`$]*[ \t]+read\b|\$\(\([0-9+*/% -]*\)\)|(?<=\$\{)\w+\[(?:[@*]|\d+)\](?=\})"
+    rb"\bIFS=[^\s;&|()`$]{0,16}[ \t]{1,8}read\b|\$\(\([0-9+*/% -]*\)\)"
+    rb"|(?<=\$\{)\w+\[(?:[@*]|\d+)\](?=\})"
 )
 """What looks as if it could set a variable and can't: `IFS= read`, `$((1 + 2))`, `${a[0]}`."""
 _NAMES = re.compile(rb"\w+")

@@ -10,7 +10,7 @@ from runner.analysis.shell import output
 from runner.analysis.shell.shfmt import Node
 from runner.model.intent import Word
 
-VALUE = re.compile(r"[A-Za-z0-9_./:@%+,= -]*[A-Za-z0-9_./:@%+,=-][A-Za-z0-9_./:@%+,= -]*")
+VALUE = re.compile(r"(?! *\Z)[A-Za-z0-9_./:@%+,= -]+")
 """Values that hold nothing that is special unquoted, but for blanks, and are not blank."""
 _PLAIN_OPTION = re.compile(r"-[rxg]+")
 """Options of `declare` that change nothing of the value."""
