@@ -42,6 +42,8 @@ class Place:
     """The text that this pipe feeds, where it is known (`runner.analysis.shell.fed`)."""
     holds: frozenset[str] = NOTHING
     """What the substitutions in the words here bring."""
+    fed: Word | None = None
+    """All of its input, to the byte, where that is sure and nothing else reads it."""
 
     def behind(self, wrapper: str) -> Place:
         """The place of what `wrapper` runs."""
@@ -56,6 +58,7 @@ class Place:
             self.feed,
             self.piped,
             self.holds,
+            self.fed,
         )
 
     @property
@@ -82,6 +85,18 @@ class Call:
         return self.stdin if self.stdin is not None or elsewhere else self.place.piped
 
 
+@dataclass(frozen=True, slots=True)
+class FileRun:
+    """A file that is run; `runner.analysis.written` may tell what is in it when all is read."""
+
+    path: Word
+    place: Place
+    kind: str
+    """As what: `program`, `shell`, `python`, `perl` …; empty: a language that is not read."""
+    redirects: tuple[PathUse, ...] = ()
+    """Of its own command: what these write was not there before."""
+
+
 @dataclass(slots=True)
 class Collector:
     """Everything found so far."""
@@ -95,6 +110,14 @@ class Collector:
     budget: Budget = field(default_factory=Budget)
     brought: dict[str, frozenset[str]] = field(default_factory=dict)
     """What variables (`$x`), files and functions (`x()`) bring, as far as it is known."""
+    runs: list[FileRun] = field(default_factory=list)
+    contents: dict[tuple[object, ...], str | None] = field(default_factory=dict)
+    """What commands write to the file that they redirect to, by `via`, words and redirections;
+    None: it can't be told, or differs."""
+    functions: set[str] = field(default_factory=set)
+    """Names of the functions and aliases that are defined somewhere."""
+    relied: set[str] = field(default_factory=set)
+    """What was taken to do what it does everywhere: `echo`, `printf`, variables (`$`)."""
 
     def add(self, call: Call) -> None:
         """Note a command; beyond the limit the whole is unreadable."""

@@ -10,7 +10,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-from runner.analysis.context import NOTHING, Call, Collector, Place, Readers
+from runner.analysis.context import NOTHING, Call, Collector, FileRun, Place, Readers
 from runner.model.intent import Access, SimpleCommand, Word
 
 PIPE = frozenset({"pipe"})
@@ -143,20 +143,22 @@ def run_text(readers: Readers, text: Word, place: Place) -> None:
     _note(readers.found, place, fed | place.holds | of_word(text, readers.found))
 
 
-def run_input(readers: Readers, call: Call, place: Place) -> None:
+def run_input(readers: Readers, call: Call, place: Place, kind: str = "") -> None:
     """A shell or an interpreter runs what stands on its input."""
     files = [use.path for use in call.redirects if use.access is Access.READ]
     if files:
         sources: frozenset[str] = place.holds
         for path in files:
             sources |= of_file(path, readers.found)
+            readers.found.runs.append(FileRun(path, place, kind, call.redirects))
     else:
         sources = place.feed | place.holds
     _note(readers.found, place, sources)
 
 
-def run_file(readers: Readers, path: Word, place: Place) -> None:
-    """A shell or the system runs a file: note what it is when this text wrote it."""
+def run_file(readers: Readers, path: Word, call: Call, place: Place, kind: str = "") -> None:
+    """A shell or the system runs a file as a `kind`: note what it is when this text wrote it."""
+    readers.found.runs.append(FileRun(path, place, kind, call.redirects))
     substitution = path.text.lstrip("\"'").startswith("<(")
     held = place.holds if path.dynamic or substitution else NOTHING
     _note(readers.found, place, of_word(path, readers.found) | held)

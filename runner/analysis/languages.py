@@ -46,11 +46,13 @@ def unwrap_code(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
         texts += [word for word in operands[1:] if word.dynamic or word.text[:1] != "-"][:1]
     if not texts and not row.first:
         if operands and not STREAMS.fullmatch(operands[0].text):
-            feeds.run_file(readers, operands[0], place)  # its input is data
+            feeds.run_file(
+                readers, operands[0], call, place, row.language or row.name
+            )  # its input is data
         else:
             texts = [call.given] if call.given is not None else []
             if call.stdin is None:
-                feeds.run_input(readers, call, place)
+                feeds.run_input(readers, call, place, row.language or row.name)
     for text in (*taken.values(row.text), *texts):
         read(readers, row.language or row.name, text, place)
 

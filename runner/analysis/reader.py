@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 
-from runner.analysis import feeds, languages
+from runner.analysis import feeds, languages, relied, written
 from runner.analysis.context import DEPTH_LIMIT, NOTHING, Call, Collector, Place, Readers
 from runner.analysis.python import reader as python
 from runner.analysis.shell import text as shell
@@ -92,6 +92,8 @@ def _fresh(program: Program, table: Table) -> Intent:
     language = "argv" if isinstance(program, Argv) else program.language
     try:
         session.read(program)
+        written.settle(session)
+        relied.settle(session)
     except (RecursionError, MemoryError):
         session.found.fail("it is nested too deep to read")
     except Exception as error:

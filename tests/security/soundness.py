@@ -129,6 +129,8 @@ class Tally:
     unreadable: int = 0
     dynamic: int = 0
     """Texts in which the name of some command could not be told."""
+    needed: int = 0
+    """Of these, texts of which a program ran that no literal name covers."""
     doubtful: int = 0
     """Others in which something may run that could not be told."""
     commands: int = 0
@@ -157,14 +159,18 @@ class Tally:
             self.doubtful += not sure
         named = [c for c in intent.commands if c.words and not c.words[0].dynamic]
         plain = Intent(intent.language, tuple(named))
+        needed = False
         for each in done.ran[1:]:  # the first is the text's own shell
             if each["by"] not in TRANSPARENT or _is_own(each, done.ran):
                 continue  # a program whose language is not read, or no command of the text's
             self.executed += 1
             if covered(plain, each["file"], each["words"]):
                 self.literal += 1
-            elif not covered(intent, each["file"], each["words"]):
+                continue
+            needed = True
+            if not covered(intent, each["file"], each["words"]):
                 self.misses.append(_miss(item, intent, each))
+        self.needed += needed and any(not c.doubtful for c in unknown)
 
 
 def _is_own(each: dict, ran: Sequence[dict]) -> bool:
@@ -217,15 +223,21 @@ def check(stage: Stage, todo: Sequence[Item], tallies: dict[str, Tally]) -> Iter
 
 
 def table(tallies: dict[str, Tally]) -> str:
-    """What was found, a line for each source."""
-    heads = ("source", "texts", "unreadable", "dynamic", "in doubt", "commands", "dynamic",
-             "executed", "literal", "cut", "misses")  # fmt: skip
+    """What was found, a line for each source.
+
+    `dynamic`: texts that hold a command whose name can't be told; `needed`: those of them of which
+    a program ran that no literal name covers, so that a perfect reader, too, would need to know
+    more than the text, or this one could read better.
+    """
+    heads = ("source", "texts", "unreadable", "dynamic", "needed", "in doubt", "commands",
+             "dynamic", "executed", "literal", "cut", "misses")  # fmt: skip
     rows = [heads]
     for source, t in sorted(tallies.items()):
         rows.append(
             (source, str(t.texts), _share(t.unreadable, t.texts), _share(t.dynamic, t.texts),
-             _share(t.doubtful, t.texts), str(t.commands), _share(t.unknown, t.commands),
-             str(t.executed), _share(t.literal, t.executed), str(t.cut), str(len(t.misses)))
+             _share(t.needed, t.texts), _share(t.doubtful, t.texts), str(t.commands),
+             _share(t.unknown, t.commands), str(t.executed), _share(t.literal, t.executed),
+             str(t.cut), str(len(t.misses)))
         )  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

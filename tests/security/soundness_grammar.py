@@ -3,8 +3,6 @@
 What a text runs in the end are stubs, `p0` to `p15`, hidden in whatever a shell has for that. Every
 text is one that bash can run to its end, or nearly: what does not parse would tell nothing. As a
 hypothesis strategy (`texts`) it shrinks; by a seed (`generate`) it makes many in little time.
-
-No text runs a file by its name (`. ./f`, `bash f`): reading names the file and does not open it.
 """
 
 from __future__ import annotations
@@ -289,9 +287,71 @@ class Grammar:
         )  # fmt: skip
         return made[self.chance.randrange(len(made))]()
 
+    def written(self, depth: int) -> str:
+        """A script that is written, by one way of many, and then run, by another."""
+        inner = self.list(depth - 1) if depth > 0 else self.plain(0)
+        text, name = self.pick(TEXT_QUOTES)(inner), self.name()
+        file = self.pick(("f5", "./f5", "sub/f5", "f5.sh", "$PWD/f5", "f${v}5", '"$g"'))
+        other = self.pick(("f6", "sub/f6"))
+        heads = ("", "", "", "#!/bin/sh\n", "#!/bin/bash\n", "#!/usr/bin/env bash\n")
+        head = self.pick(heads)
+        if '"$g"' in (file, other):
+            head = ""
+        ways = (
+            f"echo {text} > {file}", f"echo {text} > {file}", f"printf '%s\\n' {text} > {file}",
+            f"printf '{name} x\\n' > {file}", f"cat > {file} <<'E7'\n{head}{inner}\nE7\n",
+            f"cat > {file} <<'E7'\n{head}{inner}\nE7\n", f"cat <<E7 > {file}\n{name} $v y\nE7\n",
+            f"cat > {file} <<< {text}", f"echo {text} | tee {file}", f"tee {file} <<< {text}",
+            f"echo '{head}' > {file}; echo {text} >> {file}", f"echo {name} >> {file}",
+            f"echo {text} > {other}; mv {other} {file}",
+            f"echo {text} > {other}; cp {other} {file}",
+            f"echo {text} > {other}; ln -sf {other} {file}", f"(echo {text}) > {file}",
+            f"{{ echo '{head}'; echo {text}; }} > {file}", f"exec 4> {file}; echo {text} >&4",
+            f"echo {text} | dd of={file}", f"awk 'BEGIN {{ print \"{name} x\" > \"f5\" }}'",
+            f"echo {text} | sed -n 'w f5'", f"sed -i '1i {name} w' a; cp a {file}",
+            f"echo {name} > a; sort -o {file} a", f"f() {{ echo {text} > {file}; }}; f",
+            f"cd sub; echo {text} > f5; cd ..; mv sub/f5 {file}", f"> {file} echo {text}",
+            f"mkdir d; echo {text} > d/f5; mv d e; cp e/f5 {file}", f"echo -e {text} > {file}",
+            f"bash -c {shlex.quote(f'echo {shlex.quote(inner)} > f5')}", f"echo {text} >| {file}",
+            f"for v in {name} p9; do echo $v x > f5; done", f"echo {text} > {file} &\nwait",
+            f"printf '\\160{name[1:]} x\\n' > {file}", f"echo {text} &> {file}",
+            f"eval {shlex.quote(f'echo {name} y > f5')}", f"echo {name} | base64 > {other}; "
+            f"base64 -d < {other} > {file}", f"split -b 999 a {file}; cp {file}aa {file}",
+            f"env echo {text} > {file}", f"echo() {{ printf 'p9 z'; }}; echo {name} > {file}",
+            f"set -C; echo {text} > {file}", f"v=; g=f5; echo {text} > {file}",
+            f"echo {name} > f5; sed -i s/{name}/p8/ {file}", f"ulimit -f 1; echo {text} > {file}",
+            f"yes {name} | head -n 2 > {file}", f"echo {name} > f5; rev f5 | rev > {file}",
+            f"echo {text} > f5.x; for i in f5.x; do mv $i ${{i%.x}}; done",
+        )  # fmt: skip
+        runs = (
+            f". {file}", f"source {file} x", f"bash {file}", f"sh {file} y", f"bash -x {file}",
+            f"dash -e {file}", f"chmod +x {file}; {file} z", f"bash < {file}", f"cat {file} | sh",
+            f"eval \"$(cat {file})\"", f"chmod 755 {file}; env {file}", f". $PWD/{file}",
+            f"nice bash {file}", f"xargs bash {file} < a", f"bash -c '. {file}'",
+            f"f7={file}; . $f7",
+            f"cd sub; . ../{file}", f"ln -s {file} g5; bash g5", f"mv {file} g5; sh ./g5",
+            f"chmod +x {file}; PATH=$PATH:. f5", "find . -name 'f5*' -exec sh {} \\;",
+            f"(. {file})", f"bash -o errexit {file}", f"exec bash {file}",
+            f"BASH_ENV={file} bash -c :",
+            f"chmod +x {file}; find . -maxdepth 0 -exec {file} {{}} +", f"bash ./sub/../{file}",
+            f"for f in {file}; do . $f; done", f"timeout 5 sh {file}", f"command . {file}",
+            f"r() {{ sh \"$1\"; }}; r {file}", f"bash --rcfile {file} -ic :",
+            f"sh -c '\"$0\"' {file}",
+            f"trap '. {file}' EXIT", f"awk 'BEGIN {{ system(\"sh {file}\") }}'", f"sh -s < {file}",
+            f"chmod +x {file}; $PWD/{file}", f"exec 5< {file}; . /dev/fd/5", "sh f5*; . f?",
+        )  # fmt: skip
+        way, run = self.pick(ways), self.pick(runs)
+        if self.chance.randrange(6) == 0:
+            return f"run() {{ {run}\n}}\n{way}\nrun"
+        if self.chance.randrange(6) == 0:
+            return f"for i in 1 2; do {run}\n{way}\ndone"
+        return f"{way}{END if '<<' in way or way.endswith('&') else '; '}{run}"
+
     def command(self, depth: int) -> str:
         """Any one command."""
-        how = self.chance.randrange(10)
+        how = self.chance.randrange(11)
+        if how == 10:
+            return self.written(depth)
         if depth <= 0 or how < 3:
             return self.simple(depth)
         if how < 5:

@@ -37,7 +37,29 @@ def test_an_ordinary_pipe_is_read() -> None:
 def test_many_subscripts(text: str) -> None:
     assert SUBSCRIPT.search(text) is None
     assert bool(SUBSCRIPT.search(text + "a[$(id)")) is True
-    assert constants.find({}, b"$" + text.encode(), outermost=True)("x", 0) is None
+    source = b"$" + text.encode()
+    sure = constants.find(
+        {}, source, outermost=True, language="bash", dialect="bash", relied=set()
+    )  # fmt: skip
+    assert sure("x", 0) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x='" + "a" * LONG + "*'; $x",
+        "x='" + " " * LONG + "'; $x",
+        "IFS=" * LONG + "; $x",
+        "curl -" + "O" * LONG + "! > f; sh f",
+        "perl '-" + "i" * LONG + "\n' f; sh f",
+        "tar '-" + "o" * LONG + "\n' f; sh f",
+        "awk '" + "> " * LONG + "' f; sh f",
+        "sed '" + "w " * LONG + "' f; sh f",
+        "ls $((1 + $(a '" + '"(' * LONG + "')))",
+    ],
+)
+def test_what_is_written_and_set(text: str) -> None:
+    assert len(read(ShellText(text)).commands) < 5 or "w " in text
 
 
 @pytest.mark.parametrize("language", ["perl", "ruby"])

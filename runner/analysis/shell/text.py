@@ -13,7 +13,7 @@ from typing import Any
 
 from runner.analysis import feeds
 from runner.analysis.context import NOTHING, TEXTS_LIMIT, Call, Place, Readers
-from runner.analysis.shell import constants, fed, plain, shfmt
+from runner.analysis.shell import constants, fed, mended, output, plain, shfmt
 from runner.analysis.shell.shfmt import Node, ShellSyntaxError
 from runner.analysis.shell.words import WordReader
 from runner.analysis.wrappers.unwrap import SUBSCRIPT
@@ -67,6 +67,8 @@ def read_shell(readers: Readers, text: Word, place: Place) -> None:
     except UnicodeEncodeError:
         found.fail("the shell text holds characters that no encoding has")
         return
+    if place.fed is not None:
+        place = replace(place, fed=None)  # which of its commands reads how much is not known
     dialects = _DIALECTS[place.language]
     if place.language == "sh" and not _BASH_DIFFERS.search(source):
         dialects = ("posix",)
@@ -140,8 +142,19 @@ class _Walk:
         self._readers = readers
         self._tree = tree
         self._place = place
-        sure = constants.find(tree, source, outermost=place.depth == 0)
-        self._words = WordReader(source, braces=dialect != "posix", constants=sure)
+        relied = readers.found.relied
+        self._language = language = place.language
+        sure = constants.find(
+            tree,
+            source,
+            outermost=place.depth == 0,
+            language=language,
+            dialect=dialect,
+            relied=relied,
+        )
+        self._words = WordReader(
+            source, language=language, dialect=dialect, constants=sure, relied=relied
+        )
         self._source = source
         self._stack: list[tuple[Any, Place]] = []
 
@@ -165,6 +178,14 @@ class _Walk:
         construct = _CONSTRUCTS.get(str(kind))
         if construct is not None:
             self._readers.found.construct(construct, self._at(node, place))
+        if (
+            kind in ("CmdSubst", "ProcSubst")
+            and b"<<" in self._source
+            and mended.loses_separator(node)
+        ):
+            self._readers.unknown(self._span(node), place)
+        if kind in ("ArithmExp", "ArithmCmd") and mended.is_subshell(node, self._span(node)):
+            self._readers.unknown(self._span(node), place)
         if kind == "ParamExp":
             self._parameter(node, place)
         elif kind == "Word":
@@ -199,9 +220,10 @@ class _Walk:
         uses = tuple(use for each in redirects for use in self._redirect(each))
         command = node.get("Cmd") or {}
         kind = command.get("Type")
-        for key in _BEHIND:
-            if node.get(key):
-                found.construct("shell:background", place)
+        if kind == "CoprocClause":
+            mended.without_name(command)
+        if any(node.get(key) for key in _BEHIND):
+            found.construct("shell:background", place)
         for each in redirects:
             if each.get("Op") in _FEEDS:
                 name = "here-string" if each["Op"] == "<<<" else "heredoc"
@@ -264,8 +286,30 @@ class _Walk:
         """The right side of a pipe, when its left side was read."""
         found = self._readers.found
         sources = feeds.PIPE | feeds.brought(found.commands[start:], found)
-        inner = replace(place, feed=sources, piped=self._piped(command.get("X") or {}))
-        self._later([command.get("Y")], inner)
+        left, right = command.get("X") or {}, mended.timed(command.get("Y") or {})
+        if (right.get("Cmd") or {}).get("Type") == "TimeClause":
+            # `{` and `if` are words of the program `time` then; what follows is read otherwise.
+            self._readers.unknown(self._span(right), place.behind("time"))
+        fed = self._fed(left, right) if command.get("Op") == "|" else None
+        self._later([right], replace(place, feed=sources, piped=self._piped(left), fed=fed))
+
+    def _fed(self, left: Node, right: Node) -> Word | None:
+        """All that a plain command on the left writes, for a plain one on the right alone."""
+        redirects = [*(left.get("Redirs") or []), *(right.get("Redirs") or [])]
+        if any(each.get("Op") not in _FEEDS for each in left.get("Redirs") or []):
+            return None
+        commands = [each.get("Cmd") or {} for each in (left, right)]
+        if any(c.get("Type") != "CallExpr" or c.get("Assigns") for c in commands):
+            return None
+        inside = constants.nodes([commands, redirects])
+        if any(each.get("Type") in ("CmdSubst", "ProcSubst") for each in inside):
+            return None  # it reads the same input
+        words = [word for each in commands[0].get("Args") or [] for word in self._words.words(each)]
+        text = output.exact(words, self._stdin(left), self._language)
+        if text is None:
+            return None
+        self._readers.found.relied.add(words[0].text)
+        return Word(text)
 
     def _piped(self, statement: Node) -> Word | None:
         """What a plain command writes into a pipe, where that can be told."""
@@ -293,15 +337,35 @@ class _Walk:
     def _function(self, command: Node, start: int) -> None:
         found = self._readers.found
         name = (command.get("Name") or {}).get("Value", "")
+        found.functions.add(name)
         feeds.keep(found, f"{name}()", feeds.brought(found.commands[start:], found))
 
     def _call(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
+        """Note a plain command; once for each of the few names that it can have."""
+        choices = self._words.choices((statement["Cmd"].get("Args") or [])[:1])
+        for each in choices:
+            self._words.choose(each)
+            self._called(statement, place, uses)
+        self._words.choose({})
+
+    def _called(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
         node = statement["Cmd"]
         stdin = self._stdin(statement)
         words = [word for each in node.get("Args") or [] for word in self._words.words(each)]
         assignments = tuple(self._assignment(each) for each in node.get("Assigns") or [])
         self._keep(assignments, place)
-        self._readers.command(Call(tuple(words), place, assignments, uses, stdin))
+        call = Call(tuple(words), place, assignments, uses, stdin)
+        if uses:
+            self._writes(call, statement)
+        self._readers.command(call)
+
+    def _writes(self, call: Call, statement: Node) -> None:
+        """Remember what a plain command writes into a file, where that is sure."""
+        content = None
+        if not call.assignments and output.written(statement.get("Redirs") or []):
+            content = output.exact(call.words, call.stdin, call.place.language)
+        key, contents = (call.place.via, call.words, call.redirects), self._readers.found.contents
+        contents[key] = content if contents.get(key, content) == content else None
 
     def _declaration(self, statement: Node, place: Place, uses: tuple[PathUse, ...]) -> None:
         """`export A=1`: a command of its words, and the assignments that it makes."""

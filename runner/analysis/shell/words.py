@@ -6,11 +6,14 @@ parameters, substitutions, arithmetic and globs make a word dynamic.
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from runner.analysis.shell import operations, setters
 from runner.analysis.shell.shfmt import Node
 from runner.model.intent import Word
 
@@ -38,8 +41,10 @@ class Atom:
     kind: _Kind
 
 
-Constants = Callable[[str, int], str | None]
-"""Value of a variable read at an offset of the text, when it is sure."""
+Constants = Callable[[str, int], tuple[str, ...]]
+"""What a variable read at an offset of the text can be, when that is sure; else nothing."""
+CHOICES_LIMIT = 16
+"""More ways than this to read the variables of one command leave it dynamic."""
 
 _BARE_PIECES = re.compile(r"\\[\s\S]?|[{},*?\[\]]|[^\\{},*?\[\]]+")
 _QUOTED_ESCAPE = re.compile(r'\\([$`"\\\n])')
@@ -59,11 +64,33 @@ _ANSI_C_LETTERS = {
 class WordReader:
     """Resolves the words of one text."""
 
-    def __init__(self, source: bytes, *, braces: bool, constants: Constants) -> None:
-        """`braces`: whether the dialect expands them (posix does not)."""
+    def __init__(
+        self, source: bytes, *, language: str, dialect: str, constants: Constants, relied: set[str]
+    ) -> None:
+        """`relied` gets the names of commands whose output was worked out."""
         self._source = source
-        self._braces = braces
+        self._language = language
+        self._braces = dialect != "posix"
+        self._splits = dialect != "zsh"
         self._constants = constants
+        self._relied = relied
+        self._chosen: dict[str, str] = {}
+
+    def choices(self, nodes: Sequence[Node]) -> list[dict[str, str]]:
+        """Each way to choose among the values of the variables in these words; at least one."""
+        names: dict[str, tuple[str, ...]] = {}
+        for part in _parts(nodes):
+            name = (part.get("Param") or {}).get("Value", "")
+            offset = (part.get("Pos") or {}).get("Offset", 0)
+            if part.get("Type") == "ParamExp" and len(values := self._constants(name, offset)) > 1:
+                names[name] = values
+        if math.prod(map(len, names.values())) > CHOICES_LIMIT:
+            return [{}]
+        return [dict(zip(names, each, strict=True)) for each in itertools.product(*names.values())]
+
+    def choose(self, chosen: dict[str, str]) -> None:
+        """Read variables of several values as these from now on."""
+        self._chosen = chosen
 
     def words(self, node: Node) -> list[Word]:
         """The words that an argument becomes before parameters and globs; at least one."""
@@ -72,6 +99,9 @@ class WordReader:
             value = parts[0].get("Value", "")
             if _SIMPLE.fullmatch(value):
                 return [Word(value)]
+        if len(parts) == 1 and self._splits and (value := self._known(parts[0])) is not None:
+            # Unquoted, it is split at blanks; what splits otherwise is not known (IFS).
+            return [Word(each) for each in value.split(" ") if each]
         atoms = self._atoms(parts)
         expanded = _expanded(atoms) if self._braces else [atoms]
         if expanded is None:
@@ -127,14 +157,28 @@ class WordReader:
         return atoms
 
     def _expansion(self, part: Node, *, quoted: bool, first: bool) -> Atom:
-        if part.get("Type") == "ParamExp" and _plain_parameter(part):
-            name = (part.get("Param") or {}).get("Value", "")
-            offset = (part.get("Pos") or {}).get("Offset", 0)
-            value = self._constants(name, offset)
-            if value is not None and (first or not value.startswith(("~", "."))):
+        value = self._known(part)
+        if value is not None and (first or not value.startswith(("~", "."))):
+            if quoted or " " not in value:
                 return Atom(value, _Kind.QUOTED)
+            return Atom(self._text(part), _Kind.MANY)
         one = part.get("Type") in {"ArithmExp", "ProcSubst"} or (quoted and not _splits(part))
         return Atom(self._text(part), _Kind.ONE if one else _Kind.MANY)
+
+    def _known(self, part: Node) -> str | None:
+        """What a piece becomes, blanks and all, where that is sure."""
+        if part.get("Type") == "CmdSubst":
+            return setters.substituted(part, self._language, self._relied)
+        if part.get("Type") != "ParamExp":
+            return None
+        name = (part.get("Param") or {}).get("Value", "")
+        values = self._constants(name, (part.get("Pos") or {}).get("Offset", 0))
+        if len(values) != 1 and name not in self._chosen:
+            return None
+        value = values[0] if len(values) == 1 else self._chosen[name]
+        if _plain_parameter(part):
+            return value
+        return None if value in ("~", ".") else operations.applied(part, value)
 
     def _finish(self, atoms: Sequence[Atom], node: Node) -> Word:
         unknown = _unknown_pieces(atoms)
@@ -195,6 +239,14 @@ def _literal(value: str, *, quoted: bool) -> list[Atom]:
         elif piece != "\\\n":
             atoms.append(Atom(piece[1:] or "\\", _Kind.QUOTED))
     return atoms
+
+
+def _parts(nodes: Sequence[Node]) -> Iterator[Node]:
+    """The pieces of words, those inside double quotes too."""
+    for node in nodes:
+        for part in node.get("Parts") or []:
+            yield part
+            yield from part.get("Parts") or []
 
 
 def _plain_parameter(part: Node) -> bool:

@@ -47,7 +47,9 @@ def setting(readers: Readers, row: Wrapper, word: Word, place: Place) -> None:
         readers.unknown(word.text, place)
     elif key.startswith("alias.") or key.endswith(".helper"):
         if value.startswith("!"):
-            readers.shell(Word(value[1:]), replace(place, language="sh"))
+            # git puts what it is given behind an alias (git-config(1)).
+            given = ' "$@"' if key.startswith("alias.") else ""
+            readers.shell(Word(value[1:] + given), replace(place, language="sh"))
         elif key.startswith("alias.") and value:
             # Words of git's own; what the alias is called with follows them.
             readers.shell(Word(f"git {value}"), replace(place, language="sh", advice=True))

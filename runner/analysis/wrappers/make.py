@@ -45,7 +45,7 @@ def unwrap_make(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
             _shell(readers, value, inner)
     files = taken.values(row.code)
     for file in files or _MAKEFILES:
-        feeds.run_file(readers, file, place)
+        feeds.run_file(readers, file, call, place)
     if any(STREAMS.fullmatch(file.text) for file in files):
         if call.given is not None and not call.given.dynamic:
             _makefile(readers, call.given.text, inner)

@@ -9,10 +9,17 @@ from runner.analysis import feeds
 from runner.analysis.context import APPENDED, STREAMS, Call, Place, Readers, shown
 from runner.analysis.wrappers import options
 from runner.analysis.wrappers.table import Wrapper
-from runner.model.intent import Word
+from runner.model.intent import Access, Word
 
 _SUBSHELLS = {"sh": "sh", "dash": "sh", "ash": "sh", "posh": "sh", "yash": "sh", "bash": "bash",
               "rbash": "bash", "zsh": "zsh"}  # fmt: skip
+_TAKES_INPUT = frozenset(
+    {"read", "mapfile", "readarray", "head", "dd", "sed", "gsed", "awk", "gawk", "mawk", "grep",
+     "line", "select", "python", "python3", "perl", "ruby", "ssh", "xargs", "nc", "cut", "busybox"}
+)  # fmt: skip
+"""Commands that may leave a part of their input for the next."""
+_TAKES_PARTS = re.compile(r"dd$|-[A-Za-z]*[nNdc]\d*$|--bytes.*")
+"""Words by which they take less than lines."""
 
 
 def unwrap_shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
@@ -30,8 +37,10 @@ def unwrap_shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> No
             sure = from_text or word.text.lstrip('"').startswith("<(")
             if from_stdin:
                 feeds.run_input(readers, call, place)
-            run = feeds.run_text if from_text else feeds.run_file
-            run(readers, word, place)
+            if from_text:
+                feeds.run_text(readers, word, place)
+            else:
+                feeds.run_file(readers, word, call, place, "shell")
             readers.unknown(shown(call), place if sure else place.in_doubt)
             return
         if known in ("-", "--"):
@@ -67,14 +76,37 @@ def _shell_operand(
     script = rest[0] if rest and not stdin else None
     if script is None or (STREAMS.fullmatch(script.text) and not script.dynamic):
         if call.stdin is not None and (script is None or script.text in ("-", "/dev/stdin")):
-            readers.shell(call.stdin, place)
+            read_input(readers, call.stdin, place)
+        elif place.fed is not None and not any(u.access is Access.READ for u in call.redirects):
+            feeds.run_input(readers, call, place)
+            read_input(readers, place.fed, place)
         else:
             feeds.run_input(readers, call, place)
             readers.unknown(f"{place.via[-1]} (reads commands from its input)", place)
         return
-    feeds.run_file(readers, script, place)
+    feeds.run_file(readers, script, call, place, "shell")
     if script.dynamic and script.text.startswith(("<(", '"<(')):
         readers.unknown(shown(call), place)
+
+
+def read_input(readers: Readers, text: Word, place: Place) -> None:
+    """Read what a shell reads from its input, which its commands read from as well.
+
+    What they take is not run, so that what is left may begin in the middle of a word or a heredoc.
+    """
+    commands = readers.found.commands
+    start = len(commands)
+    readers.shell(text, place)
+    taking = [
+        command
+        for command in commands[start:]
+        if command.words and command.words[0].text.rpartition("/")[2] in _TAKES_INPUT
+    ]
+    hides = "<<" in text.text or "\\\n" in text.text
+    hides = hides or any("\n" in word.text for each in commands[start:] for word in each.words)
+    parts = any(_TAKES_PARTS.match(word.text) for each in taking for word in each.words)
+    if taking and (hides or parts):
+        readers.unknown(f"{place.via[-1]} (its input is read by {taking[0].words[0].text})", place)
 
 
 def unwrap_foreign_shell(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:  # noqa: ARG001
@@ -83,7 +115,7 @@ def unwrap_foreign_shell(readers: Readers, row: Wrapper, call: Call, place: Plac
     if not words:
         feeds.run_input(readers, call, place)
     else:
-        feeds.run_file(readers, words[0], place)
+        feeds.run_file(readers, words[0], call, place)
     if not words or options.may_be_option(words[0]) or words[0].dynamic:
         readers.unknown(shown(call), place)
 
@@ -102,7 +134,7 @@ def unwrap_source(readers: Readers, row: Wrapper, call: Call, place: Place) -> N
     if stream:
         feeds.run_input(readers, call, place)
     else:
-        feeds.run_file(readers, words[0], place)
+        feeds.run_file(readers, words[0], call, place, "shell")
     if words[0].dynamic and not words[0].text.lstrip('"').startswith("<("):
         # A file, most likely: what is in one is not read here even if its name is known.
         readers.unknown(shown(call), place.in_doubt)
@@ -120,6 +152,7 @@ def unwrap_alias(readers: Readers, row: Wrapper, call: Call, place: Place) -> No
         _, equals, value = word.text.partition("=")
         if not equals or not value.strip():
             continue
+        readers.found.functions.add(word.text.partition("=")[0])
         if re.search(r"[^\w ./:@%+,=-]", value):
             # It may begin what only the text behind it ends.
             readers.unknown(value, place.in_doubt)

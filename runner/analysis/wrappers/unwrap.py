@@ -56,7 +56,7 @@ def unwrap(readers: Readers, call: Call) -> None:
             if not word.dynamic and SUBSCRIPT.search(word.text):
                 readers.unknown(word.text, call.place.behind(call.words[0].text))
     if "/" in call.words[0].text:
-        feeds.run_file(readers, call.words[0], call.place)
+        feeds.run_file(readers, call.words[0], call, call.place, "program")
         if _ITSELF.fullmatch(call.words[0].text):
             readers.unknown(shown(call), call.place)
     row = rows.find(call.words[0].text)
@@ -241,12 +241,12 @@ def _python(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         index += 1
     rest = words[index:]
     if rest and not STREAMS.fullmatch(rest[0].text):
-        feeds.run_file(readers, rest[0], place)
+        feeds.run_file(readers, rest[0], call, place, "python")
         return
     if call.given is not None:
         readers.python(call.given, place)
     if call.stdin is None:
-        feeds.run_input(readers, call, place)
+        feeds.run_input(readers, call, place, "python")
 
 
 def _module(readers: Readers, name: str, call: Call, place: Place) -> None:

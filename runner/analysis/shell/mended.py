@@ -1,0 +1,79 @@
+"""Where bash reads a text otherwise than the tree has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from runner.analysis.shell.constants import nodes
+from runner.analysis.shell.shfmt import Node
+
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_SCANNED = "scanned"
+
+
+def without_name(command: Node) -> None:
+    """Before a plain command no word names a coprocess (bash(1)); in pipes the tree has it so."""
+    first = command.get("Stmt") or {}
+    while (first.get("Cmd") or {}).get("Type") == "BinaryCmd":
+        first = first["Cmd"].get("X") or {}
+    plain_command = first.get("Cmd") or {}
+    if command.get("Name") and plain_command.get("Type") == "CallExpr":
+        _put_in_front(plain_command, [command.pop("Name")])
+
+
+def timed(statement: Node) -> Node:
+    """Behind a pipe `time` is no reserved word (bash(1)) but a program, with options of its own."""
+    timing = statement.get("Cmd") or {}
+    inner = timing.get("Stmt") or {}
+    if timing.get("Type") != "TimeClause" or (inner.get("Cmd") or {}).get("Type") != "CallExpr":
+        return statement
+    words = ["time", "-p"] if timing.get("PosixFormat") else ["time"]
+    _put_in_front(inner["Cmd"], [{"Parts": [{"Type": "Lit", "Value": word}]} for word in words])
+    return inner
+
+
+def _put_in_front(command: Node, words: Sequence[Node]) -> None:
+    """Give a command these words in front of its own; its assignments are words as well then."""
+    assigned = [_as_word(each) for each in command.pop("Assigns", None) or []]
+    command["Args"] = [*words, *assigned, *(command.get("Args") or [])]
+
+
+def _as_word(assign: Node) -> Node:
+    value = assign.get("Value") or {}
+    word: Node = {"Pos": assign.get("Pos"), "End": assign.get("End")}
+    if "Name" not in assign or assign.get("Array") or assign.get("Index"):
+        return {**word, "Parts": [{**word, "Type": "Unknown"}]}
+    name = assign["Name"]["Value"] + ("+=" if assign.get("Append") else "=")
+    parts = [{**word, "Type": "Lit", "Value": name}, *(value.get("Parts") or [])]
+    return {**word, "Parts": parts}
+
+
+def is_subshell(node: Node, text: str) -> bool:
+    """Whether bash may take `$((…))` for a substitution with a subshell inside: `$( (…))`.
+
+    It counts parentheses, those of `case` in an inner substitution too, and where they don't pair
+    what looks like arithmetic is run. `text`: the source of `node`.
+    """
+    if "$(" not in text[1:] and "`" not in text:
+        return False
+    unquoted = _QUOTED.sub("", text)
+    pairs = all(each.count("(") == each.count(")") for each in (text, unquoted))
+    return not pairs or any(each.get("Type") == "CaseClause" for each in nodes(node))
+
+
+def loses_separator(substitution: Node) -> bool:
+    """Whether bash may join two commands inside: `$(cat <<E … E` and on the next line `a; b)`.
+
+    bash 5.2 writes a substitution anew after parsing it, and loses a `;` behind a heredoc: `a b`
+    is what runs. Substitutions inside this one are looked at with it.
+    """
+    if substitution.get(_SCANNED):
+        return False
+    heredoc = separated = False
+    for each in nodes(substitution):
+        if each.get("Type") in ("CmdSubst", "ProcSubst"):
+            each[_SCANNED] = True
+        heredoc = heredoc or each.get("Op") in ("<<", "<<-")
+        separated = separated or bool((each.get("Semicolon") or {}).get("Line"))
+    return heredoc and separated
