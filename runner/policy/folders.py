@@ -18,12 +18,13 @@ NO_WORKSPACE = "/workspace"
 """Stands for the empty folder that a run without a workspace starts in."""
 _FOLDERS_LIMIT = 16
 _CHANGES_FOLDER = frozenset({"cd", "pushd", "chdir"})
+_COMPONENT = r"(?!\.\.?(?:/|\Z))[^/:=@]+"
+_BELOW = re.compile(rf"(?![-~]){_COMPONENT}(?:/{_COMPONENT})*")
+"""An argument with no other path in it than itself, relative and normalised already."""
 _ONE_PATH = re.compile(r"[^-:=@][^:=@]*")
 """An argument with no other path in it than itself."""
 _NO_PATH = re.compile(r"-[^/~.:=@]*")
 """An option without a value."""
-_PLAIN_NAME = re.compile(r"(?!\.\.?$)[^/~]+")
-"""A name that is nothing but a name: in a folder it stays one."""
 
 
 class NamedPath(NamedTuple):
@@ -55,10 +56,11 @@ class Folders:
         """The workspace, and wherever a `cd` in the text leads from there."""
         folders = cls([normal(action.workspace or NO_WORKSPACE)])
         commands = action.intent.commands
-        if "HOME" in action.environment or any(
-            a.name == "HOME" for c in commands if c.assignments for a in c.assignments
-        ):
+        if "HOME" in action.environment:
             folders.home = None
+        for command in commands:
+            if command.assignments and any(a.name == "HOME" for a in command.assignments):
+                folders.home = None
         for command in commands:
             if base_name(command) in _CHANGES_FOLDER:
                 folders._change(command.words[1:])
@@ -93,8 +95,6 @@ class Folders:
             return [normal(text)]
         if self.unknown:
             return None
-        if _PLAIN_NAME.fullmatch(text):
-            return [f"{base.rstrip('/')}/{text}" for base in self.bases]
         return [normal(f"{base}/{text}") for base in self.bases]
 
     def named(self, word: Word, *, redirect: bool = False) -> NamedPath:
@@ -122,21 +122,23 @@ class Folders:
     def operand(self, word: Word, *, sure: bool = False) -> list[NamedPath]:
         """The paths that an argument may name; `sure`: it is known to be one."""
         if not word.dynamic:
-            if _ONE_PATH.fullmatch(word.text):
-                return [self.named(word)]
-            if not sure and _NO_PATH.fullmatch(word.text):
-                return []
-        else:
-            known, equals, value = word.prefix.partition("=")
-            if known.startswith("-") and not equals:
-                return []
-            if equals and not word.many:
-                inner = Word(word.text, True, value, word.suffix, many=False)
-                return [self.named(inner)]
+            return self._literal_operand(word, sure=sure)
+        known, equals, value = word.prefix.partition("=")
+        if known.startswith("-") and not equals:
+            return []
+        if equals and not word.many:
+            word = Word(word.text, True, value, word.suffix, many=False)
+        return [self.named(word)]
+
+    def _literal_operand(self, word: Word, *, sure: bool) -> list[NamedPath]:
+        text = word.text
+        if not self.unknown and _BELOW.fullmatch(text):
+            return [NamedPath(tuple([_joined(base, text) for base in self.bases]))]
+        if sure or _ONE_PATH.fullmatch(text):
             return [self.named(word)]
-        return [
-            self.named(Word(text)) for text in ([word.text] if sure else _candidates(word.text))
-        ]
+        if _NO_PATH.fullmatch(text):
+            return []
+        return [self.named(Word(each)) for each in _candidates(text)]
 
 
 def base_name(command: SimpleCommand) -> str:
@@ -147,6 +149,10 @@ def base_name(command: SimpleCommand) -> str:
 def normal(path: str) -> str:
     """An absolute path without `.`, `..` and double slashes, resolved lexically."""
     return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _joined(base: str, below: str) -> str:
+    return f"{base}/{below}" if base != "/" else f"/{below}"
 
 
 def _sure_suffix(suffix: str) -> str:

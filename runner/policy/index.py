@@ -84,17 +84,24 @@ class Index:
 
     def __init__(self, entries: Iterable[Entry], depth: int = 0, *, indexed: bool = True) -> None:
         """`indexed` False: every rule is a candidate always."""
-        filed, self._always = _file([*entries], depth if indexed else _DEPTH_LIMIT)
+        filed, always = _file([*entries], depth if indexed else _DEPTH_LIMIT)
+        self._always = dict.fromkeys(always)
         self._fields = tuple(_Field(name, keys, depth) for name, keys in filed.items())
 
     def candidates(self, view: View) -> Collection[CompiledRule]:
         """Every rule that could match, and few others; in any order, each once."""
         if not self._fields:
             return self._always
-        found = dict.fromkeys(self._always)
+        found: dict[CompiledRule, None] = {}
+        self.gather(view, found)
+        return found
+
+    def gather(self, view: View, found: dict[CompiledRule, None]) -> None:
+        """Put the candidates into `found`."""
+        if self._always:
+            found.update(self._always)
         for field in self._fields:
-            field.add(view, found)
-        return found.keys()
+            field.gather(view, found)
 
 
 class _Field:
@@ -104,39 +111,55 @@ class _Field:
 
     def __init__(self, name: str, keys: Mapping[Key, list[Entry]], depth: int) -> None:
         self._name = name
-        self._is: dict[str, Index] = {}
-        starts: dict[int, dict[str, Index]] = {}
-        ends: dict[int, dict[str, Index]] = {}
+        filed: dict[str, dict[str, Index]] = {"is": {}, "starts": {}, "ends": {}}
         for key, entries in keys.items():
-            index = Index(entries, depth + 1)
-            if key.form == "starts":
-                starts.setdefault(len(key.text), {})[key.text] = index
-            elif key.form == "ends":
-                ends.setdefault(len(key.text), {})[key.text] = index
-            else:
-                self._is[key.text] = index
-        self._starts, self._ends = [*starts.items()], [*ends.items()]
+            text = key.text[::-1] if key.form == "ends" else key.text
+            filed[key.form][text] = Index(entries, depth + 1)
+        self._is = filed["is"]
+        self._starts = _Heads(filed["starts"]) if filed["starts"] else None
+        self._ends = _Heads(filed["ends"]) if filed["ends"] else None
         doubted = {
             id(entry): entry for each in keys.values() for entry in each if not entry.sure_only
         }
         self._in_doubt = Index(doubted.values(), depth + 1) if doubted else None
 
-    def add(self, view: View, found: dict[CompiledRule, None]) -> None:
+    def gather(self, view: View, found: dict[CompiledRule, None]) -> None:
         """Put the candidates into `found`."""
         texts, doubt = view.texts(self._name)
-        hits = [self._in_doubt] if doubt else []
+        if doubt and self._in_doubt is not None:
+            self._in_doubt.gather(view, found)
+        if self._is:
+            for text in texts:
+                if text in self._is:
+                    self._is[text].gather(view, found)
+        if self._starts is not None:
+            self._starts.gather(texts, view, found)
+        if self._ends is not None:
+            self._ends.gather([text[::-1] for text in texts], view, found)
+
+
+class _Heads:
+    """Rules filed under what a text starts with, whatever the lengths of that."""
+
+    __slots__ = ("_by_length", "_shortest")
+
+    def __init__(self, keyed: Mapping[str, Index]) -> None:
+        self._by_length: dict[int, dict[str, Index]] = {}
+        for head, index in keyed.items():
+            self._by_length.setdefault(len(head), {})[head] = index
+        length = min(self._by_length, default=0)
+        self._shortest = length, frozenset([head[:length] for head in keyed])
+
+    def gather(self, texts: Sequence[str], view: View, found: dict[CompiledRule, None]) -> None:
+        """Put the candidates into `found`."""
+        length, heads = self._shortest
         for text in texts:
-            if text in self._is:
-                hits.append(self._is[text])
-            for length, keyed in self._starts:
-                if text[:length] in keyed:
-                    hits.append(keyed[text[:length]])
-            for length, keyed in self._ends:
-                if text[-length:] in keyed:
-                    hits.append(keyed[text[-length:]])
-        for index in hits:
-            if index is not None:
-                found.update(dict.fromkeys(index.candidates(view)))
+            if text[:length] not in heads:
+                continue
+            for longer, keyed in self._by_length.items():
+                index = keyed.get(text[:longer])
+                if index is not None:
+                    index.gather(view, found)
 
 
 def _file(

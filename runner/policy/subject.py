@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import Enum
 
 from runner.model.action import Exec
@@ -200,9 +201,10 @@ def subjects(action: Exec) -> list[Subject]:
     folders = Folders.of(action)
     requested = frozenset(action.environment)
     shell = intent.language in SHELL_LANGUAGES
-    trusted = not any(_SEARCHED.fullmatch(name) for name in requested) and not any(
-        _SEARCHED.fullmatch(a.name) for c in intent.commands for a in c.assignments
-    )
+    trusted = not (requested and _any_searched(requested))
+    for command in intent.commands:
+        if command.assignments and _any_searched([each.name for each in command.assignments]):
+            trusted = False
     found = [
         _of_command(command, folders, requested, trusted=trusted, shell=shell)
         for command in intent.commands
@@ -213,6 +215,10 @@ def subjects(action: Exec) -> list[Subject]:
         shown = "a text without commands"
         found.append(Subject(Kind.COMMAND, shown=shown, environment=requested))
     return found
+
+
+def _any_searched(names: Iterable[str]) -> bool:
+    return any(_SEARCHED.fullmatch(name) for name in names)
 
 
 def _of_command(

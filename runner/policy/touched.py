@@ -123,6 +123,8 @@ def hosts(command: SimpleCommand) -> list[Word]:
     client = name in _CLIENTS
     for word in command.words[1:]:
         known = word.prefix if word.dynamic else word.text
+        if not (client or word.dynamic or ":" in known or "@" in known):
+            continue
         urls = _URL.findall(known) if "://" in known else ()
         found += [Word(host) for url in urls if (host := _url_host(url))]
         if word.dynamic:

@@ -10,6 +10,17 @@ from runner.analysis.wrappers.table import Wrapper
 from runner.model.intent import Word
 
 
+def is_alone(row: Wrapper, words: tuple[Word, ...]) -> bool:
+    """Whether git surely runs nothing but itself: a subcommand in front, and none of a command."""
+    if row.construct is not None or len(words) < 2 or not options.begins_rest(row, words[1]):
+        return False
+    subcommand = words[1].text
+    if subcommand == "config" or subcommand in row.commands:
+        return False
+    names = row.texts.get(subcommand)
+    return names is None or names.isdisjoint([w.text.partition("=")[0] for w in words[2:]])
+
+
 def unwrap_git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     """`git -c alias.x='!CMD'`, `git rebase --exec CMD`, `git bisect run CMD`, `git config …`."""
     taken = options.take(row, call.words[1:])

@@ -92,12 +92,19 @@ class Table:
     file_variables: frozenset[str]
     subscripts: frozenset[str]
     """Commands of the shell that evaluate a word as a name with a subscript."""
+    _any_pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    """All patterns in one: most names are in no row, which is told in one step."""
+
+    def __post_init__(self) -> None:
+        """Patterns as one."""
+        every = "|".join(pattern.pattern for pattern, _ in self.patterns)
+        object.__setattr__(self, "_any_pattern", re.compile(every or "(?!)"))
 
     def find(self, command: str) -> Wrapper | None:
         """The row of a command, by its base name."""
         name = command.rsplit("/", 1)[-1]
         wrapper = self.exact.get(name)
-        if wrapper is None and name:
+        if wrapper is None and name and self._any_pattern.fullmatch(name):
             for pattern, candidate in self.patterns:
                 if pattern.fullmatch(name):
                     return candidate

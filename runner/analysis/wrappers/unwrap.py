@@ -23,7 +23,7 @@ from runner.analysis.shell import plain
 from runner.analysis.sql import reader as sql
 from runner.analysis.wrappers import find, git, held, options, sed, shells, table
 from runner.analysis.wrappers.options import Taken
-from runner.analysis.wrappers.table import Wrapper
+from runner.analysis.wrappers.table import Table, Wrapper
 from runner.model.intent import Assignment, Word
 
 SUBSCRIPT = re.compile(r"\A(?>.*?\w\[).*?(?:\$\(|`)", re.DOTALL)
@@ -31,6 +31,18 @@ SUBSCRIPT = re.compile(r"\A(?>.*?\w\[).*?(?:\$\(|`)", re.DOTALL)
 
 Looked for behind the first subscript only, so that its time grows with the text and not faster.
 """
+
+
+def is_alone(words: tuple[Word, ...], rows: Table) -> bool:
+    """Whether a command of these literal words is surely all there is, with nothing around it.
+
+    It runs no other and is no construct. False where that takes a closer look: then `unwrap` tells.
+    """
+    name = words[0].text
+    if name in rows.subscripts:
+        return False
+    row = rows.find(name)
+    return row is None or (row.kind == "git" and git.is_alone(row, words))
 
 
 def unwrap(readers: Readers, call: Call) -> None:
