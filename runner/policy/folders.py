@@ -19,6 +19,8 @@ NO_WORKSPACE = "/workspace"
 _FOLDERS_LIMIT = 16
 _CHANGES_FOLDER = frozenset({"cd", "pushd", "chdir"})
 _COMPONENT = r"(?!\.\.?(?:/|\Z))[^/:=@]+"
+_NORMAL = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[^/]+)+")
+"""An absolute path that is normalised already."""
 _BELOW = re.compile(rf"(?![-~]){_COMPONENT}(?:/{_COMPONENT})*")
 """An argument with no other path in it than itself, relative and normalised already."""
 _ONE_PATH = re.compile(r"[^-:=@][^:=@]*")
@@ -119,26 +121,32 @@ class Folders:
                 )
         return NamedPath((), "", _sure_suffix(word.suffix), True, word.many, redirect)
 
+    def operands(self, words: Iterable[Word]) -> list[NamedPath]:
+        """The paths that arguments may name, one after the other."""
+        found: list[NamedPath] = []
+        below = None if self.unknown else _BELOW.fullmatch
+        base = self.bases[0].rstrip("/") if len(self.bases) == 1 else None
+        for word in words:
+            if base is not None and below is not None and not word.dynamic and below(word.text):
+                found.append(NamedPath((f"{base}/{word.text}",)))
+            else:
+                found += self.operand(word)
+        return found
+
     def operand(self, word: Word, *, sure: bool = False) -> list[NamedPath]:
         """The paths that an argument may name; `sure`: it is known to be one."""
         if not word.dynamic:
-            return self._literal_operand(word, sure=sure)
+            if not sure and _NO_PATH.fullmatch(word.text):
+                return []
+            if sure or _ONE_PATH.fullmatch(word.text):
+                return [self.named(word)]
+            return [self.named(Word(text)) for text in _candidates(word.text)]
         known, equals, value = word.prefix.partition("=")
         if known.startswith("-") and not equals:
             return []
         if equals and not word.many:
             word = Word(word.text, True, value, word.suffix, many=False)
         return [self.named(word)]
-
-    def _literal_operand(self, word: Word, *, sure: bool) -> list[NamedPath]:
-        text = word.text
-        if not self.unknown and _BELOW.fullmatch(text):
-            return [NamedPath(tuple([_joined(base, text) for base in self.bases]))]
-        if sure or _ONE_PATH.fullmatch(text):
-            return [self.named(word)]
-        if _NO_PATH.fullmatch(text):
-            return []
-        return [self.named(Word(each)) for each in _candidates(text)]
 
 
 def base_name(command: SimpleCommand) -> str:
@@ -148,11 +156,9 @@ def base_name(command: SimpleCommand) -> str:
 
 def normal(path: str) -> str:
     """An absolute path without `.`, `..` and double slashes, resolved lexically."""
+    if _NORMAL.fullmatch(path):
+        return path
     return posixpath.normpath("/" + path.lstrip("/"))
-
-
-def _joined(base: str, below: str) -> str:
-    return f"{base}/{below}" if base != "/" else f"/{below}"
 
 
 def _sure_suffix(suffix: str) -> str:

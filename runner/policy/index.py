@@ -59,22 +59,20 @@ class Entry:
         return cls(rule, tuple(_needs(rule.rule.match)), sure_only)
 
 
+_Texts = tuple[Sequence[str], bool]
+"""What a field offers: the literal texts, and whether dynamic words could be any other."""
+
+
 class View:
     """What a subject has to offer, field by field, worked out once."""
 
-    __slots__ = ("_circumstances", "_found", "_subject")
+    __slots__ = ("circumstances", "known", "subject")
 
     def __init__(self, subject: Subject, circumstances: Circumstances) -> None:
-        self._subject = subject
-        self._circumstances = circumstances
-        self._found: dict[str, tuple[Sequence[str], bool]] = {}
-
-    def texts(self, field: str) -> tuple[Sequence[str], bool]:
-        """The literal texts, and whether dynamic words could be any other."""
-        found = self._found.get(field)
-        if found is None:
-            found = self._found[field] = _FIELDS[field](self._subject, self._circumstances)
-        return found
+        self.subject = subject
+        self.circumstances = circumstances
+        self.known: dict[str, _Texts] = {}
+        """By field, as far as it was asked for."""
 
 
 class Index:
@@ -107,10 +105,11 @@ class Index:
 class _Field:
     """The rules that are filed under one field of a subject."""
 
-    __slots__ = ("_ends", "_in_doubt", "_is", "_name", "_starts")
+    __slots__ = ("_ends", "_in_doubt", "_is", "_name", "_offered", "_starts")
 
     def __init__(self, name: str, keys: Mapping[Key, list[Entry]], depth: int) -> None:
         self._name = name
+        self._offered = _FIELDS[name]
         filed: dict[str, dict[str, Index]] = {"is": {}, "starts": {}, "ends": {}}
         for key, entries in keys.items():
             text = key.text[::-1] if key.form == "ends" else key.text
@@ -125,7 +124,11 @@ class _Field:
 
     def gather(self, view: View, found: dict[CompiledRule, None]) -> None:
         """Put the candidates into `found`."""
-        texts, doubt = view.texts(self._name)
+        offered = view.known.get(self._name)
+        if offered is None:
+            offered = self._offered(view.subject, view.circumstances)
+            view.known[self._name] = offered
+        texts, doubt = offered
         if doubt and self._in_doubt is not None:
             self._in_doubt.gather(view, found)
         if self._is:
@@ -264,7 +267,6 @@ def _path_key(field: str, pattern: str, head: str, tail: str, *, below: bool) ->
 
 
 _PATHS = frozenset({"paths", "reads", "writes"})
-_Texts = tuple[Sequence[str], bool]
 
 
 def _name(subject: Subject, _: Circumstances) -> _Texts:
@@ -292,13 +294,17 @@ def _arguments(subject: Subject, _: Circumstances) -> _Texts:
 
 
 def _places(paths: tuple[NamedPath, ...]) -> _Texts:
-    places = [place for path in paths for place in path.places]
-    return places, any(path.dynamic for path in paths)
+    places: list[str] = []
+    dynamic = False
+    for path in paths:
+        places += path.places
+        dynamic = dynamic or path.dynamic
+    return places, dynamic
 
 
 def _components(paths: tuple[NamedPath, ...]) -> _Texts:
-    found = {part for path in paths for place in path.places for part in place.split("/")}
-    return [*found], any(path.dynamic for path in paths)
+    places, dynamic = _places(paths)
+    return [*{part for place in places for part in place.split("/")}], dynamic
 
 
 def _folders(paths: tuple[NamedPath, ...]) -> _Texts:
@@ -306,9 +312,11 @@ def _folders(paths: tuple[NamedPath, ...]) -> _Texts:
 
 
 def _hosts(subject: Subject, _: Circumstances) -> _Texts:
-    return [host.text for host in subject.hosts if not host.dynamic], any(
-        host.dynamic for host in subject.hosts
-    )
+    hosts = subject.hosts
+    if not hosts:
+        return (), False
+    literal = [host.text for host in hosts if not host.dynamic]
+    return literal, len(literal) < len(hosts)
 
 
 def _own(value: str | None) -> _Texts:

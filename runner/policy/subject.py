@@ -173,8 +173,7 @@ class Subject:
         command, folders = self._source
         written = touched.written(command)
         if not written.words and not command.redirects:
-            named = [path for word in self.arguments for path in folders.operand(word)]
-            self._paths = self._reads = tuple(named)
+            self._paths = self._reads = tuple(folders.operands(self.arguments))
             self._writes = ()
             return
         by_word: dict[int, list[NamedPath]] = {}
