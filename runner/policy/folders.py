@@ -123,13 +123,15 @@ class Folders:
 
     def operands(self, words: Iterable[Word]) -> list[NamedPath]:
         """The paths that arguments may name, one after the other."""
+        if self.unknown or len(self.bases) != 1:
+            return [path for word in words for path in self.operand(word)]
         found: list[NamedPath] = []
-        below = None if self.unknown else _BELOW.fullmatch
-        base = self.bases[0].rstrip("/") if len(self.bases) == 1 else None
+        base = self.bases[0].rstrip("/")
         for word in words:
-            if base is not None and below is not None and not word.dynamic and below(word.text):
-                found.append(NamedPath((f"{base}/{word.text}",)))
-            else:
+            text = word.text
+            if not word.dynamic and (text.isalnum() or _BELOW.fullmatch(text)):
+                found.append(NamedPath((f"{base}/{text}",)))
+            elif word.dynamic or not _NO_PATH.fullmatch(text):
                 found += self.operand(word)
         return found
 

@@ -204,13 +204,15 @@ def subjects(action: Exec) -> list[Subject]:
     for command in intent.commands:
         if command.assignments and _any_searched([each.name for each in command.assignments]):
             trusted = False
-    found = [
-        _of_command(command, folders, requested, trusted=trusted, shell=shell)
-        for command in intent.commands
-    ]
+    found: list[Subject] = []
+    defaulted = False
+    for command in intent.commands:
+        subject = _of_command(command, folders, requested, trusted=trusted, shell=shell)
+        defaulted = defaulted or subject.defaulted
+        found.append(subject)
     if intent.paths or intent.hosts or intent.constructs:
         found += _outside(intent, folders, requested, shell=shell)
-    if not any(subject.defaulted for subject in found):
+    if not defaulted:
         shown = "a text without commands"
         found.append(Subject(Kind.COMMAND, shown=shown, environment=requested))
     return found
@@ -230,7 +232,6 @@ def _of_command(
 ) -> Subject:
     via = command.via
     advice = not shell or (bool(via) and not ADVICE.isdisjoint(via))
-    writes = any(use.access is Access.WRITE for use in command.redirects)
     return Subject(
         Kind.COMMAND,
         command.words[0] if command.words else None,
@@ -244,7 +245,8 @@ def _of_command(
         line=command.line,
         # The command that stands for a script in another language is no finding in it.
         advice=advice and (shell or bool(via)),
-        defaulted=bool(command.words) or writes,
+        defaulted=bool(command.words)
+        or any(use.access is Access.WRITE for use in command.redirects),
         trusted_name=trusted,
         doubtful=command.doubtful,
         source=(command, folders),

@@ -40,7 +40,7 @@ def words(text: str) -> tuple[Word, ...] | None:
         return None
     if not unquoted:
         pieces = [_resolve(piece) for piece in pieces]
-    return tuple([_word(piece) for piece in pieces])
+    return tuple(map(_word, pieces))
 
 
 @functools.lru_cache(maxsize=512)
