@@ -120,7 +120,7 @@ class RulesDecisionPoint:
                 quiet = None
         if quiet is not None:
             return quiet
-        verdict = Verdict(sole=_sole(action, asked))
+        verdict = Verdict()
         for subject, rules in zip(asked, candidates, strict=True):
             answers = [
                 layer.says(subject, circumstances, found)
@@ -129,6 +129,8 @@ class RulesDecisionPoint:
             self.consider(subject, answers, verdict)
         if isinstance(action, Exec) and action.intent.language in SHELL_LANGUAGES and unreadable:
             self._unreadable(unreadable, verdict)
+        if verdict.rewriting:
+            verdict.sole = _sole(action, asked)
         return verdict.decision(self._digest)
 
     def _by_default(self) -> Decision | None:
@@ -149,16 +151,20 @@ class RulesDecisionPoint:
         self, subject: Subject, answers: Sequence[Sequence[Finding]], verdict: Verdict
     ) -> None:
         """Take what the layers say about a subject, in their order, into the verdict."""
+        deferred = spoken = False
         for answer in answers:
-            verdict.add_all(answer)
+            for finding in answer:
+                if finding.deferred:
+                    deferred = True
+                else:
+                    spoken = True
+                    verdict.add(finding)
         if subject.name_unknown:
             self._dynamic(subject, verdict)
             return
-        if any(finding.deferred for answer in answers for finding in answer):
+        if deferred:
             verdict.obligations.add(DECIDE_AT_EXEC)
-        if subject.defaulted and not any(
-            finding.speaks for answer in answers for finding in answer
-        ):
+        if subject.defaulted and not spoken:
             verdict.silence(subject)
 
     def _dynamic(self, subject: Subject, verdict: Verdict) -> None:

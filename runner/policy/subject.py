@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from enum import Enum
+from enum import StrEnum
 
 from runner.model.action import Exec
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
@@ -20,7 +20,7 @@ _SEARCHED = re.compile(r"PATH|LD_\w+|BASH_ENV|ENV|BASH_FUNC_.*|DYLD_\w+|GCONV_PA
 _SHOWN_LIMIT = 160
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """What a subject is."""
 
     COMMAND = "command"
