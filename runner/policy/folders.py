@@ -18,11 +18,11 @@ NO_WORKSPACE = "/workspace"
 """Stands for the empty folder that a run without a workspace starts in."""
 _FOLDERS_LIMIT = 16
 _CHANGES_FOLDER = frozenset({"cd", "pushd", "chdir"})
-_COMPONENT = r"(?!\.\.?(?:/|\Z))[^/:=@]+"
 _NORMAL = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[^/]+)+")
 """An absolute path that is normalised already."""
-_BELOW = re.compile(rf"(?![-~]){_COMPONENT}(?:/{_COMPONENT})*")
-"""An argument with no other path in it than itself, relative and normalised already."""
+_BELOW = re.compile(r"[^-~.:=@/][^:=@/]*(?:/[^.:=@/][^:=@/]*)*")
+"""An argument that is one path and nothing else, relative, and normalised already: no part of it
+begins with a dot."""
 _ONE_PATH = re.compile(r"[^-:=@][^:=@]*")
 """An argument with no other path in it than itself."""
 _NO_PATH = re.compile(r"-[^/~.:=@]*")
@@ -58,11 +58,9 @@ class Folders:
         """The workspace, and wherever a `cd` in the text leads from there."""
         folders = cls([normal(action.workspace or NO_WORKSPACE)])
         commands = action.intent.commands
-        if "HOME" in action.environment:
+        assigned = {each.name for command in commands for each in command.assignments}
+        if "HOME" in action.environment or "HOME" in assigned:
             folders.home = None
-        for command in commands:
-            if command.assignments and any(a.name == "HOME" for a in command.assignments):
-                folders.home = None
         for command in commands:
             if base_name(command) in _CHANGES_FOLDER:
                 folders._change(command.words[1:])

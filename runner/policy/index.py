@@ -61,6 +61,7 @@ class Entry:
 
 _Texts = tuple[Sequence[str], bool]
 """What a field offers: the literal texts, and whether dynamic words could be any other."""
+_NOTHING: _Texts = (), False
 
 
 class View:
@@ -90,8 +91,9 @@ class Index:
         """Every rule that could match, and few others; in any order, each once."""
         if not self._fields:
             return self._always
-        found: dict[CompiledRule, None] = {}
-        self.gather(view, found)
+        found = dict(self._always)
+        for field in self._fields:
+            field.gather(view, found)
         return found
 
     def gather(self, view: View, found: dict[CompiledRule, None]) -> None:
@@ -272,7 +274,7 @@ def _name(subject: Subject, _: Circumstances) -> _Texts:
     name = subject.name
     if name is None or name.dynamic:
         # What a dynamic name gets is `on_dynamic`; only a rule for all commands speaks here.
-        return (), False
+        return _NOTHING
     if "/" not in name.text:
         return (name.text,), False
     return (
@@ -293,6 +295,8 @@ def _arguments(subject: Subject, _: Circumstances) -> _Texts:
 
 
 def _places(paths: tuple[NamedPath, ...]) -> _Texts:
+    if not paths:
+        return _NOTHING
     places: list[str] = []
     dynamic = False
     for path in paths:
@@ -313,7 +317,7 @@ def _folders(paths: tuple[NamedPath, ...]) -> _Texts:
 def _hosts(subject: Subject, _: Circumstances) -> _Texts:
     hosts = subject.hosts
     if not hosts:
-        return (), False
+        return _NOTHING
     literal = [host.text for host in hosts if not host.dynamic]
     return literal, len(literal) < len(hosts)
 
