@@ -134,8 +134,9 @@ class _Field:
         if doubt and self._in_doubt is not None:
             self._in_doubt.gather(view, found)
         if not self._is.keys().isdisjoint(texts):
-            for text in self._is.keys() & {*texts}:
-                self._is[text].gather(view, found)
+            for text in texts:
+                if text in self._is:
+                    self._is[text].gather(view, found)
         if self._starts is not None:
             self._starts.gather(texts, view, found)
         if self._ends is not None:

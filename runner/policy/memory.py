@@ -19,10 +19,11 @@ from runner.policy.circumstances import Often, Within
 from runner.policy.layer import Layer
 from runner.policy.matching import Leaf, Node
 
-_LIMIT_BYTES = 4 << 20
+_LIMIT_BYTES = 2 << 20
 """About what the decisions of a generation may take."""
 _DECISION_BYTES = 1024
-"""About what one takes beside its reason."""
+"""About what one takes beside its reason and its variables."""
+_VARIABLE_BYTES = 64
 
 
 class Memory:
@@ -76,7 +77,7 @@ class Memory:
 
     def keep(self, key: Hashable, action: Exec, decision: Decision) -> None:
         """Remember it, for as long as the intent lives."""
-        weight = _DECISION_BYTES + len(decision.reason)
+        weight = _DECISION_BYTES + len(decision.reason) + _VARIABLE_BYTES * len(action.environment)
         self._decisions.put(key, (ref(action.intent), decision), weight)
 
 
