@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import replace
 
 from runner.analysis import feeds, languages, relied, written
 from runner.analysis.context import DEPTH_LIMIT, NOTHING, Call, Collector, Place, Readers
 from runner.analysis.python import reader as python
+from runner.analysis.recent import Recent
+from runner.analysis.shell import plain
 from runner.analysis.shell import text as shell
 from runner.analysis.wrappers import unwrap
 from runner.analysis.wrappers.table import Table, load
-from runner.model.intent import Intent, Word
+from runner.model.intent import Intent, SimpleCommand, Word
 from runner.model.request import Argv, Program, Script, ShellText
 
 SHELLS = frozenset({"bash", "sh"})
-_CACHE_ENTRIES = 256
-_CACHE_TEXT_LIMIT_BYTES = 64 * 1024
+_CACHE_BYTES = 16 << 20
+"""Of what was read last, about twice that is kept."""
+_OBJECT_BYTES = 128
+"""About what a word, a command or another part of an intent takes."""
 _UNKNOWN_LIMIT = 200
 """Characters of source text that a dynamic command is shown with."""
 
@@ -28,54 +30,38 @@ def read(program: Program, wrappers: Table | None = None) -> Intent:
 
     `wrappers`: the table of commands that run others; None: the shipped one. Never raises: what
     can't be read is stated in `Intent.unreadable`. Keeps no state but a small cache of what was
-    read before; may start the parser of `runner.analysis.shell.shfmt`.
+    read before, so that the same text is read into the same object; may start the parser of
+    `runner.analysis.shell.shfmt`.
     """
     table = wrappers if wrappers is not None else load()
-    if isinstance(program, Script):
-        intent = _cached(program.language, program.content, program.name, program, table)
-        return _with_arguments(intent, program)
-    if isinstance(program, ShellText):
-        content = program.text.encode("utf-8", "surrogatepass")
-        return _cached(program.language, content, "", program, table)
-    return _fresh(program, table)
-
-
-class _Cache:
-    """Intents of texts by digest, the ones used last."""
-
-    def __init__(self) -> None:
-        self._entries: OrderedDict[bytes, Intent] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: bytes) -> Intent | None:
-        with self._lock:
-            intent = self._entries.get(key)
-            if intent is not None:
-                self._entries.move_to_end(key)
-            return intent
-
-    def put(self, key: bytes, intent: Intent) -> None:
-        with self._lock:
-            self._entries[key] = intent
-            while len(self._entries) > _CACHE_ENTRIES:
-                self._entries.popitem(last=False)
-
-
-_CACHE = _Cache()
-
-
-def _cached(language: str, content: bytes, name: str, program: Program, table: Table) -> Intent:
-    if len(content) > _CACHE_TEXT_LIMIT_BYTES:
-        return _fresh(program, table)
-    kind = type(program).__name__
-    head = f"{table.digest}\0{kind}\0{language}\0{name}\0{getattr(program, 'interpreter', ())}\0"
-    key = hashlib.sha256(head.encode("utf-8", "surrogatepass") + content).digest()
-    intent = _CACHE.get(key)
+    key, length = _key(program, table)
+    intent = _READ.get(key)
     if intent is None:
         intent = _fresh(program, table)
         if intent.unreadable is None:  # a failure may have been the machine's
-            _CACHE.put(key, intent)
-    return intent
+            _READ.put(key, intent, length + _OBJECT_BYTES * _objects(intent))
+    return _with_arguments(intent, program) if isinstance(program, Script) else intent
+
+
+_READ: Recent[Hashable, Intent] = Recent(_CACHE_BYTES)
+
+
+def _key(program: Program, table: Table) -> tuple[Hashable, int]:
+    """All that reading it depends on, and how long that is."""
+    if isinstance(program, ShellText):
+        return (table.digest, program.language, program.text), len(program.text)
+    if isinstance(program, Argv):
+        return (table.digest, "argv", program.words), sum([len(word) for word in program.words])
+    own = table.digest, program.language, program.interpreter, program.name, program.content
+    return own, len(program.content)
+
+
+def _objects(intent: Intent) -> int:
+    """How many parts it has, each of which takes memory beside its text."""
+    count = len(intent.paths) + len(intent.hosts) + len(intent.constructs)
+    for command in intent.commands:
+        count += 3 + len(command.words) + len(command.assignments) + len(command.redirects)
+    return count
 
 
 def _with_arguments(intent: Intent, program: Script) -> Intent:
@@ -88,8 +74,11 @@ def _with_arguments(intent: Intent, program: Script) -> Intent:
 
 
 def _fresh(program: Program, table: Table) -> Intent:
-    session = _Session(table)
     language = "argv" if isinstance(program, Argv) else program.language
+    words = _literal_words(program)
+    if words is not None and unwrap.is_alone(words, table):
+        return Intent(language, (SimpleCommand(words),))
+    session = _Session(table)
     try:
         session.read(program)
         written.settle(session)
@@ -107,6 +96,13 @@ def _fresh(program: Program, table: Table) -> Intent:
         unreadable=found.unreadable,
         constructs=tuple(sorted(found.constructs.values(), key=lambda each: each.line)),
     )
+
+
+def _literal_words(program: Program) -> tuple[Word, ...] | None:
+    """Its words where it is one command of plain ones, and no more; else None."""
+    if isinstance(program, Argv):
+        return tuple([Word(text) for text in program.words]) or None
+    return plain.words(program.text) if isinstance(program, ShellText) else None
 
 
 class _Session(Readers):

@@ -79,7 +79,7 @@ class Construct:
     """Found by a reader whose findings are advice."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Intent:
     """Every simple command that was found, and what could not be read.
 

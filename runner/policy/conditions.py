@@ -121,19 +121,24 @@ class OfAny:
 class AnyArgument:
     """One of `args`, or `any_args`: some argument matches one of the patterns."""
 
-    __slots__ = ("_flag", "_patterns", "key", "stated")
+    __slots__ = ("_flag", "_patterns", "_texts", "key", "stated")
 
     def __init__(self, key: str, patterns: tuple[str, ...]) -> None:
         self.key, self.stated = key, ", ".join(patterns)
         self._patterns = globs(patterns)
+        self._texts = frozenset(filter(is_literal, patterns))
         self._flag = all(
             each.pattern.startswith("-") and each.pattern[1:2] != "-" for each in self._patterns
         )
 
     def witness(self, subject: Subject) -> Witness:
         """Read widely."""
-        if any(argument(each, text) for text in subject.literals for each in self._patterns):
+        if not self._texts.isdisjoint(subject.literals):
             return SURE
+        for text in subject.literals:
+            for each in self._patterns:
+                if argument(each, text):
+                    return SURE
         singles = many = False
         for word in subject.unsure:
             if any(argument_could(each, word) for each in self._patterns):
@@ -306,7 +311,10 @@ def _is_flag(glob: Glob) -> bool:
 
 
 def _some(patterns: Sequence[Glob], text: str) -> Hold:
-    return Hold.SURELY if any(each.matches(text) for each in patterns) else Hold.NO
+    for each in patterns:
+        if each.matches(text):
+            return Hold.SURELY
+    return Hold.NO
 
 
 def _any_stands_in(folder: str | None, patterns: Iterable[Glob]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import posixpath
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,6 @@ from runner.policy.circumstances import Circumstances
 from runner.policy.folders import NamedPath
 from runner.policy.index import View
 from runner.policy.layer import Layer, unknown_name, unreadable
-from runner.policy.matching import CompiledRule
 from runner.policy.memory import Memory
 from runner.policy.observing import Observing, enforced
 from runner.policy.subject import ADVICE, SHELL_LANGUAGES, Kind, Subject, subjects
@@ -121,15 +120,17 @@ class RulesDecisionPoint:
         circumstances = Circumstances.of(action)
         asked = subjects_of(action)
         unreadable = action.intent.unreadable if isinstance(action, Exec) else None
-        candidates = [self._candidates(subject, circumstances) for subject in asked]
-        if (
-            self._quiet is not None
-            and unreadable is None
-            and not any(any(each) for each in candidates)
-            and not any(subject.name_unknown for subject in asked)
-        ):
-            return self._quiet
-        verdict = Verdict(sole=_sole(action, asked))
+        quiet = self._quiet if unreadable is None else None
+        candidates = []
+        for subject in asked:
+            view = View(subject, circumstances)
+            rules = [layer.candidates(view, subject.kind) for layer in self.layers]
+            candidates.append(rules)
+            if subject.name_unknown or any(rules):
+                quiet = None
+        if quiet is not None:
+            return quiet
+        verdict = Verdict()
         for subject, rules in zip(asked, candidates, strict=True):
             answers = [
                 layer.says(subject, circumstances, found)
@@ -138,14 +139,9 @@ class RulesDecisionPoint:
             self.consider(subject, answers, verdict)
         if isinstance(action, Exec) and action.intent.language in SHELL_LANGUAGES and unreadable:
             self._unreadable(unreadable, verdict)
+        if verdict.rewriting:
+            verdict.sole = _sole(action, asked)
         return verdict.decision(self._digest)
-
-    def _candidates(
-        self, subject: Subject, circumstances: Circumstances
-    ) -> list[Collection[CompiledRule]]:
-        """Of each layer the rules that could match."""
-        view = View(subject, circumstances)
-        return [layer.candidates(view, subject.kind) for layer in self.layers]
 
     def _by_default(self) -> Decision | None:
         """What an action gets that no rule could match, where every default allows."""
@@ -165,16 +161,20 @@ class RulesDecisionPoint:
         self, subject: Subject, answers: Sequence[Sequence[Finding]], verdict: Verdict
     ) -> None:
         """Take what the layers say about a subject, in their order, into the verdict."""
+        deferred = spoken = False
         for answer in answers:
-            verdict.add_all(answer)
+            for finding in answer:
+                if finding.deferred:
+                    deferred = True
+                else:
+                    spoken = True
+                    verdict.add(finding)
         if subject.name_unknown:
             self._dynamic(subject, verdict)
             return
-        if any(finding.deferred for answer in answers for finding in answer):
+        if deferred:
             verdict.obligations.add(DECIDE_AT_EXEC)
-        if subject.defaulted and not any(
-            finding.speaks for answer in answers for finding in answer
-        ):
+        if subject.defaulted and not spoken:
             verdict.silence(subject)
 
     def _dynamic(self, subject: Subject, verdict: Verdict) -> None:

@@ -18,12 +18,15 @@ NO_WORKSPACE = "/workspace"
 """Stands for the empty folder that a run without a workspace starts in."""
 _FOLDERS_LIMIT = 16
 _CHANGES_FOLDER = frozenset({"cd", "pushd", "chdir"})
+_NORMAL = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[^/]+)+")
+"""An absolute path that is normalised already."""
+_BELOW = re.compile(r"[^-~.:=@/][^:=@/]*(?:/[^.:=@/][^:=@/]*)*")
+"""An argument that is one path and nothing else, relative, and normalised already: no part of it
+begins with a dot."""
 _ONE_PATH = re.compile(r"[^-:=@][^:=@]*")
 """An argument with no other path in it than itself."""
 _NO_PATH = re.compile(r"-[^/~.:=@]*")
 """An option without a value."""
-_PLAIN_NAME = re.compile(r"(?!\.\.?$)[^/~]+")
-"""A name that is nothing but a name: in a folder it stays one."""
 
 
 class NamedPath(NamedTuple):
@@ -55,9 +58,8 @@ class Folders:
         """The workspace, and wherever a `cd` in the text leads from there."""
         folders = cls([normal(action.workspace or NO_WORKSPACE)])
         commands = action.intent.commands
-        if "HOME" in action.environment or any(
-            a.name == "HOME" for c in commands if c.assignments for a in c.assignments
-        ):
+        assigned = {each.name for command in commands for each in command.assignments}
+        if "HOME" in action.environment or "HOME" in assigned:
             folders.home = None
         for command in commands:
             if base_name(command) in _CHANGES_FOLDER:
@@ -93,8 +95,6 @@ class Folders:
             return [normal(text)]
         if self.unknown:
             return None
-        if _PLAIN_NAME.fullmatch(text):
-            return [f"{base.rstrip('/')}/{text}" for base in self.bases]
         return [normal(f"{base}/{text}") for base in self.bases]
 
     def named(self, word: Word, *, redirect: bool = False) -> NamedPath:
@@ -119,24 +119,34 @@ class Folders:
                 )
         return NamedPath((), "", _sure_suffix(word.suffix), True, word.many, redirect)
 
+    def operands(self, words: Iterable[Word]) -> list[NamedPath]:
+        """The paths that arguments may name, one after the other."""
+        if self.unknown or len(self.bases) != 1:
+            return [path for word in words for path in self.operand(word)]
+        found: list[NamedPath] = []
+        base = self.bases[0].rstrip("/")
+        for word in words:
+            text = word.text
+            if not word.dynamic and (text.isalnum() or _BELOW.fullmatch(text)):
+                found.append(NamedPath((f"{base}/{text}",)))
+            elif word.dynamic or not _NO_PATH.fullmatch(text):
+                found += self.operand(word)
+        return found
+
     def operand(self, word: Word, *, sure: bool = False) -> list[NamedPath]:
         """The paths that an argument may name; `sure`: it is known to be one."""
         if not word.dynamic:
-            if _ONE_PATH.fullmatch(word.text):
-                return [self.named(word)]
             if not sure and _NO_PATH.fullmatch(word.text):
                 return []
-        else:
-            known, equals, value = word.prefix.partition("=")
-            if known.startswith("-") and not equals:
-                return []
-            if equals and not word.many:
-                inner = Word(word.text, True, value, word.suffix, many=False)
-                return [self.named(inner)]
-            return [self.named(word)]
-        return [
-            self.named(Word(text)) for text in ([word.text] if sure else _candidates(word.text))
-        ]
+            if sure or _ONE_PATH.fullmatch(word.text):
+                return [self.named(word)]
+            return [self.named(Word(text)) for text in _candidates(word.text)]
+        known, equals, value = word.prefix.partition("=")
+        if known.startswith("-") and not equals:
+            return []
+        if equals and not word.many:
+            word = Word(word.text, True, value, word.suffix, many=False)
+        return [self.named(word)]
 
 
 def base_name(command: SimpleCommand) -> str:
@@ -146,6 +156,8 @@ def base_name(command: SimpleCommand) -> str:
 
 def normal(path: str) -> str:
     """An absolute path without `.`, `..` and double slashes, resolved lexically."""
+    if _NORMAL.fullmatch(path):
+        return path
     return posixpath.normpath("/" + path.lstrip("/"))
 
 

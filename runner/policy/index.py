@@ -59,22 +59,21 @@ class Entry:
         return cls(rule, tuple(_needs(rule.rule.match)), sure_only)
 
 
+_Texts = tuple[Sequence[str], bool]
+"""What a field offers: the literal texts, and whether dynamic words could be any other."""
+_NOTHING: _Texts = (), False
+
+
 class View:
     """What a subject has to offer, field by field, worked out once."""
 
-    __slots__ = ("_circumstances", "_found", "_subject")
+    __slots__ = ("circumstances", "known", "subject")
 
     def __init__(self, subject: Subject, circumstances: Circumstances) -> None:
-        self._subject = subject
-        self._circumstances = circumstances
-        self._found: dict[str, tuple[Sequence[str], bool]] = {}
-
-    def texts(self, field: str) -> tuple[Sequence[str], bool]:
-        """The literal texts, and whether dynamic words could be any other."""
-        found = self._found.get(field)
-        if found is None:
-            found = self._found[field] = _FIELDS[field](self._subject, self._circumstances)
-        return found
+        self.subject = subject
+        self.circumstances = circumstances
+        self.known: dict[str, _Texts] = {}
+        """By field, as far as it was asked for."""
 
 
 class Index:
@@ -84,59 +83,88 @@ class Index:
 
     def __init__(self, entries: Iterable[Entry], depth: int = 0, *, indexed: bool = True) -> None:
         """`indexed` False: every rule is a candidate always."""
-        filed, self._always = _file([*entries], depth if indexed else _DEPTH_LIMIT)
+        filed, always = _file([*entries], depth if indexed else _DEPTH_LIMIT)
+        self._always = dict.fromkeys(always)
         self._fields = tuple(_Field(name, keys, depth) for name, keys in filed.items())
 
     def candidates(self, view: View) -> Collection[CompiledRule]:
         """Every rule that could match, and few others; in any order, each once."""
         if not self._fields:
             return self._always
-        found = dict.fromkeys(self._always)
+        found = dict(self._always)
         for field in self._fields:
-            field.add(view, found)
-        return found.keys()
+            field.gather(view, found)
+        return found
+
+    def gather(self, view: View, found: dict[CompiledRule, None]) -> None:
+        """Put the candidates into `found`."""
+        if self._always:
+            found.update(self._always)
+        for field in self._fields:
+            field.gather(view, found)
 
 
 class _Field:
     """The rules that are filed under one field of a subject."""
 
-    __slots__ = ("_ends", "_in_doubt", "_is", "_name", "_starts")
+    __slots__ = ("_ends", "_in_doubt", "_is", "_name", "_offered", "_starts")
 
     def __init__(self, name: str, keys: Mapping[Key, list[Entry]], depth: int) -> None:
         self._name = name
-        self._is: dict[str, Index] = {}
-        starts: dict[int, dict[str, Index]] = {}
-        ends: dict[int, dict[str, Index]] = {}
+        self._offered = _FIELDS[name]
+        filed: dict[str, dict[str, Index]] = {"is": {}, "starts": {}, "ends": {}}
         for key, entries in keys.items():
-            index = Index(entries, depth + 1)
-            if key.form == "starts":
-                starts.setdefault(len(key.text), {})[key.text] = index
-            elif key.form == "ends":
-                ends.setdefault(len(key.text), {})[key.text] = index
-            else:
-                self._is[key.text] = index
-        self._starts, self._ends = [*starts.items()], [*ends.items()]
+            text = key.text[::-1] if key.form == "ends" else key.text
+            filed[key.form][text] = Index(entries, depth + 1)
+        self._is = filed["is"]
+        self._starts = _Heads(filed["starts"]) if filed["starts"] else None
+        self._ends = _Heads(filed["ends"]) if filed["ends"] else None
         doubted = {
             id(entry): entry for each in keys.values() for entry in each if not entry.sure_only
         }
         self._in_doubt = Index(doubted.values(), depth + 1) if doubted else None
 
-    def add(self, view: View, found: dict[CompiledRule, None]) -> None:
+    def gather(self, view: View, found: dict[CompiledRule, None]) -> None:
         """Put the candidates into `found`."""
-        texts, doubt = view.texts(self._name)
-        hits = [self._in_doubt] if doubt else []
+        offered = view.known.get(self._name)
+        if offered is None:
+            offered = self._offered(view.subject, view.circumstances)
+            view.known[self._name] = offered
+        texts, doubt = offered
+        if doubt and self._in_doubt is not None:
+            self._in_doubt.gather(view, found)
+        if not self._is.keys().isdisjoint(texts):
+            for text in texts:
+                if text in self._is:
+                    self._is[text].gather(view, found)
+        if self._starts is not None:
+            self._starts.gather(texts, view, found)
+        if self._ends is not None:
+            self._ends.gather([text[::-1] for text in texts], view, found)
+
+
+class _Heads:
+    """Rules filed under what a text starts with, whatever the lengths of that."""
+
+    __slots__ = ("_by_length", "_shortest")
+
+    def __init__(self, keyed: Mapping[str, Index]) -> None:
+        self._by_length: dict[int, dict[str, Index]] = {}
+        for head, index in keyed.items():
+            self._by_length.setdefault(len(head), {})[head] = index
+        length = min(self._by_length, default=0)
+        self._shortest = length, frozenset([head[:length] for head in keyed])
+
+    def gather(self, texts: Sequence[str], view: View, found: dict[CompiledRule, None]) -> None:
+        """Put the candidates into `found`."""
+        length, heads = self._shortest
         for text in texts:
-            if text in self._is:
-                hits.append(self._is[text])
-            for length, keyed in self._starts:
-                if text[:length] in keyed:
-                    hits.append(keyed[text[:length]])
-            for length, keyed in self._ends:
-                if text[-length:] in keyed:
-                    hits.append(keyed[text[-length:]])
-        for index in hits:
-            if index is not None:
-                found.update(dict.fromkeys(index.candidates(view)))
+            if text[:length] not in heads:
+                continue
+            for longer, keyed in self._by_length.items():
+                index = keyed.get(text[:longer])
+                if index is not None:
+                    index.gather(view, found)
 
 
 def _file(
@@ -241,14 +269,13 @@ def _path_key(field: str, pattern: str, head: str, tail: str, *, below: bool) ->
 
 
 _PATHS = frozenset({"paths", "reads", "writes"})
-_Texts = tuple[Sequence[str], bool]
 
 
 def _name(subject: Subject, _: Circumstances) -> _Texts:
     name = subject.name
     if name is None or name.dynamic:
         # What a dynamic name gets is `on_dynamic`; only a rule for all commands speaks here.
-        return (), False
+        return _NOTHING
     if "/" not in name.text:
         return (name.text,), False
     return (
@@ -269,13 +296,19 @@ def _arguments(subject: Subject, _: Circumstances) -> _Texts:
 
 
 def _places(paths: tuple[NamedPath, ...]) -> _Texts:
-    places = [place for path in paths for place in path.places]
-    return places, any(path.dynamic for path in paths)
+    if not paths:
+        return _NOTHING
+    places: list[str] = []
+    dynamic = False
+    for path in paths:
+        places += path.places
+        dynamic = dynamic or path.dynamic
+    return places, dynamic
 
 
 def _components(paths: tuple[NamedPath, ...]) -> _Texts:
-    found = {part for path in paths for place in path.places for part in place.split("/")}
-    return [*found], any(path.dynamic for path in paths)
+    places, dynamic = _places(paths)
+    return [*{part for place in places for part in place.split("/")}], dynamic
 
 
 def _folders(paths: tuple[NamedPath, ...]) -> _Texts:
@@ -283,9 +316,11 @@ def _folders(paths: tuple[NamedPath, ...]) -> _Texts:
 
 
 def _hosts(subject: Subject, _: Circumstances) -> _Texts:
-    return [host.text for host in subject.hosts if not host.dynamic], any(
-        host.dynamic for host in subject.hosts
-    )
+    hosts = subject.hosts
+    if not hosts:
+        return _NOTHING
+    literal = [host.text for host in hosts if not host.dynamic]
+    return literal, len(literal) < len(hosts)
 
 
 def _own(value: str | None) -> _Texts:

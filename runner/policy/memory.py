@@ -1,13 +1,16 @@
 """Decisions that were made before: the same action under the same rules gets the same answer.
 
 A decision is found again by all that it depends on: the intent, where and with which variables it
-runs, and of the principal and the circumstances whatever some rule states.
+runs, and of the principal and the circumstances whatever some rule states. The intent must be the
+same object: the reader gives it again for the same program, and it need not be compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
+from weakref import ref
 
+from runner.analysis.recent import Recent
 from runner.model.action import Exec
 from runner.model.decision import Decision
 from runner.model.intent import Intent
@@ -16,12 +19,11 @@ from runner.policy.circumstances import Often, Within
 from runner.policy.layer import Layer
 from runner.policy.matching import Leaf, Node
 
-_ENTRIES_LIMIT = 1024
-_COMMANDS_LIMIT = 64
-"""A text with more is decided anew: keeping it would take more memory than deciding takes time."""
-_WORDS_LIMIT = 16
-"""Words of a single command up to which an intent is compared by its value; a larger one must be
-the same object, which the reader gives again for the same text."""
+_LIMIT_BYTES = 2 << 20
+"""About what the decisions of a generation may take."""
+_DECISION_BYTES = 1024
+"""About what one takes beside its reason and its variables."""
+_VARIABLE_BYTES = 64
 
 
 class Memory:
@@ -47,12 +49,11 @@ class Memory:
             or self._profile
             or self._now
         )
-        self._entries: dict[Hashable, tuple[Intent, Decision]] = {}
+        self._decisions: Recent[Hashable, tuple[ref[Intent], Decision]] = Recent(_LIMIT_BYTES)
 
     def key(self, action: Exec) -> Hashable:
         """What its decision depends on."""
-        intent = action.intent
-        told: Hashable = intent if _is_small(intent) else id(intent)
+        told = id(action.intent)
         if self._plain:
             return told, action.workspace, action.environment
         facts = action.facts
@@ -70,27 +71,14 @@ class Memory:
 
     def recall(self, key: Hashable, action: Exec) -> Decision | None:
         """The decision about the same action, if it is still known."""
-        found = self._entries.get(key)
-        if found is None:
-            return None
-        # An identity means nothing but while its object lives, which is kept with it.
-        same = found[0] is action.intent or _is_small(action.intent)
-        return found[1] if same else None
+        found = self._decisions.get(key)
+        # An identity means nothing once its object is gone: another may have it then.
+        return found[1] if found is not None and found[0]() is action.intent else None
 
     def keep(self, key: Hashable, action: Exec, decision: Decision) -> None:
-        """Remember it."""
-        if len(action.intent.commands) > _COMMANDS_LIMIT:
-            return
-        if len(self._entries) >= _ENTRIES_LIMIT:
-            self._entries.clear()
-        self._entries[key] = (action.intent, decision)
-
-
-def _is_small(intent: Intent) -> bool:
-    commands = intent.commands
-    if len(commands) != 1 or intent.paths or intent.hosts or intent.constructs:
-        return False
-    return len(commands[0].words) <= _WORDS_LIMIT and not commands[0].redirects
+        """Remember it, for as long as the intent lives."""
+        weight = _DECISION_BYTES + len(decision.reason) + _VARIABLE_BYTES * len(action.environment)
+        self._decisions.put(key, (ref(action.intent), decision), weight)
 
 
 def _leaves(nodes: Iterator[Node]) -> Iterator[Leaf]:

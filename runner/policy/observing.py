@@ -66,9 +66,12 @@ class Observing:
         for subject in asked:
             advised = subject.advice or any(name in ADVICE for name in subject.via)
             for layer in self.layers:
-                verdict.add_all(layer.says(subject, circumstances, layer.rules))
+                for finding in layer.says(subject, circumstances, layer.rules):
+                    if not finding.deferred:
+                        verdict.add(finding)
                 if subject.name_unknown and not advised:
-                    verdict.add_all(_one(layer.on_dynamic(subject)))
+                    for finding in _one(layer.on_dynamic(subject)):
+                        verdict.add(finding)
         intent = action.intent if isinstance(action, Exec) else None
         if intent is not None and intent.unreadable and intent.language in SHELL_LANGUAGES:
             for layer in self.layers:

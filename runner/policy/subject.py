@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
+from collections.abc import Iterable
+from enum import StrEnum
 
 from runner.model.action import Exec
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
@@ -19,7 +20,7 @@ _SEARCHED = re.compile(r"PATH|LD_\w+|BASH_ENV|ENV|BASH_FUNC_.*|DYLD_\w+|GCONV_PA
 _SHOWN_LIMIT = 160
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """What a subject is."""
 
     COMMAND = "command"
@@ -172,8 +173,7 @@ class Subject:
         command, folders = self._source
         written = touched.written(command)
         if not written.words and not command.redirects:
-            named = [path for word in self.arguments for path in folders.operand(word)]
-            self._paths = self._reads = tuple(named)
+            self._paths = self._reads = tuple(folders.operands(self.arguments))
             self._writes = ()
             return
         by_word: dict[int, list[NamedPath]] = {}
@@ -200,19 +200,26 @@ def subjects(action: Exec) -> list[Subject]:
     folders = Folders.of(action)
     requested = frozenset(action.environment)
     shell = intent.language in SHELL_LANGUAGES
-    trusted = not any(_SEARCHED.fullmatch(name) for name in requested) and not any(
-        _SEARCHED.fullmatch(a.name) for c in intent.commands for a in c.assignments
-    )
-    found = [
-        _of_command(command, folders, requested, trusted=trusted, shell=shell)
-        for command in intent.commands
-    ]
+    trusted = not (requested and _any_searched(requested))
+    for command in intent.commands:
+        if command.assignments and _any_searched([each.name for each in command.assignments]):
+            trusted = False
+    found: list[Subject] = []
+    defaulted = False
+    for command in intent.commands:
+        subject = _of_command(command, folders, requested, trusted=trusted, shell=shell)
+        defaulted = defaulted or subject.defaulted
+        found.append(subject)
     if intent.paths or intent.hosts or intent.constructs:
         found += _outside(intent, folders, requested, shell=shell)
-    if not any(subject.defaulted for subject in found):
+    if not defaulted:
         shown = "a text without commands"
         found.append(Subject(Kind.COMMAND, shown=shown, environment=requested))
     return found
+
+
+def _any_searched(names: Iterable[str]) -> bool:
+    return any(_SEARCHED.fullmatch(name) for name in names)
 
 
 def _of_command(
@@ -225,7 +232,6 @@ def _of_command(
 ) -> Subject:
     via = command.via
     advice = not shell or (bool(via) and not ADVICE.isdisjoint(via))
-    writes = any(use.access is Access.WRITE for use in command.redirects)
     return Subject(
         Kind.COMMAND,
         command.words[0] if command.words else None,
@@ -239,7 +245,8 @@ def _of_command(
         line=command.line,
         # The command that stands for a script in another language is no finding in it.
         advice=advice and (shell or bool(via)),
-        defaulted=bool(command.words) or writes,
+        defaulted=bool(command.words)
+        or any(use.access is Access.WRITE for use in command.redirects),
         trusted_name=trusted,
         doubtful=command.doubtful,
         source=(command, folders),

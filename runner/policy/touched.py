@@ -118,10 +118,13 @@ _PORT_LIMIT = 65535
 
 def hosts(command: SimpleCommand) -> list[Word]:
     """Hosts that a command names: URLs, `user@host:path`, operands of clients."""
-    found = []
+    found: list[Word] = []
     name = base_name(command)
     client = name in _CLIENTS
-    for word in command.words[1:]:
+    words = command.words[1:]
+    if not client:
+        words = tuple([w for w in words if w.dynamic or ":" in w.text or "@" in w.text])
+    for word in words:
         known = word.prefix if word.dynamic else word.text
         urls = _URL.findall(known) if "://" in known else ()
         found += [Word(host) for url in urls if (host := _url_host(url))]
@@ -145,7 +148,7 @@ def hosts(command: SimpleCommand) -> list[Word]:
         device = re.match(r"/dev/(?:tcp|udp)/([^/]+)/", use.path.text)
         if device:
             found.append(Word(device[1], use.path.dynamic))
-    return [w if w.dynamic else Word(clean_host(w.text)) for w in found]
+    return [w if w.dynamic else Word(clean_host(w.text)) for w in found] if found else found
 
 
 def _is_port(text: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from runner.model.decision import STRICTNESS, AskTerms, Decision, Effect, MatchedRule
 from runner.policy.asking import strictest
@@ -17,8 +17,7 @@ VERBS = {Effect.DENY: "denies", Effect.ASK: "asks about", Effect.REWRITE: "rewri
          Effect.ALLOW: "allows"}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What one layer says about one subject."""
 
     effect: Effect
@@ -50,12 +49,6 @@ class Verdict:
     asking: list[Finding] = field(default_factory=list)
     rewriting: list[Finding] = field(default_factory=list)
     obligations: set[str] = field(default_factory=set)
-
-    def add_all(self, findings: Iterable[Finding]) -> None:
-        """Take each that counts now."""
-        for finding in findings:
-            if not finding.deferred:
-                self.add(finding)
 
     def add(self, finding: Finding) -> None:
         """Take what a layer says."""

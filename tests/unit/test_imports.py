@@ -101,7 +101,7 @@ PURE_EXCEPTIONS: tuple[tuple[str, frozenset[str], str], ...] = (
         "starts a process of its own for texts that could crash a parser, bounded",
     ),
     (
-        "runner.analysis.reader",
+        "runner.analysis.recent",
         frozenset({"threading"}),
         "remembers what it read, for all threads",
     ),

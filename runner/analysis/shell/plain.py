@@ -7,6 +7,7 @@ to the grammar.
 
 from __future__ import annotations
 
+import functools
 import re
 
 from runner.model.intent import Word
@@ -39,7 +40,13 @@ def words(text: str) -> tuple[Word, ...] | None:
         return None
     if not unquoted:
         pieces = [_resolve(piece) for piece in pieces]
-    return tuple([Word(piece) for piece in pieces])
+    return tuple(map(_word, pieces))
+
+
+@functools.lru_cache(maxsize=512)
+def _word(text: str) -> Word:
+    """The word of this text; most of what is asked for is names and options, which come again."""
+    return Word(text)
 
 
 def _resolve(piece: str) -> str:

@@ -19,6 +19,21 @@ _ATTACHED = frozenset({"-O"})
 """Options whose value can only be attached (git-grep(1))."""
 
 
+def is_alone(row: Wrapper, words: tuple[Word, ...]) -> bool:
+    """Whether git surely runs nothing but itself: a subcommand in front, and none of a command."""
+    if row.construct is not None or len(words) < 2 or not options.begins_rest(row, words[1]):
+        return False
+    subcommand, arguments = words[1].text, words[2:]
+    if words[0].text.rpartition("/")[2] != "git":  # git-SUBCOMMAND
+        return False
+    if subcommand == "config" or subcommand in row.commands:
+        return False
+    if any([_TRANSPORT in word.text for word in arguments]):
+        return False
+    names = row.texts.get(subcommand)
+    return names is None or next(_held(names, arguments), None) is None
+
+
 def unwrap_git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     """`git -c alias.x='!CMD'`, `git rebase --exec CMD`, `git bisect run CMD`, `git config …`."""
     base = call.words[0].text.rsplit("/", 1)[-1]

@@ -189,6 +189,14 @@ def take(wrapper: Wrapper, words: Sequence[Word]) -> Taken:
     return _Taker(wrapper, words).run()
 
 
+def begins_rest(wrapper: Wrapper, word: Word) -> bool:
+    """Whether a literal word behind the wrapper surely is what it runs: nothing would be taken."""
+    row, text = wrapper, word.text
+    if row.assignments or row.interspersed or row.operands or row.first_if or text[:1] == "-":
+        return False
+    return not (text in row.flags or text in row.interactive or text in row.stop)
+
+
 def split_string(value: Word) -> list[Word]:
     """The words of `env -S`'s string; one dynamic word when it holds more than plain ones."""
     if value.dynamic or re.search(r"[\\$#'\"\n]", value.text):

@@ -111,12 +111,19 @@ class Table:
     """Rows that are not shipped."""
     digest: str = ""
     """Hex SHA-256 over the added rows; empty: there are none."""
+    _any_pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    """All patterns in one: most names are in no row, which is told in one step."""
+
+    def __post_init__(self) -> None:
+        """Patterns as one."""
+        every = "|".join(pattern.pattern for pattern, _ in self.patterns)
+        object.__setattr__(self, "_any_pattern", re.compile(every or "(?!)"))
 
     def find(self, command: str) -> Wrapper | None:
         """The row of a command, by its base name."""
         name = command.rsplit("/", 1)[-1]
         wrapper = self.exact.get(name)
-        if wrapper is None and name:
+        if wrapper is None and name and self._any_pattern.fullmatch(name):
             for pattern, candidate in self.patterns:
                 if pattern.fullmatch(name):
                     return candidate

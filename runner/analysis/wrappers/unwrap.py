@@ -34,7 +34,7 @@ from runner.analysis.wrappers import (
     variables,
 )
 from runner.analysis.wrappers.options import Taken
-from runner.analysis.wrappers.table import Wrapper
+from runner.analysis.wrappers.table import Table, Wrapper
 from runner.model.intent import Word
 
 SUBSCRIPT = variables.SUBSCRIPT
@@ -43,6 +43,18 @@ _ITSELF = re.compile(r"/proc/(?:self|thread-self|\d+)/exe")
 """proc(5): the program that runs a process, such as the shell itself."""
 _PYTHON_TEXT = re.compile(r"-[A-VYZabd-ln-z?]*([cm])(.*)", re.DOTALL)
 """`-c TEXT` and `-m MODULE` of python(1), alone or at the end of a bundle; `-W` and `-X` aside."""
+
+
+def is_alone(words: tuple[Word, ...], rows: Table) -> bool:
+    """Whether a command of these literal words is surely all there is, with nothing around it.
+
+    It runs no other and is no construct. False where that takes a closer look: then `unwrap` tells.
+    """
+    name = words[0].text
+    if name in rows.subscripts or _ITSELF.fullmatch(name):
+        return False
+    row = rows.find(name)
+    return row is None or (row.kind == "git" and git.is_alone(row, words))
 
 
 def unwrap(readers: Readers, call: Call) -> None:
