@@ -28,7 +28,7 @@ def is_alone(row: Wrapper, words: tuple[Word, ...]) -> bool:
         return False
     if subcommand == "config" or subcommand in row.commands:
         return False
-    if any([_TRANSPORT in word.text for word in arguments]):
+    if any(_TRANSPORT in word.text for word in arguments):
         return False
     names = row.texts.get(subcommand)
     return names is None or next(_held(names, arguments), None) is None
