@@ -40,7 +40,8 @@ def attack(probe):
     probe.refused("groups", lambda: os.setgroups([0]), errno.EPERM)
     for path in ("cat", "/tmp/cat"):
         probe.refused("an owner", lambda path=path: os.chown(path, 0, 0))
-    probe.refused("another's process", lambda: os.setpriority(os.PRIO_PROCESS, 0, -5))
+    higher = max(os.getpriority(os.PRIO_PROCESS, 0) - 1, -20)
+    probe.refused("a higher priority", lambda: os.setpriority(os.PRIO_PROCESS, 0, higher))
     probe.refused("real time", lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
 
 
