@@ -7,6 +7,7 @@ constants tell.
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from runner.analysis.python.flow import Binding, Flow, Function
@@ -55,12 +56,9 @@ class Named:
         A last part `?` stands for a name that can't be told.
         """
         key = id(node)
-        if key in self._names:
-            return self._names[key]
-        if depth > DEPTH_LIMIT:
-            return ()
-        self._spend(1)
-        self._names[key] = ()  # what refers to itself has none
+        known = self._told(key, depth)
+        if known is not None:
+            return known
         attributes: list[str] = []
         while isinstance(node, ast.Attribute) and len(attributes) < CHAIN_LIMIT:
             attributes.append(node.attr)
@@ -70,7 +68,20 @@ class Named:
         if attributes:
             tail = ".".join(reversed(attributes))
             found = tuple(f"{name}.{tail}" for name in found) or self._stored(attributes, depth)
-        names = tuple(dict.fromkeys(canonical(name) for name in found))[:_NAMES_LIMIT]
+        return self._keep(key, (canonical(name) for name in found))
+
+    def _told(self, key: int, depth: int) -> Names | None:
+        """What was found before, nothing where it is too deep; None: it is to be found now."""
+        if key in self._names:
+            return self._names[key]
+        if depth > DEPTH_LIMIT:
+            return ()
+        self._spend(1)
+        self._names[key] = ()  # what refers to itself has none
+        return None
+
+    def _keep(self, key: int, found: Iterable[str]) -> Names:
+        names = tuple(dict.fromkeys(found))[:_NAMES_LIMIT]
         self._names[key] = names
         return names
 
@@ -89,15 +100,10 @@ class Named:
 
     def _bound_names(self, binding: Binding, depth: int) -> Names:
         key = id(binding)
-        if key in self._names:
-            return self._names[key]
-        if depth > DEPTH_LIMIT:
-            return ()
-        self._spend(1)
-        self._names[key] = ()  # what refers to itself has none
-        names = tuple(dict.fromkeys(self._names_of(binding, depth + 1)))[:_NAMES_LIMIT]
-        self._names[key] = names
-        return names
+        known = self._told(key, depth)
+        if known is not None:
+            return known
+        return self._keep(key, self._names_of(binding, depth + 1))
 
     def _names_of(self, binding: Binding, depth: int) -> Names:
         if binding.kind == "import":
