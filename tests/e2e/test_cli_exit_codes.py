@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -28,14 +27,6 @@ USAGE = {
     "connections", "requests", "bytes_in", "bytes_out", "tokens", "cost_usd",
 }  # fmt: skip
 SHELL = ["--", "sh", "-c"]
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def outcome_of(text: str) -> dict:

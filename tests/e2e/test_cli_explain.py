@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
 WIDE = "rules:\n  default: deny\n  on_doubt: matches\n"
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def explained(run_cli, *words: str) -> tuple[int, str]:

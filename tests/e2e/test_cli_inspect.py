@@ -5,20 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-from pathlib import Path
 
 import pytest
 from conftest import RUNNER_COMMAND
 
 from runner.audit.verify import verify_jsonl
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def test_check_dry_run_and_run_decide_the_same(run_cli, workspace):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 from conftest import RUNNER_COMMAND
@@ -18,14 +17,6 @@ data = sys.stdin.buffer.read()
 sys.stdout.buffer.write(data)
 sys.stderr.buffer.write(data)
 """
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def behind(redirection: str, *words: str, **options) -> subprocess.CompletedProcess[bytes]:

@@ -8,20 +8,11 @@ import select
 import struct
 import subprocess
 import termios
-from pathlib import Path
 
 import pytest
 from conftest import RUNNER_COMMAND
 
 pytestmark = pytest.mark.usefixtures("native")
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
 
 
 class Terminal:

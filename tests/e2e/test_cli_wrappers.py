@@ -14,14 +14,6 @@ COMMAND = ("--", "corp-run", "x", "sudo", "id")
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
 def rows(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "wrappers.d"
     folder.mkdir(mode=0o755)
