@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.metering",
         "runner.audit",
         "runner.syscalls",
+        "runner.syscall_names",
         "runner.records",
     ),
     ("runner.deciding",),
@@ -71,6 +72,7 @@ PURE = (
     "runner.metering",
     "runner.audit",
     "runner.syscalls",
+    "runner.syscall_names",
     "runner.records",
     "runner.deciding",
 )

@@ -207,6 +207,8 @@ cgroup: true
         ("extends: agent\noptional: [cgroup]\n", "cgroup: sampled"),
         ("extends: agent\nsyscalls: {deny: [bpf], allow: [bpf]}\n", "allowed and denied"),
         ("extends: agent\nsyscalls: {deny: ['a b']}\n", "system call"),
+        ("extends: agent\nsyscalls: {allow: [ptrce]}\n", "did you mean 'ptrace'?"),
+        ("extends: agent\nsyscalls: {deny: [mounts]}\n", "did you mean 'mount'?"),
         ("extends: agnet\n", "did you mean 'agent'?"),
         ("extends: ./none.yaml\n", "does not exist"),
         ("extends: agent\nrules: {list: [{id: privileges, effect: allow, match: {command: su}}]}\n",

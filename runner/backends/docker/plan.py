@@ -16,7 +16,8 @@ from typing import Any
 from runner.backends.docker.boot import COMMAND
 from runner.model.limits import Unlimited
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec
-from runner.syscalls import CLONE_NEW_FLAGS, NUMBERS, refusals
+from runner.syscall_names import NUMBERS
+from runner.syscalls import CLONE_NEW_FLAGS, refusals
 
 UID = 20000
 """The program's user and group: nobody's on an ordinary host, where accounts end at 59999 but
