@@ -27,6 +27,15 @@ class NetworkMode(StrEnum):
     """Its own loopback, nothing else."""
 
 
+class Isolation(StrEnum):
+    """How far a run is kept from the rest of the machine."""
+
+    FULL = "full"
+    """In namespaces of its own: nothing of the host is there but what the profile shows."""
+    PROCESS = "process"
+    """Among the host's processes and files, held by Landlock, seccomp and limits; no namespaces."""
+
+
 class CgroupMode(StrEnum):
     """How limits over the whole run are held."""
 
@@ -89,6 +98,9 @@ class Profile:
     image: str | None = None
     """Image for backends that need one; None: the backend's default."""
     origin: ProfileOrigin = ProfileOrigin.FILE
+    isolation: Isolation = Isolation.FULL
+    landlock_minimum: int = 0
+    """The least Landlock ABI to run with (landlock(7)); 0: the newest that the kernel has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +120,7 @@ class Restrictions:
     """Globs over profile names or files that may be used; None says nothing."""
     grants: tuple[Grant, ...] | None = None
     """Who may use which profiles; None says nothing."""
+    isolation: Isolation | None = None
+    """`FULL` here refuses every profile with less; None says nothing."""
+    landlock_minimum: int = 0
+    """The least Landlock ABI of every run; 0 says nothing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.model.limits import Limits
-from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
+from runner.model.profile import CgroupMode, Isolation, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection
 
 RUN_FOLDER = "/run/runner"
@@ -56,3 +56,6 @@ class SandboxSpec:
     syscalls: Syscalls
     requires: frozenset[Protection]
     hostname: str = "sandbox"
+    isolation: Isolation = Isolation.FULL
+    landlock_minimum: int = 0
+    """The least Landlock ABI; more than 0 only where `landlock` is required."""

@@ -15,13 +15,18 @@ from runner.model.limits import LIMIT_KEYS, Limits
 from runner.model.profile import (
     CgroupMode,
     Environment,
+    Isolation,
     NetworkMode,
     Profile,
     ProfileOrigin,
     Syscalls,
     WorkspaceMode,
 )
-from runner.model.protection import Protection
+from runner.model.protection import (
+    ALWAYS_IN_PROCESS_TIER,
+    NOT_IN_PROCESS_TIER,
+    Protection,
+)
 from runner.model.rule import OnDoubt, OnUnknown, PolicyLayer
 from runner.schema.base import IDENTIFIER, validate
 from runner.schema.include import merged_rules
@@ -209,6 +214,14 @@ def _merged(
     bounds = _limits(files)
     _check_complete(chain, bounds)
     cgroup = _last((f.cgroup for f in files), CgroupMode.REQUIRED)
+    isolation = _last((f.isolation for f in files), Isolation.FULL)
+    landlock = _last((f.landlock for f in files), None)
+    required = _required(files, cgroup)
+    if landlock is not None:
+        required |= {Protection.LANDLOCK}
+    if isolation is Isolation.PROCESS:
+        required |= ALWAYS_IN_PROCESS_TIER
+        _check_process_tier(chain[-1].document, required)
     return Profile(
         name=name,
         source=source,
@@ -218,7 +231,7 @@ def _merged(
         network=_last((f.network for f in files), NetworkMode.NONE),
         cgroup=cgroup,
         limits=Limits(**bounds),  # type: ignore[arg-type]  # each is its field's type
-        requires=_required(files, cgroup),
+        requires=required,
         policy=_policy(chain, f"profile:{name}", library),
         environment=Environment(
             set=tuple(reduce(_joined, (f.environment.set for f in files)).items()),
@@ -229,7 +242,19 @@ def _merged(
         read=_union(*(f.read for f in files)),
         image=_last((f.image for f in files), None),
         origin=origin,
+        isolation=isolation,
+        landlock_minimum=landlock.minimum if landlock is not None else 0,
     )
+
+
+def _check_process_tier(tip: Document, required: frozenset[Protection]) -> None:
+    lacking = sorted(required & NOT_IN_PROCESS_TIER)
+    if lacking:
+        message = (
+            f"process has no {', '.join(lacking)}; list what is given up under optional, or "
+            "extend agent-process"
+        )
+        raise_problems([tip.problem(("isolation",), message)], ProfileError)
 
 
 def _last(stated: Iterable[Value | None], default: Value) -> Value:

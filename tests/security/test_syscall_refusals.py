@@ -34,13 +34,12 @@ EVERYTHING = Syscalls(allow=(*GROUPS, "socket", "ioctl", "personality"))
 CLONE_THREAD = 0x00010000
 """Refused by the kernel without CLONE_SIGHAND (clone(2)): so no child is made behind the filter."""
 NO_FD = 0xFFFFFFFF
-TELLING = frozenset(
-    """
-    add_key adjtimex chroot clock_adjtime clone clone3 fsconfig io_uring_enter ioctl kcmp keyctl
-    modify_ldt mount_setattr name_to_handle_at open_tree personality pidfd_getfd process_madvise
-    process_vm_readv process_vm_writev ptrace request_key setns unshare
-    """.split()
-)
+TELLING = frozenset({
+    "add_key", "adjtimex", "chroot", "clock_adjtime", "clone", "clone3", "fsconfig",
+    "io_uring_enter", "ioctl", "kcmp", "keyctl", "modify_ldt", "mount_setattr",
+    "name_to_handle_at", "open_tree", "personality", "pidfd_getfd", "process_madvise",
+    "process_vm_readv", "process_vm_writev", "ptrace", "request_key", "setns", "unshare",
+})  # fmt: skip
 """Calls that ask for no capability before anything else: an ordinary program can tell whether it
 was the filter that answered. The others fail with EPERM either way."""
 

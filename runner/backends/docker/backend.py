@@ -138,6 +138,12 @@ class DockerBackend:
         for protection in sorted(required):
             if not found[protection].in_force:
                 raise ProtectionMissingError(protection.value, found[protection].detail)
+        if lease.found.landlock_abi < spec.landlock_minimum:
+            raise ProtectionMissingError(
+                Protection.LANDLOCK,
+                f"the kernel has ABI {lease.found.landlock_abi}, the profile asks for "
+                f"{spec.landlock_minimum}",
+            )
         in_force = tuple(sorted(one.value for one in found if found[one].in_force))
         weaker = [one.value for one in found if not found[one].in_force]
         if not self._filter(spec.syscalls):

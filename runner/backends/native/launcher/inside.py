@@ -210,4 +210,7 @@ def _landlock(plan: Message) -> None:
     if plan["workspace"]["source"] is not None:
         writable.append(plan["workspace"]["target"])
     # /proc: a program may set its own name, oom score and the like; the mount guards the rest.
-    landlock.restrict(kernel.landlock_abi(), tuple(writable), ("/dev", "/proc"))
+    abi = landlock.found(plan["landlock_minimum"])
+    landlock.restrict(
+        abi, landlock.Hierarchies(readable=("/",), writable=writable, devices=["/dev", "/proc"])
+    )

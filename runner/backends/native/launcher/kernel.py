@@ -233,6 +233,6 @@ def landlock_add_path(ruleset: int, rights: int, fd: int) -> None:
     )
 
 
-def landlock_restrict(ruleset: int) -> None:
+def landlock_restrict(ruleset: int, flags: int) -> None:
     """landlock_restrict_self(2)."""
-    _check(_syscall(NR_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    _check(_syscall(NR_LANDLOCK_RESTRICT_SELF, ruleset, flags), "landlock_restrict_self")
