@@ -253,11 +253,11 @@ class TestCache:
 
     def test_what_is_kept_is_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         cache = tmp_path / "cache"
-        first = compiled(Syscalls(), cache)
+        first = compiled(refusals(), cache)
         monkeypatch.setattr(
             "runner.backends.native.filters.program_for", lambda _: pytest.fail("compiled again")
         )
-        assert compiled(Syscalls(), cache) == first
+        assert compiled(refusals(), cache) == first
 
     @pytest.mark.parametrize(
         "harm",
@@ -277,10 +277,10 @@ class TestCache:
     )
     def test_what_was_changed_is_compiled_anew(self, tmp_path: Path, harm) -> None:
         cache = tmp_path / "cache"
-        first = compiled(Syscalls(), cache)
+        first = compiled(refusals(), cache)
         file = self._kept(cache)
         harm(file)
-        assert compiled(Syscalls(), cache) == first
+        assert compiled(refusals(), cache) == first
         assert file.is_file()
         assert not file.is_symlink()
         assert file.stat().st_uid == os.geteuid()
@@ -288,18 +288,18 @@ class TestCache:
 
     def test_one_lists_filter_is_not_taken_for_anothers(self, tmp_path: Path) -> None:
         cache = tmp_path / "cache"
-        loose = compiled(EVERYTHING, cache)
+        loose = compiled(refusals(EVERYTHING), cache)
         loose_file = self._kept(cache)
-        strict = compiled(Syscalls(), cache)
+        strict = compiled(refusals(), cache)
         (strict_file,) = set(cache.glob("seccomp-*.bpf")) - {loose_file}
         strict_file.write_bytes(loose_file.read_bytes())
-        assert compiled(Syscalls(), cache) == strict != loose
+        assert compiled(refusals(), cache) == strict != loose
 
     def test_nothing_is_taken_from_a_folder_that_others_write(self, tmp_path: Path) -> None:
         cache = tmp_path / "cache"
-        first = compiled(Syscalls(), cache)
+        first = compiled(refusals(), cache)
         file = self._kept(cache)
         file.unlink()
         cache.chmod(0o777)
-        assert compiled(Syscalls(), cache) == first
+        assert compiled(refusals(), cache) == first
         assert not list(cache.iterdir())

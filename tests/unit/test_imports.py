@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.audit",
         "runner.syscalls",
         "runner.syscall_names",
+        "runner.syscall_process_tier",
         "runner.records",
     ),
     ("runner.deciding",),
@@ -73,6 +74,7 @@ PURE = (
     "runner.audit",
     "runner.syscalls",
     "runner.syscall_names",
+    "runner.syscall_process_tier",
     "runner.records",
     "runner.deciding",
 )

@@ -8,10 +8,11 @@ import os
 import socket
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.backends.native import cgroups, filters, plan
+from runner.backends.native import cgroups, filters, plan, scratch
 from runner.backends.native.launcher.protocol import (
     Message,
     PeerGoneError,
@@ -19,12 +20,21 @@ from runner.backends.native.launcher.protocol import (
     send,
     write_plan,
 )
-from runner.backends.native.lease import NativeLease
+from runner.backends.native.lease import NativeLease, await_death
+from runner.backends.native.plan_process import plan_process
 from runner.backends.native.zygote import Zygote, can_be_delegated
 from runner.errors import BackendError, ProtectionMissingError
-from runner.model.profile import CgroupMode
-from runner.model.protection import Protection, ProtectionStatus
+from runner.model.profile import CgroupMode, Isolation
+from runner.model.protection import (
+    ALWAYS_IN_PROCESS_TIER,
+    LANDLOCK_OF_PROCESS_TIER,
+    NOT_IN_PROCESS_TIER,
+    Protection,
+    ProtectionStatus,
+)
 from runner.model.spec import SandboxSpec
+from runner.syscall_process_tier import process_tier_refusals
+from runner.syscalls import refusals
 
 BUILD_TIMEOUT_S = 120.0
 """A build copies the workspace at the worst; beyond this something is stuck."""
@@ -64,9 +74,15 @@ class NativeBackend:
             spec.cgroup is CgroupMode.REQUIRED or Protection.CGROUP in spec.requires
         ):
             raise ProtectionMissingError(Protection.CGROUP, self._no_hierarchy)
-        build = _Build(spec, run_id, zygote, hierarchy)
+        refused = refusals(spec.syscalls)
+        folder = None
+        if spec.isolation is Isolation.PROCESS:
+            spec = _for_process_tier(spec)
+            refused = process_tier_refusals(refused, own_user=os.geteuid() == 0)
+            folder = scratch.place(self._cache)
+        build = _Build(spec, run_id, zygote, hierarchy, folder)
         try:
-            lease = build.lease(filters.compiled(spec.syscalls, self._cache))
+            lease = build.lease(filters.compiled(refused, self._cache))
         except BaseException:
             build.abandon()
             raise
@@ -81,10 +97,11 @@ class NativeBackend:
         return probe(hierarchy.detail if hierarchy else None, self._no_hierarchy, self._cache)
 
     def sweep(self) -> list[str]:
-        """Remove control groups of dead supervisors; everything else died with its process."""
+        """Remove control groups and folders of dead supervisors; all else died with its process."""
         _, hierarchy = self._ready()
         removed, self._swept = self._swept, []
-        return removed + (hierarchy.sweep() if hierarchy is not None else [])
+        removed += hierarchy.sweep() if hierarchy is not None else []
+        return removed + scratch.sweep(scratch.place(self._cache))
 
     def close(self) -> None:
         """Release every lease and end the launcher."""
@@ -108,6 +125,8 @@ class NativeBackend:
                     # The launcher takes its time to start. What is busy, `clean` will tell of.
                     with contextlib.suppress(BackendError):
                         self._swept += self._hierarchy.sweep()
+                with contextlib.suppress(BackendError):
+                    self._swept += scratch.sweep(scratch.place(self._cache))
             return self._zygote, self._hierarchy
 
 
@@ -168,9 +187,17 @@ class _Build:
     """The conversation with one builder until its sandbox stands."""
 
     def __init__(
-        self, spec: SandboxSpec, run_id: str, zygote: Zygote, hierarchy: cgroups.Hierarchy | None
+        self,
+        spec: SandboxSpec,
+        run_id: str,
+        zygote: Zygote,
+        hierarchy: cgroups.Hierarchy | None,
+        scratch_place: Path | None,
     ) -> None:
         self._spec = spec
+        self._scratch_place = scratch_place
+        self._scratch: Path | None = None
+        self._builder = 0
         self._run_id = run_id
         self._zygote = zygote
         self._hierarchy = hierarchy
@@ -196,14 +223,19 @@ class _Build:
             has_cgroup=self._cgroup is not None,
             workspace_identity=_identity(spec),
         )
-        header, blobs = plan.plan(spec, seccomp, host)
-        builder = self._spawn(header, blobs, host)
+        if self._scratch_place is None:
+            header, blobs = plan.plan(spec, seccomp, host)
+        else:
+            self._scratch = scratch.make(self._scratch_place, self._run_id)
+            header, blobs = plan_process(spec, seccomp, host, str(self._scratch))
+        builder = self._builder = self._spawn(header, blobs, host)
         control = self._control
         if control is None:  # pragma: no cover
             raise BackendError("no connection to the builder")
-        message, _ = self._hear("userns")
-        _write_maps(builder, host)
-        send(control, {"do": "continue"})
+        if self._scratch is None:
+            self._hear("userns")
+            _write_maps(builder, host)
+            send(control, {"do": "continue"})
         message, _ = self._hear("init")
         init: int = message["pid"]
         if self._cgroup is not None:
@@ -222,6 +254,7 @@ class _Build:
             cgroup=self._cgroup,
             protections=protections,
             degraded=degraded,
+            scratch=self._scratch,
         )
 
     def abandon(self) -> None:
@@ -233,6 +266,10 @@ class _Build:
         if self._cgroup is not None:
             with contextlib.suppress(BackendError):  # the sweep finds it later
                 self._cgroup.remove()
+        if self._scratch is not None:
+            await_death(self._builder)
+            with contextlib.suppress(BackendError):
+                scratch.remove(self._scratch)
 
     def _spawn(self, header: dict[str, Any], blobs: list[bytes], host: plan.Host) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -285,11 +322,24 @@ class _Build:
             Protection.IPC_NAMESPACE,
             Protection.UTS_NAMESPACE,
         }
+        if self._spec.isolation is Isolation.PROCESS:
+            outer = set()
         in_force = {str(name) for name in outer} | set(applied)
         if self._cgroup is not None:
             in_force.add(Protection.CGROUP)
         missing = {str(name) for name in Protection} - in_force
         return tuple(sorted(in_force)), tuple(sorted(missing))
+
+
+def _for_process_tier(spec: SandboxSpec) -> SandboxSpec:
+    """With all that the tier stands on required. ProtectionMissingError: what it can't give is."""
+    for protection in sorted(spec.requires & NOT_IN_PROCESS_TIER):
+        raise ProtectionMissingError(protection, "isolation: process has none")
+    return replace(
+        spec,
+        requires=spec.requires | ALWAYS_IN_PROCESS_TIER,
+        landlock_minimum=max(spec.landlock_minimum, LANDLOCK_OF_PROCESS_TIER),
+    )
 
 
 def _identity(spec: SandboxSpec) -> tuple[int, int] | None:

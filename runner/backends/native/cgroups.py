@@ -79,7 +79,7 @@ def owner_name(run_id: str) -> str:
     return f"run-{_pid_namespace()}-{pid}-{_start_ticks(pid)}-{run_id}"
 
 
-def _owner_is_dead(name: str) -> bool:
+def owner_is_dead(name: str) -> bool:
     """Whether nobody holds the group of this name; False where that can't be known from here."""
     parts = name.split("-", 4)
     if len(parts) != 5 or parts[1] != str(_pid_namespace()):
@@ -167,7 +167,7 @@ def _remove(group: Path) -> None:
 def _sweep(parent: Path) -> list[str]:
     removed = []
     for group in parent.glob("run-*"):
-        if group.is_dir() and _owner_is_dead(group.name):
+        if group.is_dir() and owner_is_dead(group.name):
             _remove(group)
             removed.append(f"control group {group}")
     return removed

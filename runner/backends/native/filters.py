@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 
 from runner.backends.bpf import program_for
-from runner.model.profile import Syscalls
-from runner.syscalls import refusals
+from runner.syscalls import Refusal
 
 CACHE_VERSION = 2
 """Part of the key: raised when compiling changes what the same list means."""
@@ -23,14 +22,13 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def compiled(changes: Syscalls, cache: Path) -> bytes:
-    """The BPF program (8 bytes an instruction) for the default list with a profile's changes.
+def compiled(wanted: tuple[Refusal, ...], cache: Path) -> bytes:
+    """The BPF program (8 bytes an instruction) for a list of refusals.
 
     Kept in the folder `cache`, under a digest of the list and behind a digest of both. What
     somebody else could have put there, or what is not whole, is compiled anew and replaced.
     Raises ProtectionMissingError where libseccomp is not installed or knows not enough.
     """
-    wanted = refusals(changes)
     identity = f"{CACHE_VERSION} {os.uname().machine} {wanted!r}".encode()
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from runner.backends.native import scratch
 from runner.backends.native.cgroups import Cgroup, Reading
 from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
 from runner.backends.pump import Pump
@@ -60,8 +61,13 @@ class NativeLease:
         cgroup: Cgroup | None,
         protections: tuple[str, ...],
         degraded: tuple[str, ...],
+        scratch: Path | None,
     ) -> None:
-        """`stdio`: our ends of the program's pipes; `master`: its terminal instead, or None."""
+        """`stdio`: our ends of the program's pipes; `master`: its terminal instead, or None.
+
+        `scratch`: the run's folder in the tier `process`, to be removed; None in the full one.
+        """
+        self._scratch = scratch
         self._spec = spec
         self._control = control
         self._builder = builder
@@ -128,10 +134,12 @@ class NativeLease:
         if not self._used:
             for fd in {fd for fd in (*self._stdio, self._master) if fd is not None and fd >= 0}:
                 os.close(fd)
-        _await_death(self._builder, self._init)
+        await_death(self._builder, self._init)
         if self._cgroup is not None:
             self._cgroup.kill()
             self._cgroup.remove()
+        if self._scratch is not None:
+            scratch.remove(self._scratch)
 
     def _make_pump(self, streams: Streams) -> Pump:
         stdin_to, stdout_from, stderr_from = self._stdio
@@ -370,13 +378,14 @@ def _not_executed(ending: Ending, spec: SandboxSpec, code: int) -> Ending:
     return replace(ending, termination=Termination.EXITED, exit_code=127, failure=failure)
 
 
-def _await_death(builder: int, init: int) -> None:
-    """Wait until both are gone; the builder is the launcher's child, so by looking."""
+def await_death(*pids: int) -> None:
+    """Wait until builder and init are gone; they are the launcher's children, so by looking."""
+    pids = tuple(pid for pid in pids if pid > 0)
     deadline_s = time.monotonic() + LATE_S
     while time.monotonic() < deadline_s:
-        if not any(Path(f"/proc/{pid}").exists() for pid in (builder, init) if pid > 0):
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
             return
         time.sleep(0.001)
-    for pid in (builder, init):
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)

@@ -17,8 +17,8 @@ from pathlib import Path
 import runner
 from runner.backends.native import filters
 from runner.errors import ProtectionMissingError
-from runner.model.profile import Syscalls
 from runner.model.protection import Protection, ProtectionStatus
+from runner.syscalls import refusals
 
 TRY_TIMEOUT_S = 20.0
 _PACKAGE_PARENT = str(Path(runner.__file__).resolve().parent.parent)
@@ -107,7 +107,7 @@ def _try(protection: Protection, trial: str) -> ProtectionStatus:
 
 def _seccomp(cache: Path) -> ProtectionStatus:
     try:
-        program = filters.compiled(Syscalls(), cache)
+        program = filters.compiled(refusals(), cache)
     except ProtectionMissingError as error:
         return ProtectionStatus(
             Protection.SECCOMP,
