@@ -156,7 +156,8 @@ class TestProcessTier(BackendContract):
             "import ctypes, struct\n"
             "libc = ctypes.CDLL(None)\n"
             "header, data = struct.pack('=Ii', 0x20080522, 0), ctypes.create_string_buffer(24)\n"
-            "print(libc.prctl(39, 0, 0, 0, 0), libc.prctl(21, 0, 0, 0, 0), libc.capget(header, data), any(data.raw))"
+            "nnp, seccomp = libc.prctl(39, 0, 0, 0, 0), libc.prctl(21, 0, 0, 0, 0)\n"
+            "print(nnp, seccomp, libc.capget(header, data), any(data.raw))"
         )
         same(self.python(text).exited().lines, ["1 2 0 False"])
 

@@ -292,7 +292,7 @@ def test_a_name_is_searched_in_order_then_among_the_shipped(tmp_path: Path) -> N
     assert load_profile("extra", search).workspace is WorkspaceMode.NONE
     message = refusal("agnt", *search)
     assert "did you mean 'agent'?" in message
-    assert "agent, ci, extra, locked" in message
+    assert "agent, agent-process, ci, extra, locked" in message
 
 
 def test_a_name_that_differs_from_its_file_is_refused_in_a_folder(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_the_list_shows_broken_profiles_too(tmp_path: Path) -> None:
     write(tmp_path / "broken.yaml", "extends: nothing\n")
     write(tmp_path / "good.yaml", "extends: agent\ndescription: Good\n")
     entries = {entry.name: entry for entry in list_profiles((tmp_path,))}
-    assert list(entries) == ["agent", "broken", "ci", "good", "locked"]
+    assert list(entries) == ["agent", "agent-process", "broken", "ci", "good", "locked"]
     assert entries["good"].error is None
     assert entries["good"].description == "Good"
     assert "no shipped profile" in (entries["broken"].error or "")
@@ -329,7 +329,7 @@ EVERYWHERE = frozenset(Protection) - {
 
 
 def test_what_ships() -> None:
-    assert SHIPPED == ["agent", "ci", "locked"]
+    assert SHIPPED == ["agent", "agent-process", "ci", "locked"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
