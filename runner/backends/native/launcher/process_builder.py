@@ -1,13 +1,13 @@
 """Builds, watches and ends a run of the tier `process`: without namespaces.
 
 Theory of operation. The builder enters a Landlock domain that only keeps signals inside, and all
-of the run is forked from there; the program enters a second one within, which also restricts
-files. So `kill(-1, SIGKILL)` by the builder or by init ends all of the run at once and nobody else,
-whoever double-forked or changed session, and the program can signal neither of the two. When init
-ends, the builder does so; when the builder ends, init does, told by its parent-death signal.
+of the run is forked from there; init enters another within, and the program a third, which also
+restricts files. So `kill(-1, SIGKILL)` by the builder or by init ends all within its domain at once
+and nobody else, whoever double-forked or changed session, and the program can signal neither of
+the two. When init ends, the builder does so; when the builder ends, init does, told by its
+parent-death signal.
 
-    supervisor ── zygote ── builder ── init ── program and its children
-                               [outer domain    [inner domain    ]]
+    supervisor ── zygote ──[ builder ──[ init ──[ program and its children ]]]
 """
 
 from __future__ import annotations

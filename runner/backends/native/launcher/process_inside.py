@@ -38,6 +38,8 @@ def _init(plan: Message, seccomp: bytes, ends: inside.Ends, reporter: inside.Rep
     reporter.step("setup", inside.go_first_when_memory_runs_out, required=False)
     if os.read(ends.enter, 1) != inside.GO:
         os._exit(125)
+    # As a user the builder would be among those whom a signal to all reaches.
+    reporter.step("landlock", landlock.keep_signals_inside)
     reporter.step("no_capabilities", lambda: _give_up(plan))
     # The builder's end must be the run's; a change of user takes the wish back (prctl(2)).
     signal.signal(signal.SIGTERM, lambda *_: _end_all())
