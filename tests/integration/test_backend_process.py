@@ -12,12 +12,13 @@ from runner.backends.native import create
 from runner.backends.native.launcher import kernel
 from runner.errors import BackendError, ProtectionMissingError
 from runner.model.limits import LimitName
+from runner.model.outcome import Termination
 from runner.model.profile import Isolation
 from runner.model.protection import LANDLOCK_OF_PROCESS_TIER, NOT_IN_PROCESS_TIER
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec
 from runner.ports import Backend
 from runner.testing.backend_contract import BackendContract
-from runner.testing.backend_harness import PYTHON, expect, same
+from runner.testing.backend_harness import PYTHON, expect, holds_processes, same
 from runner.testing.backend_limits import _FILL, _FILL_INODES
 
 
@@ -223,4 +224,14 @@ class TestProcessTier(BackendContract):
             spec = self.base_spec(workspace_bytes=50_000, **self.on(folder))
             with pytest.raises(BackendError, match="does not fit"):
                 backend.acquire(spec, "contract-too-large")
+            self.still_works(backend)
+
+    def _bomb(self, text: str) -> None:
+        """Exact with a control group; else the user's other processes are counted with it."""
+        with self.backend() as backend:
+            ran = self.python(text, processes=20, wall_s=10.0, backend=backend)
+            same(ran.ending.termination, Termination.LIMIT)
+            if holds_processes(ran):
+                same(ran.ending.limit, LimitName.PROCESSES)
+                expect((ran.ending.usage.processes or 0) <= 20, f"too many lived: {ran.ending}")
             self.still_works(backend)

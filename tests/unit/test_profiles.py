@@ -11,8 +11,15 @@ import pytest
 from runner.errors import ProfileError
 from runner.model.decision import Effect
 from runner.model.limits import UNLIMITED
-from runner.model.profile import CgroupMode, NetworkMode, Profile, ProfileOrigin, WorkspaceMode
-from runner.model.protection import Protection
+from runner.model.profile import (
+    CgroupMode,
+    Isolation,
+    NetworkMode,
+    Profile,
+    ProfileOrigin,
+    WorkspaceMode,
+)
+from runner.model.protection import ALWAYS_IN_PROCESS_TIER, Protection
 from runner.model.rule import Match, OnDoubt, OnUnknown, Rule
 from runner.schema.outcome import outcome_json_schema
 from runner.schema.profile_file import policy_json_schema, profile_json_schema
@@ -345,7 +352,9 @@ def test_a_shipped_profile_says_what_it_stops_and_grants_no_more(name: str) -> N
         assert word in header.replace("\n# ", " ")
     for word in ("Assumed", "Stopped", "Not stopped"):
         assert word in profile.threat_model
-    assert profile.requires >= EVERYWHERE
+    lesser = profile.isolation is Isolation.PROCESS
+    assert profile.requires >= (ALWAYS_IN_PROCESS_TIER if lesser else EVERYWHERE)
+    assert lesser is (name == "agent-process")
     assert profile.network is NetworkMode.NONE
     assert UNLIMITED not in [getattr(profile.limits, f) for f in profile.limits.__slots__]
     assert profile.policy.on_dynamic is OnUnknown.DENY
