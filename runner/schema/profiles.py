@@ -73,7 +73,7 @@ def shipped_profiles() -> list[Path]:
     """
     package = Path(str(resources.files("runner")))
     for folder in (package / "_data" / "profiles", package.parent / "profiles"):
-        found = sorted(folder.glob("*" + _SUFFIX))
+        found = sorted(folder.glob("*" + _SUFFIX), key=lambda path: path.stem)
         if found:
             return found
     return []

@@ -112,4 +112,4 @@ def _print(report: dict[str, Any]) -> None:
     print("\nprofiles")
     for row in report["profiles"]:
         says = "runs here" if row["runs"] else f"CAN'T RUN: {row['why_not']}"
-        print(f"  {row['profile']:10} {says}")
+        print(f"  {row['profile']:13} {says}")

@@ -40,12 +40,12 @@ LOG_SUBDOMAINS_OFF = 4  # ABI 7
 
 _COVERS = (
     (1, "files"),
-    (2, "links and renames between folders"),
+    (2, "links and renames across folders"),
     (3, "truncation"),
     (4, "TCP"),
     (5, "commands to devices"),
     (6, "abstract sockets and signals"),
-    (7, "a quiet audit log"),
+    (7, "audit of what it refuses"),
 )
 
 
