@@ -20,7 +20,7 @@ from runner.backends.docker.lease import FILES_PREFIX, DockerLease
 from runner.backends.docker.plan import LABEL_OWNER, LABEL_RUN, unnamed
 from runner.errors import BackendError, ProtectionMissingError
 from runner.model.limits import UNLIMITED, Limits
-from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
+from runner.model.profile import CgroupMode, Isolation, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection, ProtectionStatus
 from runner.model.spec import SandboxSpec, Workspace
 from runner.syscalls import refusals
@@ -65,6 +65,11 @@ class DockerBackend:
             raise BackendError(
                 f"the docker backend can't give a run the network {spec.network.value!r}; "
                 "use a profile with `network: none`"
+            )
+        if spec.isolation is not Isolation.FULL:
+            raise BackendError(
+                f"isolation: {spec.isolation.value} is the native backend's alone; a container is "
+                "isolated by namespaces: use a profile with isolation: full"
             )
         engine = Engine(self._base_url)
         try:
