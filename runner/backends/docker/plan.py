@@ -189,11 +189,13 @@ def seccomp(spec: SandboxSpec, *, own: bool) -> dict[str, Any]:
         elif refusal.when is not None:
             rule["args"] = [
                 {
-                    "index": refusal.when.index,
-                    "value": refusal.when.mask,
-                    "valueTwo": refusal.when.value,
+                    "index": when.index,
+                    "value": when.mask,
+                    "valueTwo": when.value,
                     "op": "SCMP_CMP_MASKED_EQ",
                 }
+                for when in (refusal.when, refusal.also)
+                if when is not None
             ]
         syscalls.append(rule)
     return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": syscalls}

@@ -1,0 +1,26 @@
+"""Paths of a folder whose content other programs act on: what a run leaves there runs later.
+
+Among them are what git, shells, editors and agents take commands from without being asked.
+"""
+
+from __future__ import annotations
+
+GUARDED_PATHS = (
+    # gitrepository-layout(5): hooks are run, the configuration names programs to run, and a
+    # `.git` that is a file, or a `commondir`, says where both are looked for.
+    ".git/config", ".git/config.worktree", ".git/hooks", ".git/commondir",
+    ".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir", ".git/worktrees/*/gitdir",
+    ".git/modules/*/config", ".git/modules/*/hooks", ".git/modules/*/commondir",
+    ".gitconfig", ".gitmodules",
+    # bash(1), zsh(1), readline(3), direnv(1), ripgrep, npm: read at every start.
+    ".bash_login", ".bash_logout", ".bash_profile", ".bashrc", ".profile",
+    ".zlogin", ".zprofile", ".zshenv", ".zshrc", ".inputrc", ".envrc", ".ripgreprc", ".npmrc",
+    # Editors: tasks, and settings that name programs.
+    ".vscode", ".idea", ".devcontainer",
+    # Agents: commands, hooks and servers to start.
+    ".claude", ".cursor", ".mcp.json",
+)  # fmt: skip
+"""Relative to the folder; `*` stands for one name."""
+
+GUARDED_FILES = (".git",)
+"""Guarded only where they are no folder."""
