@@ -368,6 +368,8 @@ def _script(
     if (
         path is not None
         and workspace.source is not None
+        # A mount on a bound folder is gone when somebody outside renames what it stands on.
+        and not workspace.is_bound
         and posixpath.normpath(path) == path
         and path != workspace.source
         and _within(path, workspace.source)

@@ -6,8 +6,8 @@ Among them are what git, shells, editors and agents take commands from without b
 from __future__ import annotations
 
 GUARDED_PATHS = (
-    # gitrepository-layout(5): hooks are run, the configuration names programs to run, and a
-    # `.git` that is a file, or a `commondir`, says where both are looked for.
+    # gitrepository-layout(5): hooks are run, the configuration names programs to run, and
+    # `commondir`, or a `.git` that is a file, says where both are looked for.
     ".git/config", ".git/config.worktree", ".git/hooks", ".git/commondir",
     ".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir", ".git/worktrees/*/gitdir",
     ".git/modules/*/config", ".git/modules/*/hooks", ".git/modules/*/commondir",
@@ -20,7 +20,5 @@ GUARDED_PATHS = (
     # Agents: commands, hooks and servers to start.
     ".claude", ".cursor", ".mcp.json",
 )  # fmt: skip
-"""Relative to the folder; `*` stands for one name."""
-
-GUARDED_FILES = (".git",)
-"""Guarded only where they are no folder."""
+"""Relative to the folder; `*` stands for one name. Where something that is no folder stands on the
+way (a `.git` that is a file), it is guarded itself."""

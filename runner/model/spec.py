@@ -63,7 +63,7 @@ class SandboxSpec:
     hostname: str = "sandbox"
 
     def __post_init__(self) -> None:
-        """ValueError for a bound folder with bounds that nothing holds there, or set-ID bits."""
+        """ValueError for a bound folder with what can't be held there: see the messages."""
         if not self.workspace.is_bound:
             return
         if not (
@@ -73,3 +73,6 @@ class SandboxSpec:
             raise ValueError("workspace_bytes and workspace_inodes can't be held on a bound folder")
         if self.syscalls.set_id_bits:
             raise ValueError("a bound folder needs syscalls with set_id_bits=False")
+        inside = f"{self.workspace.target}/"
+        if any(file.path.startswith(inside) for file in self.files):
+            raise ValueError("no injected file can stay in its place in a bound folder")
