@@ -15,10 +15,13 @@ GUARDED_PATHS = (
     # bash(1), zsh(1), readline(3), direnv(1), ripgrep, npm: read at every start.
     ".bash_login", ".bash_logout", ".bash_profile", ".bashrc", ".profile",
     ".zlogin", ".zprofile", ".zshenv", ".zshrc", ".inputrc", ".envrc", ".ripgreprc", ".npmrc",
-    # Editors: tasks, and settings that name programs.
-    ".vscode", ".idea", ".devcontainer",
+    ".ssh", ".tmux.conf",
+    # Managers of hooks.
+    ".githooks", ".husky", ".pre-commit-config.yaml",
+    # Editors and debuggers: tasks, and settings that name programs.
+    ".vscode", ".idea", ".devcontainer", ".vimrc", ".exrc", ".gdbinit",
     # Agents: commands, hooks and servers to start.
-    ".claude", ".cursor", ".mcp.json",
+    ".claude", ".codex", ".cursor", ".gemini", ".mcp.json",
 )  # fmt: skip
 """Relative to the folder; `*` stands for one name. Where something that is no folder stands on the
 way (a `.git` that is a file), it is guarded itself."""

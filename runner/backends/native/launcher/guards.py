@@ -52,6 +52,11 @@ def _found(at: int, parts: Sequence[str], prefix: str) -> Iterator[str]:
         fd = os.open(name, _PATH, dir_fd=at)
     except (FileNotFoundError, NotADirectoryError):
         return
+    except PermissionError as error:
+        raise WorkspaceError(
+            f"{prefix or '.'} in the workspace is closed to its owner, so what it holds can't be "
+            "guarded: open it with chmod, or use a profile with workspace: cow"
+        ) from error
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISLNK(mode):
