@@ -52,13 +52,14 @@ def _spec(**overrides) -> SandboxSpec:
     return _Specs().base_spec(**overrides)
 
 
-def _plan(spec, copied=Copied()):  # noqa: B008  (frozen)
+def _plan(spec, copied=Copied(), bound=None):  # noqa: B008  (frozen)
     return plan(
         spec,
         run_id="r1",
         owner="me",
         image="sha256:i",
         copied=copied,
+        bound=bound,
         files_folder="/files",
         program_filter=b"12345678",
     )

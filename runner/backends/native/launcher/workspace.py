@@ -11,6 +11,7 @@ import os
 import stat
 from dataclasses import dataclass
 
+from runner.backends.guards import mount_point_below
 from runner.backends.native.launcher import kernel, trees
 from runner.backends.native.launcher.protocol import Message
 
@@ -53,7 +54,7 @@ def clone(workspace: Message) -> int:
     if (found.st_dev, found.st_ino) != (workspace["dev"], workspace["ino"]):
         raise replaced
     # A clone without what is mounted below shows what that covers.
-    if mount_point := _mount_point_below(source):
+    if mount_point := mount_point_below(source):
         raise WorkspaceError(
             f"something is mounted at {mount_point} in the workspace: unmount it, or work in a "
             "folder that holds no mount point"
@@ -61,17 +62,6 @@ def clone(workspace: Message) -> int:
     tree = kernel.open_tree(folder, "", recursive=False)
     os.close(folder)
     return tree
-
-
-def _mount_point_below(folder: str) -> str | None:
-    """The first mount point in the folder, as proc_pid_mountinfo(5) spells it."""
-    escaped = folder.translate({ord(char): f"\\{ord(char):03o}" for char in " \t\n\\"})
-    with open("/proc/self/mountinfo", errors="surrogateescape") as file:
-        for line in file:
-            mount_point = line.split(" ")[4]
-            if mount_point.startswith(f"{escaped}/"):
-                return mount_point
-    return None
 
 
 def lay(mode: str, source: int, owner: int | None) -> Laid:
