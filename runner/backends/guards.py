@@ -43,12 +43,13 @@ def find(folder_fd: int, patterns: Sequence[str]) -> Guards:
     """
     guarded: set[str] = set()
     for pattern in patterns:
-        guarded.update(_found(folder_fd, pattern.split("/"), ""))
-        if len(guarded) > MOST_GUARDS:
-            raise UnguardedError(
-                f"the workspace holds more than {MOST_GUARDS} paths that a run may not write in a "
-                "folder that is bound; use a profile with workspace: cow"
-            )
+        for path in _found(folder_fd, pattern.split("/"), ""):
+            guarded.add(path)
+            if len(guarded) > MOST_GUARDS:
+                raise UnguardedError(
+                    f"the workspace holds more than {MOST_GUARDS} paths that a run may not write "
+                    "in a folder that is bound; use a profile with workspace: cow"
+                )
     pinned = {path[:end] for path in guarded for end, char in enumerate(path) if char == "/"}
     return Guards(tuple(sorted(pinned - guarded)), tuple(sorted(guarded)))
 
@@ -76,12 +77,12 @@ def mount_point_below(folder: str) -> str | None:
     return None
 
 
-def _found(at: int, parts: Sequence[str], prefix: str) -> Iterator[str]:
-    """Paths that are there; what is no folder where one should be stands for all below it."""
+def _found(at: int, parts: Sequence[str], prefix: str, *, any_name: bool = False) -> Iterator[str]:
+    """Paths that are there; what is no folder where a named one should be stands for all below."""
     name, rest = parts[0], parts[1:]
     if name == "*":
         for one in _names(at):
-            yield from _found(at, (one, *rest), prefix)
+            yield from _found(at, (one, *rest), prefix, any_name=True)
         return
     try:
         fd = os.open(name, PATH_FLAGS, dir_fd=at)
@@ -101,7 +102,7 @@ def _found(at: int, parts: Sequence[str], prefix: str) -> Iterator[str]:
             )
         if rest and stat.S_ISDIR(mode):
             yield from _found(fd, rest, f"{prefix}{name}/")
-        else:
+        elif not (rest and any_name):
             yield prefix + name
     finally:
         os.close(fd)

@@ -11,6 +11,7 @@ GUARDED_PATHS = (
     ".git/config", ".git/config.worktree", ".git/hooks", ".git/commondir",
     ".git/worktrees/*/config.worktree", ".git/worktrees/*/commondir", ".git/worktrees/*/gitdir",
     ".git/modules/*/config", ".git/modules/*/hooks", ".git/modules/*/commondir",
+    ".git/modules/*/*/config", ".git/modules/*/*/hooks", ".git/modules/*/*/commondir",
     ".gitconfig", ".gitmodules",
     # bash(1), zsh(1), readline(3), direnv(1), ripgrep, npm: read at every start.
     ".bash_login", ".bash_logout", ".bash_profile", ".bashrc", ".profile",
@@ -23,5 +24,5 @@ GUARDED_PATHS = (
     # Agents: commands, hooks and servers to start.
     ".claude", ".codex", ".cursor", ".gemini", ".mcp.json",
 )  # fmt: skip
-"""Relative to the folder; `*` stands for one name. Where something that is no folder stands on the
-way (a `.git` that is a file), it is guarded itself."""
+"""Relative to the folder; `*` stands for one name. Where something that is no folder stands in the
+place of a named one (a `.git` that is a file), it is guarded itself."""

@@ -41,6 +41,12 @@ def test_a_file_where_a_folder_should_be_is_guarded_itself(tmp_path):
     assert found(tmp_path) == Guards((), (".git",))
 
 
+def test_modules_with_a_slash_in_their_name_and_nothing_beside_them(tmp_path):
+    make(tmp_path, ".git/modules/a/b/config", ".git/modules/a/HEAD", ".git/modules/file")
+    pinned = (".git", ".git/modules", ".git/modules/a", ".git/modules/a/b")
+    assert found(tmp_path) == Guards(pinned, (".git/modules/a/b/config",))
+
+
 def test_a_folder_that_holds_nothing_guarded_is_not_pinned(tmp_path):
     make(tmp_path, ".git/index")
     assert found(tmp_path) == Guards((), ())
