@@ -15,6 +15,7 @@ from runner.backends.docker.bound import look
 from runner.backends.docker.conversation import Heard
 from runner.backends.docker.found import Found, statuses
 from runner.backends.docker.inside.counters import Cgroup
+from runner.backends.docker.inside.init import _check_identity
 from runner.backends.docker.inside.wire import (
     PAYLOAD_MAX_BYTES,
     Decoder,
@@ -458,3 +459,13 @@ def test_a_folder_of_somebody_else_or_behind_a_link_is_not_bound(tmp_path):
     (folder / ".vscode").symlink_to("/")
     with pytest.raises(BackendError, match="symbolic link"):
         look(str(folder), {})
+
+
+def test_init_takes_no_other_file_than_was_looked_at(tmp_path):
+    found = tmp_path.stat()
+    _check_identity(os.fsencode(tmp_path), (found.st_dev, found.st_ino))
+    other = tmp_path / "other"
+    other.symlink_to(tmp_path)
+    for identity in ((found.st_dev, found.st_ino), (found.st_dev + 1, other.lstat().st_ino)):
+        with pytest.raises(WireError, match="replaced meanwhile"):
+            _check_identity(os.fsencode(other), identity)
