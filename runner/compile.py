@@ -18,6 +18,7 @@ from typing import Any
 
 import rfc8785
 
+from runner.bound import stated, unheld
 from runner.errors import BackendError, PolicyError, ProtectionMissingError, RequestError
 from runner.model.grant import Grant
 from runner.model.limits import LIMIT_KEYS, LimitOverrides, Limits, Unlimited, spelled
@@ -28,7 +29,6 @@ from runner.model.profile import (
     Profile,
     ProfileOrigin,
     Restrictions,
-    Syscalls,
     WorkspaceMode,
 )
 from runner.model.protection import (
@@ -80,8 +80,9 @@ _SHARED_FOLDERS = ("/opt", "/tmp")  # noqa: S108
 def tighten(profile: Profile, layers: Sequence[Restrictions]) -> Profile:
     """The profile with every layer's restrictions taken in; its rules stay its own.
 
-    PolicyError, a line for each reason, when a layer does not permit the profile, or forbids a
-    path that it shows or a variable that it sets.
+    PolicyError, a line for each reason, when a layer does not permit the profile or its
+    workspace, bounds what can't be held there, or forbids a path that it shows or a variable that
+    it sets.
     """
     refusals = [line for layer in layers for line in _refusals(profile, layer)]
     if refusals:
@@ -122,7 +123,8 @@ def compile_spec(
     """What to build for this request under this (tightened) profile.
 
     `inherited`: the host's variables of `inherited_names`; others in it are not used.
-    RequestError: a limit looser than the profile's, or a word, path or variable that can't be.
+    RequestError: a bound workspace in the tier `process`, a limit looser than the profile's, or a
+    word, path or variable that can't be.
     BackendError: an obligation that no backend here meets. PolicyError: an unknown one.
     ProtectionMissingError: one is required that `isolation: process` can't give.
     """
@@ -143,7 +145,7 @@ def compile_spec(
         network=profile.network,
         cgroup=profile.cgroup,
         limits=limits,
-        syscalls=profile.syscalls,
+        syscalls=replace(profile.syscalls, set_id_bits=profile.workspace is not WorkspaceMode.BIND),
         requires=requires,
         isolation=profile.isolation,
         landlock_minimum=landlock_minimum,
@@ -213,6 +215,14 @@ def _refusals(profile: Profile, layer: Restrictions) -> Iterable[str]:
             f"{source}: profile {profile.name!r} says isolation: {profile.isolation.value}, and "
             "less than full is not permitted; use a profile with isolation: full"
         )
+    mode = profile.workspace
+    if layer.workspace_modes is not None and mode not in layer.workspace_modes:
+        yield (
+            f"{source}: profile {profile.name!r} says workspace: {mode}, which is not permitted; "
+            f"use a profile with one of: {', '.join(layer.workspace_modes) or 'none'}"
+        )
+    if mode is WorkspaceMode.BIND and (keys := [*stated(layer.limits)]):
+        yield f"{source}: bounds what profile {profile.name!r} can't: {unheld(keys)}"
     for path in profile.read:
         for pattern in layer.read_deny:
             if _shows(path, pattern):
@@ -260,7 +270,8 @@ def _tightened(profile: Profile, layer: Restrictions) -> Profile:
             profile.environment,
             deny=tuple(dict.fromkeys((*profile.environment.deny, *layer.environment_deny))),
         ),
-        syscalls=Syscalls(
+        syscalls=replace(
+            profile.syscalls,
             deny=tuple(denied),
             allow=tuple(name for name in profile.syscalls.allow if name not in layer.syscalls_deny),
         ),
@@ -276,6 +287,11 @@ def _walls(profile: Profile) -> tuple[frozenset[Protection], int]:
                 protection,
                 f"profile {profile.name!r} says isolation: process, which has none; use a profile "
                 "with isolation: full, or have the protection taken from what is required",
+            )
+        if profile.workspace is WorkspaceMode.BIND:
+            raise RequestError(
+                f"profile {profile.name!r} binds the workspace, and isolation: process can't guard "
+                "what is in it; say workspace: copy"
             )
         requires |= ALWAYS_IN_PROCESS_TIER
         landlock_minimum = max(landlock_minimum, LANDLOCK_OF_PROCESS_TIER)
@@ -309,6 +325,8 @@ def _limits(asked: LimitOverrides, profile: Profile) -> Limits:
     if problems:
         raise RequestError("\n".join(problems))
     limits = granted.tightened(asked)
+    if profile.workspace is WorkspaceMode.BIND and (unhold := [*stated(limits)]):
+        raise RequestError(f"profile {profile.name!r} binds the workspace: {unheld(unhold)}")
     for field, least in _LEAST.items():
         bound = getattr(limits, field)
         if not isinstance(bound, Unlimited) and bound < least:
@@ -337,7 +355,7 @@ def _workspace(directory: str, mode: WorkspaceMode) -> Workspace:
         return Workspace(mode, None, HOME)
     if not directory.startswith("/") or not _is_passable(directory):
         raise RequestError(f"folder {directory!r} is not an absolute path; resolve it first")
-    return Workspace(mode, directory, directory)
+    return Workspace(mode, None if mode is WorkspaceMode.TMPFS else directory, directory)
 
 
 def _program(
@@ -389,6 +407,8 @@ def _script(
     if (
         path is not None
         and workspace.source is not None
+        # A mount on a bound folder is gone when somebody outside renames what it stands on.
+        and not workspace.is_bound
         and posixpath.normpath(path) == path
         and path != workspace.source
         and _within(path, workspace.source)

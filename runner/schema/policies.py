@@ -107,5 +107,6 @@ def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) ->
         landlock_minimum=file.landlock.minimum if file.landlock is not None else 0,
         read_deny=file.read_deny,
         profiles=file.profiles,
+        workspace_modes=file.workspace_modes,
         grants=None if file.grants is None else tuple(each.to_model() for each in file.grants),
     )

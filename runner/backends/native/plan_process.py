@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.backends.native import plan
 from runner.model.limits import Unlimited
+from runner.model.profile import WorkspaceMode
 from runner.model.spec import RUN_FOLDER, SandboxSpec
 
 HOME = "/home/agent"
@@ -58,7 +59,8 @@ class _Places:
         self.home = f"{scratch}/home"
         self.tmp = f"{scratch}/tmp"  # noqa: S108  (the run's own)
         self.run = f"{scratch}/run"
-        target = spec.workspace.target if spec.workspace.source is not None else None
+        shown = spec.workspace.mode is not WorkspaceMode.NONE
+        target = spec.workspace.target if shown else None
         self._moved = [(RUN_FOLDER, self.run), (HOME, self.home)]
         if target is not None:
             self._moved.insert(0, (target, self.workspace))

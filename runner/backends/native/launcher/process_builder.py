@@ -29,6 +29,7 @@ from runner.backends.native.launcher import (
 )
 from runner.backends.native.launcher.builder import Builder, BuildError, _step
 from runner.backends.native.launcher.measure import Measure, count
+from runner.backends.native.launcher.workspace import Laid
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -79,6 +80,8 @@ class ProcessBuilder(Builder):
         self._measure = Measure(written, plan["scratch_bytes"], plan["scratch_inodes"])
         if plan["workspace"]["source"] is not None:
             self._copy(stage, folders["workspace"], owner)
+        elif plan["workspace"]["mode"] != "none":
+            stage.workspace = Laid(upper_fd=folders["workspace"], baseline={})
         self._inject(folders, owner)
         return stage
 
@@ -95,8 +98,7 @@ class ProcessBuilder(Builder):
                     "the workspace does not fit into the limits 'workspace' and 'inodes' of the "
                     "profile, and isolation: process works on a copy",
                 )
-            stage.baseline = trees.copy(source, target, owner)
-            stage.upper_fd = target
+            stage.workspace = Laid(upper_fd=target, baseline=trees.copy(source, target, owner))
         finally:
             os.close(source)
 
