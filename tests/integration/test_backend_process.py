@@ -13,9 +13,9 @@ from runner.backends.native.launcher import kernel
 from runner.errors import BackendError, ProtectionMissingError
 from runner.model.limits import LimitName
 from runner.model.outcome import Termination
-from runner.model.profile import Isolation
+from runner.model.profile import Isolation, WorkspaceMode
 from runner.model.protection import LANDLOCK_OF_PROCESS_TIER, NOT_IN_PROCESS_TIER
-from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec
+from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec, Workspace
 from runner.ports import Backend
 from runner.testing.backend_contract import BackendContract
 from runner.testing.backend_harness import PYTHON, expect, holds_processes, same
@@ -225,6 +225,31 @@ class TestProcessTier(BackendContract):
             with pytest.raises(BackendError, match="does not fit"):
                 backend.acquire(spec, "contract-too-large")
             self.still_works(backend)
+
+    def test_an_empty_folder_at_the_same_place(self) -> None:
+        """It is empty, and what is made in it is told; but it stands elsewhere."""
+        with self.folder(a="x") as folder:
+            workspace = Workspace(WorkspaceMode.TMPFS, None, str(folder))
+            ran = self.shell("ls; echo y > b", workspace=workspace, cwd=str(folder)).exited()
+        same((ran.lines, [change.path for change in ran.ending.changes]), ([], ["b"]))
+
+    def test_a_bound_folder_of_root_is_refused(self) -> None:
+        """So is any other: without mounts nothing in it can be guarded."""
+        with self.folder(a="x") as folder, self.backend() as backend:
+            more = self.on(folder, WorkspaceMode.BIND)
+            with pytest.raises(BackendError, match="can't bind the workspace"):
+                backend.acquire(self.base_spec(**more), "contract-bound")
+
+    test_a_bound_folder_is_changed_at_once_and_nothing_is_listed = (
+        test_a_bound_folder_of_root_is_refused
+    )
+    test_a_bound_folder_is_written_as_its_owner_only = test_a_bound_folder_of_root_is_refused
+    test_no_file_in_a_bound_folder_gets_set_id_bits = test_a_bound_folder_of_root_is_refused
+    test_guarded_paths_of_a_bound_folder_are_read_only_and_stay = (
+        test_a_bound_folder_of_root_is_refused
+    )
+    test_a_git_file_in_a_bound_folder_is_read_only = test_a_bound_folder_of_root_is_refused
+    test_a_link_where_a_guard_should_be_is_refused = test_a_bound_folder_of_root_is_refused
 
     def _bomb(self, text: str) -> None:
         """Exact with a control group; else the user's other processes are counted with it."""
