@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from runner.backends.bpf import program_for
 from runner.backends.native import create, scratch
 from runner.backends.native.backend import NativeBackend
 from runner.backends.native.launcher import kernel
@@ -31,6 +33,7 @@ from runner.model.spec import SandboxSpec
 from runner.schema.policies import load_policy_file
 from runner.schema.profiles import load_profile
 from runner.streams import CallbackSink, Cancellation
+from runner.syscalls import Refusal
 from runner.testing.backend_harness import (
     PYTHON,
     BackendHarness,
@@ -486,3 +489,40 @@ def test_a_layer_that_requires_what_it_has_not_refuses_it(tmp_path: Path) -> Non
 def test_a_limit_ends_it(tier: Tier) -> None:
     ran = tier.python("while True: pass", wall_s=0.5)
     assert ran.ending.termination is Termination.LIMIT
+
+
+WITHHELD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from runner.backends.native.launcher import kernel
+kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+kernel.install_seccomp(open(sys.argv[2], "rb").read())
+from runner import Runner, RunnerError
+with Runner(home=sys.argv[3], backend="native") as runner:
+    for profile in ("agent", "agent-process"):
+        try:
+            argv = ["sh", "-c", "cat a; echo b > b"]
+            outcome = runner.run(argv, cwd=sys.argv[4], profile=profile)
+            print(outcome.ok, outcome.stdout.data, [change.path for change in outcome.changes])
+        except RunnerError as error:
+            print(error.code, error.exit_code)
+"""
+
+
+def test_it_runs_where_namespaces_are_withheld(tier: Tier, workspace: Path) -> None:
+    """And the full tier does not, and nothing falls back."""
+    (workspace / "a").write_text("a")
+    program = tier.cache.parent / "program.bpf"
+    program.write_bytes(program_for((Refusal("unshare", errno.EPERM),)))
+    package = str(Path(sys.modules["runner"].__file__ or "").resolve().parent.parent)
+    home = str(tier.cache.parent / "home")
+    words = [package, str(program), home, str(workspace)]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHHELD, *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["protection_missing 125", "True b'a' ['b']"], done.stderr
+    assert not (workspace / "b").exists()
