@@ -19,7 +19,7 @@ from typing import Any
 import rfc8785
 
 from runner.bound import stated, unheld
-from runner.errors import BackendError, PolicyError, ProtectionMissingError, RequestError
+from runner.errors import BackendError, PolicyError, RequestError
 from runner.model.grant import Grant
 from runner.model.limits import LIMIT_KEYS, LimitOverrides, Limits, Unlimited, spelled
 from runner.model.profile import (
@@ -31,15 +31,11 @@ from runner.model.profile import (
     Restrictions,
     WorkspaceMode,
 )
-from runner.model.protection import (
-    ALWAYS_IN_PROCESS_TIER,
-    LANDLOCK_OF_PROCESS_TIER,
-    NOT_IN_PROCESS_TIER,
-    Protection,
-)
+from runner.model.protection import Protection
 from runner.model.request import Argv, ExecRequest, Script, ShellText
 from runner.model.rule import PolicyLayer
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec, Workspace
+from runner.tiers import required_walls
 
 HOME = "/home/agent"
 """Home of the sandbox's user, and where a run without a workspace starts."""
@@ -129,7 +125,7 @@ def compile_spec(
     ProtectionMissingError: one is required that `isolation: process` can't give.
     """
     _check_obligations(obligations)
-    requires, landlock_minimum = _walls(profile)
+    requires, landlock_minimum = required_walls(profile)
     limits = _limits(request.limits, profile)
     workspace = _workspace(request.directory, profile.workspace)
     argv, files = _program(request, workspace)
@@ -276,28 +272,6 @@ def _tightened(profile: Profile, layer: Restrictions) -> Profile:
             allow=tuple(name for name in profile.syscalls.allow if name not in layer.syscalls_deny),
         ),
     )
-
-
-def _walls(profile: Profile) -> tuple[frozenset[Protection], int]:
-    """What must be in force, and the least Landlock ABI."""
-    requires, landlock_minimum = profile.requires, profile.landlock_minimum
-    if profile.isolation is Isolation.PROCESS:
-        for protection in sorted(requires & NOT_IN_PROCESS_TIER):
-            raise ProtectionMissingError(
-                protection,
-                f"profile {profile.name!r} says isolation: process, which has none; use a profile "
-                "with isolation: full, or have the protection taken from what is required",
-            )
-        if profile.workspace is WorkspaceMode.BIND:
-            raise RequestError(
-                f"profile {profile.name!r} binds the workspace, and isolation: process can't guard "
-                "what is in it; say workspace: copy"
-            )
-        requires |= ALWAYS_IN_PROCESS_TIER
-        landlock_minimum = max(landlock_minimum, LANDLOCK_OF_PROCESS_TIER)
-    if landlock_minimum:
-        requires |= {Protection.LANDLOCK}
-    return requires, landlock_minimum
 
 
 def _check_obligations(obligations: Sequence[str]) -> None:

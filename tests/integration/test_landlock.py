@@ -102,7 +102,9 @@ def test_less_than_the_minimum_does_not_run(abi: int, tmp_path: Path) -> None:
 def test_the_refusal_is_recorded(
     abi: int, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.compile._walls", lambda p: (p.requires | {"landlock"}, ABOVE_ALL))
+    monkeypatch.setattr(
+        "runner.compile.required_walls", lambda p: (p.requires | {"landlock"}, ABOVE_ALL)
+    )
     with Runner(home=tmp_path / "home", backend="native") as runner:
         with pytest.raises(ProtectionMissingError) as refused:
             runner.run(["true"], cwd=str(workspace))

@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.syscalls",
         "runner.syscall_names",
         "runner.syscall_process_tier",
+        "runner.tiers",
         "runner.records",
     ),
     ("runner.deciding",),
@@ -77,6 +78,7 @@ PURE = (
     "runner.syscalls",
     "runner.syscall_names",
     "runner.syscall_process_tier",
+    "runner.tiers",
     "runner.records",
     "runner.deciding",
 )
