@@ -103,7 +103,8 @@ class WrapperRow(Strict):
         default=(), description="The first operand is one of these, else nothing is run."
     )
     first_if: Several = Field(
-        default=(), description="Patterns of a first operand that may be left out."
+        default=(),
+        description="Patterns of an operand that may stand first, in front of all options.",
     )
     operands: Annotated[int, Field(strict=True, ge=0, le=_OPERANDS_LIMIT)] = Field(
         default=0, description="Words in front of the command."

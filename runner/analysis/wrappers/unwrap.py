@@ -116,8 +116,6 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         _nothing_left(readers, row, taken, call, place)
         return
     looks_like_option = not rest[0].dynamic and rest[0].text[:1] == "-" and len(rest[0].text) > 1
-    # setarch(8) takes options behind its operand as well.
-    looks_like_option |= bool(row.first_if) and rest[0].dynamic and options.may_be_option(rest[0])
     if taken.doubtful or looks_like_option:
         readers.unknown(shown(call), place.in_doubt)
     _rest(readers, row, taken, call, rest, place=place)
