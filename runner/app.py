@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from runner.analysis.wrappers.table import Table, load
+from runner.bound import check_bound
 from runner.clock import SystemClock
 from runner.compile import check_workspace, grants, inherited_names, policy_layers, tighten
 from runner.deciding import Policy
@@ -34,7 +35,7 @@ from runner.model.request import ExecRequest
 from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
 from runner.schema.policies import load_policy_dir, load_policy_texts
-from runner.schema.profiles import load_profile, shipped_profiles
+from runner.schema.profiles import load_profile, profile_documents, shipped_profiles
 from runner.schema.wrappers import load_wrapper_dir
 from runner.settings import Settings, host_environment, load_settings
 from runner.streams import Cancellation, NullSink
@@ -206,6 +207,8 @@ class Runner:
         profile = tighten(loaded, self._restrictions)
         if profile.workspace is not WorkspaceMode.NONE:
             self._check_workspace(request.directory)
+            if profile.workspace is WorkspaceMode.BIND:
+                check_bound(request.directory, self._deciding(request.profile))
             if backend == "native":
                 profile = self._with_own_python(profile, request.directory)
         layers = policy_layers(profile, self._restrictions)
@@ -267,6 +270,22 @@ class Runner:
             str(Path(self._settings.home.value).resolve()),
             denied,
         )
+
+    def _deciding(self, profile: str) -> list[tuple[str, str]]:
+        """What later runs are decided and contained by: a name and a resolved path for each."""
+        settings = self._settings
+        search = settings.profile_dirs.value
+        found = [
+            ("the profile", document.source) for document in profile_documents(profile, search)
+        ]
+        found += [("profiles", str(path)) for path in search]
+        found += [("policies", str(folder.path)) for folder in settings.policy_dirs.value]
+        found += [("wrappers", str(folder.path)) for folder in settings.wrapper_dirs.value]
+        found += [("runner itself", str(Path(__file__).parent))]
+        found += [("the Python of runner", path) for path in (sys.executable, os.__file__)]
+        if sys.prefix != sys.base_prefix:
+            found.append(("the Python of runner", sys.prefix))
+        return [(what, str(Path(path).resolve())) for what, path in found]
 
     def _with_own_python(self, profile: Profile, directory: str) -> Profile:
         """Show the Python installation that runner itself runs on, where /usr does not hold it.

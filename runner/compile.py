@@ -18,6 +18,7 @@ from typing import Any
 
 import rfc8785
 
+from runner.bound import stated, unheld
 from runner.errors import BackendError, PolicyError, RequestError
 from runner.model.grant import Grant
 from runner.model.limits import LIMIT_KEYS, LimitOverrides, Limits, Unlimited, spelled
@@ -27,7 +28,6 @@ from runner.model.profile import (
     Profile,
     ProfileOrigin,
     Restrictions,
-    Syscalls,
     WorkspaceMode,
 )
 from runner.model.protection import Protection
@@ -74,8 +74,9 @@ _SHARED_FOLDERS = ("/opt", "/tmp")  # noqa: S108
 def tighten(profile: Profile, layers: Sequence[Restrictions]) -> Profile:
     """The profile with every layer's restrictions taken in; its rules stay its own.
 
-    PolicyError, a line for each reason, when a layer does not permit the profile, or forbids a
-    path that it shows or a variable that it sets.
+    PolicyError, a line for each reason, when a layer does not permit the profile or its
+    workspace, bounds what can't be held there, or forbids a path that it shows or a variable that
+    it sets.
     """
     refusals = [line for layer in layers for line in _refusals(profile, layer)]
     if refusals:
@@ -135,7 +136,7 @@ def compile_spec(
         network=profile.network,
         cgroup=profile.cgroup,
         limits=limits,
-        syscalls=profile.syscalls,
+        syscalls=replace(profile.syscalls, set_id_bits=profile.workspace is not WorkspaceMode.BIND),
         requires=profile.requires,
     )
 
@@ -198,6 +199,14 @@ def _refusals(profile: Profile, layer: Restrictions) -> Iterable[str]:
             f"{source}: profile {profile.name!r} ({profile.source}) is not permitted; "
             f"use one of: {', '.join(layer.profiles) or 'none'}"
         )
+    mode = profile.workspace
+    if layer.workspace_modes is not None and mode not in layer.workspace_modes:
+        yield (
+            f"{source}: profile {profile.name!r} says workspace: {mode}, which is not permitted; "
+            f"use a profile with one of: {', '.join(layer.workspace_modes) or 'none'}"
+        )
+    if mode is WorkspaceMode.BIND and (keys := [*stated(layer.limits)]):
+        yield f"{source}: bounds what profile {profile.name!r} can't: {unheld(keys)}"
     for path in profile.read:
         for pattern in layer.read_deny:
             if _shows(path, pattern):
@@ -244,7 +253,8 @@ def _tightened(profile: Profile, layer: Restrictions) -> Profile:
             profile.environment,
             deny=tuple(dict.fromkeys((*profile.environment.deny, *layer.environment_deny))),
         ),
-        syscalls=Syscalls(
+        syscalls=replace(
+            profile.syscalls,
             deny=tuple(denied),
             allow=tuple(name for name in profile.syscalls.allow if name not in layer.syscalls_deny),
         ),
@@ -276,6 +286,8 @@ def _limits(asked: LimitOverrides, profile: Profile) -> Limits:
     if problems:
         raise RequestError("\n".join(problems))
     limits = granted.tightened(asked)
+    if profile.workspace is WorkspaceMode.BIND and (unhold := [*stated(limits)]):
+        raise RequestError(f"profile {profile.name!r} binds the workspace: {unheld(unhold)}")
     for field, least in _LEAST.items():
         bound = getattr(limits, field)
         if not isinstance(bound, Unlimited) and bound < least:
@@ -304,7 +316,7 @@ def _workspace(directory: str, mode: WorkspaceMode) -> Workspace:
         return Workspace(mode, None, HOME)
     if not directory.startswith("/") or not _is_passable(directory):
         raise RequestError(f"folder {directory!r} is not an absolute path; resolve it first")
-    return Workspace(mode, directory, directory)
+    return Workspace(mode, None if mode is WorkspaceMode.TMPFS else directory, directory)
 
 
 def _program(
@@ -356,6 +368,8 @@ def _script(
     if (
         path is not None
         and workspace.source is not None
+        # A mount on a bound folder is gone when somebody outside renames what it stands on.
+        and not workspace.is_bound
         and posixpath.normpath(path) == path
         and path != workspace.source
         and _within(path, workspace.source)

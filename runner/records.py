@@ -72,6 +72,7 @@ def started(
         EventKind.RUN_STARTED,
         {
             "spec_digest": spec_digest(spec),
+            "workspace": spec.workspace.mode.value,
             "protections": list(protections),
             "degraded": list(degraded),
         },

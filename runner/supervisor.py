@@ -259,6 +259,7 @@ class _Run:
 
     def _outcome(self, ending: Ending, last: AuditEvent, gate: Gate | None = None) -> Outcome:
         first = self._first if self._first is not None else last
+        spec = self._plan.spec
         streams = {}
         if gate is not None:
             streams = {"stdout": gate.output(STDOUT), "stderr": gate.output(STDERR)}
@@ -276,6 +277,7 @@ class _Run:
             failure=ending.failure,
             protections=self._protections,
             degraded=self._degraded,
+            workspace=spec.workspace.mode if gate is not None and spec is not None else None,
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
             **streams,

@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Group name -> system call names; profiles add and remove by either."""
 
-NUMBERS: dict[str, int] = {"open_tree_attr": 467}
+NUMBERS: dict[str, int] = {"fchmodat2": 452, "open_tree_attr": 467}
 """Calls that libseccomp 2.5.4 can't name. From 424 on, all architectures share the number."""
 
 # include/uapi/linux/sched.h
@@ -65,6 +65,11 @@ SOCKET_FAMILIES = frozenset({1, 2, 10, 16})
 _FAMILIES_END = 64
 """Beyond the kernel's NPROTO (46), with room: higher numbers are refused by the kernel itself."""
 
+S_ISUID, S_ISGID = 0o4000, 0o2000
+"""inode(7)."""
+O_CREAT, O_TMPFILE = 0o100, 0o20000000
+"""open(2): only with one of these bits is its mode looked at; O_TMPFILE without O_DIRECTORY's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Masked:
@@ -82,6 +87,8 @@ class Refusal:
     name: str
     errno_code: int
     when: Masked | None = None
+    also: Masked | None = None
+    """A second condition, which must hold as well."""
 
 
 DEFAULTS = Syscalls()
@@ -129,7 +136,27 @@ def refusals(changes: Syscalls = DEFAULTS) -> tuple[Refusal, ...]:
         found += [
             Refusal("personality", errno.EPERM, Masked(0, top | 1 << bit, top)) for bit in range(31)
         ]
+    if not changes.set_id_bits:
+        found += _set_id_bits()
     return tuple(found)
+
+
+def _set_id_bits() -> list[Refusal]:
+    """Every way to give a file set-ID bits, as systemd's RestrictSUIDSGID= (systemd.exec(5))."""
+    # Its mode stands in memory where a filter can't see it; programs fall back to openat.
+    found = [Refusal("openat2", errno.ENOSYS)]
+    for bit in (S_ISUID, S_ISGID):
+        for call, index in (
+            ("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2),
+            ("creat", 1), ("mknod", 1), ("mknodat", 2),
+        ):  # fmt: skip
+            found.append(Refusal(call, errno.EPERM, Masked(index, bit, bit)))
+        for call, index in (("open", 1), ("openat", 2)):
+            found += [
+                Refusal(call, errno.EPERM, Masked(index, flag, flag), Masked(index + 1, bit, bit))
+                for flag in (O_CREAT, O_TMPFILE)
+            ]
+    return found
 
 
 # include/uapi/linux/personality.h: ADDR_NO_RANDOMIZE, MMAP_PAGE_ZERO, ADDR_COMPAT_LAYOUT,

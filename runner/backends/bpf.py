@@ -28,12 +28,11 @@ def program_for(wanted: tuple[Refusal, ...]) -> bytes:
         # Another architecture's calls have other numbers: this list would mean nothing to them.
         filter_.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
         for refusal in wanted:
-            conditions = []
-            if refusal.when is not None:
-                when = refusal.when
-                conditions.append(
-                    pyseccomp.Arg(when.index, pyseccomp.MASKED_EQ, when.mask, when.value)
-                )
+            conditions = [
+                pyseccomp.Arg(when.index, pyseccomp.MASKED_EQ, when.mask, when.value)
+                for when in (refusal.when, refusal.also)
+                if when is not None
+            ]
             name = NUMBERS.get(refusal.name, refusal.name)
             filter_.add_rule(pyseccomp.ERRNO(refusal.errno_code), name, *conditions)
         with tempfile.TemporaryFile() as file:

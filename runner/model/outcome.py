@@ -13,6 +13,7 @@ from runner.errors import (
 )
 from runner.model.decision import Decision
 from runner.model.limits import LimitName
+from runner.model.profile import WorkspaceMode
 from runner.model.usage import Usage
 
 
@@ -117,7 +118,10 @@ class Outcome:
     """Protections or measures that were weaker than the full tier, by name."""
     stdout: Output = Output()
     stderr: Output = Output()
+    workspace: WorkspaceMode | None = None
+    """What the run saw of its folder; None when nothing was built."""
     changes: tuple[Change, ...] = ()
+    """Empty with `bind`: what such a run changed is in the folder, and was not looked at."""
     changes_truncated: bool = False
 
     @property

@@ -12,12 +12,18 @@ from runner.model.rule import PolicyLayer
 
 
 class WorkspaceMode(StrEnum):
-    """What the run sees of its folder."""
+    """What the run sees of its folder; from the narrowest to the widest, `copy` beside `cow`."""
 
     NONE = "none"
-    """Nothing: it starts in an empty folder."""
+    """Nothing: it starts in an empty home."""
+    TMPFS = "tmpfs"
+    """Nothing, at the folder's own path: what it makes there is listed."""
+    COPY = "copy"
+    """All of it, copied before the run; what it changes stays in the sandbox and is listed."""
     COPY_ON_WRITE = "cow"
-    """All of it; what it changes stays in the sandbox and is listed."""
+    """The same, laid under a layer where the kernel does that right, and copied else."""
+    BIND = "bind"
+    """The folder itself: what the run changes is changed at once, and is not listed."""
 
 
 class NetworkMode(StrEnum):
@@ -64,6 +70,9 @@ class Syscalls:
 
     deny: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
+    set_id_bits: bool = True
+    """Whether files may be given set-user-ID and set-group-ID bits (inode(7)). Where they stay in
+    the sandbox the bits mean nothing; in a folder that is bound they would be the owner's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,5 +115,7 @@ class Restrictions:
     """Globs over host paths that no profile may show."""
     profiles: tuple[str, ...] | None = None
     """Globs over profile names or files that may be used; None says nothing."""
+    workspace_modes: tuple[WorkspaceMode, ...] | None = None
+    """What a profile's workspace may be; None says nothing."""
     grants: tuple[Grant, ...] | None = None
     """Who may use which profiles; None says nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner.model.limits import Limits
+from runner.model.limits import Limits, Unlimited
 from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection
 
@@ -32,9 +32,14 @@ class Workspace:
 
     mode: WorkspaceMode
     source: str | None
-    """Absolute host path; None with mode `none`."""
+    """Absolute host path; None where nothing of the host is seen, with `none` and `tmpfs`."""
     target: str
     """Absolute path inside; the same as `source` where there is one."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the run works on the host's folder itself."""
+        return self.mode is WorkspaceMode.BIND
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +61,18 @@ class SandboxSpec:
     syscalls: Syscalls
     requires: frozenset[Protection]
     hostname: str = "sandbox"
+
+    def __post_init__(self) -> None:
+        """ValueError for a bound folder with what can't be held there: see the messages."""
+        if not self.workspace.is_bound:
+            return
+        if not (
+            isinstance(self.limits.workspace_bytes, Unlimited)
+            and isinstance(self.limits.workspace_inodes, Unlimited)
+        ):
+            raise ValueError("workspace_bytes and workspace_inodes can't be held on a bound folder")
+        if self.syscalls.set_id_bits:
+            raise ValueError("a bound folder needs syscalls with set_id_bits=False")
+        inside = f"{self.workspace.target}/"
+        if any(file.path.startswith(inside) for file in self.files):
+            raise ValueError("no injected file can stay in its place in a bound folder")

@@ -48,6 +48,7 @@ def outcome_document(outcome: Outcome, with_output: bool) -> dict[str, object]:
         **_stream("stdout", outcome.stdout, with_output),
         **_stream("stderr", outcome.stderr, with_output),
         "workspace": {
+            "mode": outcome.workspace.value if outcome.workspace else None,
             "changes": [
                 {
                     "path": printable(change.path),

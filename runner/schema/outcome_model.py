@@ -9,6 +9,7 @@ from pydantic import Field
 from runner.model.decision import Effect
 from runner.model.limits import LimitName
 from runner.model.outcome import ChangeKind, Termination
+from runner.model.profile import WorkspaceMode
 from runner.model.protection import Protection
 from runner.schema.base import Strict
 
@@ -88,6 +89,9 @@ class ChangeDocument(Strict):
 class WorkspaceDocument(Strict):
     """What the run changed in its workspace."""
 
+    mode: WorkspaceMode | None = Field(
+        description="What it saw of its folder; with 'bind' changes are there and not listed."
+    )
     changes: tuple[ChangeDocument, ...]
     truncated: bool
 

@@ -105,5 +105,6 @@ def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) ->
         syscalls_deny=file.syscalls.deny,
         read_deny=file.read_deny,
         profiles=file.profiles,
+        workspace_modes=file.workspace_modes,
         grants=None if file.grants is None else tuple(each.to_model() for each in file.grants),
     )

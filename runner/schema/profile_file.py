@@ -192,6 +192,9 @@ class PolicyFile(Strict):
     read_deny: tuple[Annotated[AbsolutePath, BeforeValidator(_plain_glob)], ...] = Field(
         default=(), description="Host paths (globs) that no profile may show, and all below them."
     )
+    workspace_modes: tuple[WorkspaceMode, ...] | None = Field(
+        default=None, description="What a profile's workspace may be; others are refused."
+    )
     profiles: tuple[NonEmpty, ...] | None = Field(
         default=None,
         description="Globs: names of shipped and system profiles, or paths, that may be used.",

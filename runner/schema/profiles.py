@@ -10,8 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from runner.bound import UNHELD, unheld
 from runner.errors import ProfileError
-from runner.model.limits import LIMIT_KEYS, Limits
+from runner.model.limits import LIMIT_KEYS, UNLIMITED, Limits
 from runner.model.profile import (
     CgroupMode,
     Environment,
@@ -266,6 +267,11 @@ def _check_complete(chain: Sequence[_Link], bounds: Mapping[str, object]) -> Non
     if missing:
         message = f"{', '.join(missing)} not stated; give each a value or 'unlimited'"
         problems.append(tip.problem(("limits",), f"{message}, or extend a shipped profile"))
+    mode = _last((link.file.workspace for link in chain), WorkspaceMode.COPY_ON_WRITE)
+    if mode is WorkspaceMode.BIND:
+        # By name: whoever binds a folder says that nothing bounds what is written there.
+        held = [key for key in UNHELD if bounds.get(LIMIT_KEYS[key], UNLIMITED) != UNLIMITED]
+        problems += [tip.problem(("limits", key), unheld([key])) for key in held]
     if all(link.file.rules.default is None for link in chain):
         message = "is missing; say allow, ask or deny, or extend a shipped profile"
         problems.append(tip.problem(("rules", "default"), message))

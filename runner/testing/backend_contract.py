@@ -27,6 +27,7 @@ from runner.errors import BackendError, ProtectionMissingError
 from runner.model.protection import Protection
 from runner.testing.backend_harness import BackendHarness, Given, expect, run_lease, same
 from runner.testing.backend_limits import LimitContract
+from runner.testing.backend_modes import ModeContract
 from runner.testing.backend_programs import ProgramContract
 from runner.testing.backend_walls import WallContract, WorkspaceContract
 
@@ -122,7 +123,7 @@ class LeaseContract(BackendHarness):
 
 
 class BackendContract(
-    ProgramContract, LimitContract, WallContract, WorkspaceContract, LeaseContract
+    ProgramContract, LimitContract, WallContract, WorkspaceContract, ModeContract, LeaseContract
 ):
     """Subclass it and say how to make a backend."""
 

@@ -161,12 +161,17 @@ class BackendHarness(ABC):
                 (place / file).write_text(text)
             yield place
 
-    def on(self, folder: Path) -> dict[str, Any]:
-        """Overrides for a spec that works on a copy of `folder`."""
-        return {
-            "workspace": Workspace(WorkspaceMode.COPY_ON_WRITE, str(folder), str(folder)),
+    def on(self, folder: Path, mode: WorkspaceMode = WorkspaceMode.COPY_ON_WRITE) -> dict[str, Any]:
+        """Overrides for a spec that works on `folder` in the way of `mode`."""
+        source = None if mode is WorkspaceMode.TMPFS else str(folder)
+        found: dict[str, Any] = {
+            "workspace": Workspace(mode, source, str(folder)),
             "cwd": str(folder),
         }
+        if mode is WorkspaceMode.BIND:
+            unheld = dict.fromkeys(("workspace_bytes", "workspace_inodes"), UNLIMITED)
+            found |= {**unheld, "syscalls": Syscalls(set_id_bits=False)}
+        return found
 
 
 def run_lease(

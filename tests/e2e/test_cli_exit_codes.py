@@ -36,7 +36,7 @@ def outcome_of(text: str) -> dict:
     assert document.keys() - {"stdout", "stderr", "stdout_encoding", "stderr_encoding"} == FIELDS
     assert document["usage"].keys() == USAGE
     assert document["decision"].keys() >= {"effect", "rules", "reason"}
-    assert document["workspace"].keys() == {"changes", "truncated"}
+    assert document["workspace"].keys() == {"mode", "changes", "truncated"}
     assert document["audit"].keys() == {"first_seq", "last_seq", "head"}
     return document
 

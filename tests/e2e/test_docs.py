@@ -37,6 +37,7 @@ from runner.model.decision import Effect
 from runner.model.event import EventKind
 from runner.model.limits import LIMIT_KEYS, LimitName
 from runner.model.outcome import ChangeKind, Termination
+from runner.model.profile import WorkspaceMode
 from runner.model.protection import Protection
 from runner.schema.cases import is_cases, load_cases
 from runner.schema.outcome import outcome_json_schema
@@ -410,6 +411,7 @@ def codes() -> set[str]:
         ("Event kinds", {each.value for each in EventKind}),
         ("Settings", set(SETTING_NAMES)),
         ("System call groups", set(GROUPS)),
+        ("Workspace modes", {each.value for each in WorkspaceMode}),
     ],
 )
 def test_reference_has_the_whole_list(heading: str, known: set[str]) -> None:

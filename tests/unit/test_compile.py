@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from runner.bound import check_bound
 from runner.compile import (
     HOME,
     check_workspace,
@@ -206,6 +207,78 @@ def test_without_a_workspace_it_starts_in_an_empty_home() -> None:
     spec = spec_of(profile=replace(PROFILE, workspace=WorkspaceMode.NONE))
     assert spec.workspace == Workspace(WorkspaceMode.NONE, None, HOME)
     assert spec.cwd == HOME
+
+
+def test_an_empty_workspace_is_the_folders_path_and_nothing_of_the_host() -> None:
+    spec = spec_of(profile=replace(PROFILE, workspace=WorkspaceMode.TMPFS))
+    assert spec.workspace == Workspace(WorkspaceMode.TMPFS, None, "/home/bob/project")
+    assert spec.cwd == "/home/bob/project"
+    assert spec.syscalls.set_id_bits
+    with pytest.raises(RequestError):
+        spec_of(profile=replace(PROFILE, workspace=WorkspaceMode.TMPFS), directory="project")
+
+
+BOUND = replace(
+    PROFILE,
+    workspace=WorkspaceMode.BIND,
+    limits=replace(LIMITS, workspace_bytes=UNLIMITED, workspace_inodes=UNLIMITED),
+)
+
+
+def test_a_bound_folder_is_itself_without_set_id_bits() -> None:
+    spec = spec_of(profile=BOUND)
+    assert spec.workspace == Workspace(WorkspaceMode.BIND, "/home/bob/project", "/home/bob/project")
+    assert spec.workspace.is_bound
+    assert not spec.syscalls.set_id_bits
+    assert (spec.syscalls.deny, spec.syscalls.allow) == (("getcwd",), ("ptrace", "bpf"))
+
+
+def test_a_script_of_a_bound_folder_runs_from_where_nobody_can_replace_it() -> None:
+    script = Script(b"x", "python", ("python3",), "a.py", "/home/bob/project/a.py")
+    spec = spec_of(script, profile=BOUND)
+    assert spec.argv[1] == spec.files[0].path == "/run/runner/a.py"
+    with pytest.raises(ValueError, match="injected"):
+        replace(spec, files=(InjectedFile("/home/bob/project/a.py", b"x"),))
+
+
+@pytest.mark.parametrize("field", ["workspace_bytes", "workspace_inodes"])
+def test_what_can_not_be_held_in_a_bound_folder_is_refused(field: str) -> None:
+    bound: dict[str, Any] = {field: 900}
+    with pytest.raises(RequestError, match="can't be held in a folder that is bound"):
+        spec_of(profile=BOUND, limits=LimitOverrides(**bound))
+    with pytest.raises(RequestError, match="can't be held"):
+        spec_of(profile=replace(BOUND, limits=replace(BOUND.limits, **bound)))
+    with pytest.raises(PolicyError, match=r"organisation:/etc/x\.yaml: bounds .* can't be held"):
+        tighten(BOUND, [layer(limits=LimitOverrides(**bound))])
+    with pytest.raises(ValueError, match="can't be held"):
+        replace(spec_of(profile=BOUND), limits=replace(BOUND.limits, **bound))
+    with pytest.raises(ValueError, match="set_id_bits"):
+        replace(spec_of(profile=BOUND), syscalls=Syscalls())
+    # Allowed: the same anywhere else, and others there.
+    assert tighten(PROFILE, [layer(limits=LimitOverrides(**bound))]).limits != PROFILE.limits
+    assert spec_of(profile=BOUND, limits=LimitOverrides(wall_s=1.0)).limits.wall_s == 1.0
+
+
+def test_layers_say_what_a_workspace_may_be() -> None:
+    cow, bind, tmpfs = WorkspaceMode.COPY_ON_WRITE, WorkspaceMode.BIND, WorkspaceMode.TMPFS
+    assert tighten(BOUND, [layer(workspace_modes=(cow, bind)), layer()]) == BOUND
+    assert tighten(PROFILE, [layer(workspace_modes=(cow,))]) == PROFILE
+    for modes, said in (((cow, tmpfs), "cow, tmpfs"), ((), "none")):
+        with pytest.raises(PolicyError) as caught:
+            tighten(BOUND, [layer(workspace_modes=(bind,)), layer(workspace_modes=modes)])
+        assert "workspace: bind, which is not permitted" in str(caught.value)
+        assert str(caught.value).endswith(f"use a profile with one of: {said}")
+
+
+def test_a_bound_folder_holds_nothing_that_decides_about_later_runs() -> None:
+    check_bound("/home/bob/project", [("the profile", "/home/bob/profiles/p.yaml")])
+    for directory, path in (
+        ("/home/bob/project", "/home/bob/project/p.yaml"),
+        ("/home/bob/project", "/home/bob/project"),
+        ("/opt/runner/tests", "/opt/runner"),
+    ):
+        with pytest.raises(RequestError, match="the profile"):
+            check_bound(directory, [("nothing", "/nowhere"), ("the profile", path)])
 
 
 def test_a_request_tightens_limits() -> None:

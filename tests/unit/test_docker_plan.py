@@ -11,9 +11,11 @@ from dataclasses import replace
 import pytest
 
 from runner.backends.docker import boot, packing
+from runner.backends.docker.bound import look
 from runner.backends.docker.conversation import Heard
 from runner.backends.docker.found import Found, statuses
 from runner.backends.docker.inside.counters import Cgroup
+from runner.backends.docker.inside.init import _check_identity
 from runner.backends.docker.inside.wire import (
     PAYLOAD_MAX_BYTES,
     Decoder,
@@ -26,12 +28,14 @@ from runner.backends.docker.plan import (
     CAPABILITIES,
     INIT_MEMORY_BYTES,
     UID,
+    Bound,
     Copied,
     plan,
     seccomp,
     unnamed,
 )
 from runner.backends.docker.result import ending
+from runner.backends.guards import Guards
 from runner.errors import BackendError
 from runner.model.limits import UNLIMITED, LimitName
 from runner.model.outcome import Change, ChangeKind, Termination
@@ -52,13 +56,14 @@ def _spec(**overrides) -> SandboxSpec:
     return _Specs().base_spec(**overrides)
 
 
-def _plan(spec, copied=Copied()):  # noqa: B008  (frozen)
+def _plan(spec, copied=Copied(), bound=None):  # noqa: B008  (frozen)
     return plan(
         spec,
         run_id="r1",
         owner="me",
         image="sha256:i",
         copied=copied,
+        bound=bound,
         files_folder="/files",
         program_filter=b"12345678",
     )
@@ -373,3 +378,94 @@ def test_counters_of_both_versions(tmp_path):
     now = Cgroup(lines).read()
     assert (now.oom_kills, now.forks_refused, now.cpu_user_s) == (1, 0, 1.5)
     assert not Cgroup(lines).complete
+
+
+def _bound_spec(**more) -> SandboxSpec:
+    unheld = {"workspace_bytes": UNLIMITED, "workspace_inodes": UNLIMITED}
+    workspace = Workspace(WorkspaceMode.BIND, "/home/dev/proj", "/home/dev/proj")
+    return _spec(workspace=workspace, syscalls=Syscalls(set_id_bits=False), **unheld, **more)
+
+
+def test_a_bound_folder_is_mounted_as_it_is_and_guards_over_it():
+    guards = Guards((".git",), (".bashrc", ".git/hooks"))
+    bound = Bound(1000, 100, guards, (("/home/dev/proj", 1, 2), ("/home/dev/proj/.git", 1, 3)))
+    made = _plan(_bound_spec(), bound=bound)
+    host = made.create["HostConfig"]
+    assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in host["Mounts"]] == [
+        ("/home/dev/proj", "/home/dev/proj", False),
+        ("/home/dev/proj/.git", "/home/dev/proj/.git", False),
+        ("/home/dev/proj/.bashrc", "/home/dev/proj/.bashrc", True),
+        ("/home/dev/proj/.git/hooks", "/home/dev/proj/.git/hooks", True),
+    ]
+    assert all(m["BindOptions"]["NonRecursive"] for m in host["Mounts"])
+    assert "/home/dev/proj" not in host["Tmpfs"]
+    assert "uid=1000,gid=100" in host["Tmpfs"]["/home/agent"]
+    config = made.config
+    assert (config["uid"], config["gid"], config["workspace"]) == (1000, 100, None)
+    assert config["identities"] == [["/home/dev/proj", 1, 2], ["/home/dev/proj/.git", 1, 3]]
+    # The program may write there; how full the host's file system is, is not the run's.
+    assert "/home/dev/proj" in config["writable"]
+    assert "/home/dev/proj" not in config["scratch"]
+    assert _plan(_spec(workspace=WORKSPACE)).config["identities"] == []
+
+
+def test_set_id_bits_need_both_conditions_in_the_engines_form():
+    rules = [r for r in seccomp(_bound_spec(), own=False)["syscalls"] if r["names"] == ["openat"]]
+    assert {(rule["args"][0]["value"], rule["args"][1]["value"]) for rule in rules} == {
+        (flag, bit) for flag in (0o100, 0o20000000) for bit in (0o4000, 0o2000)
+    }
+    assert [argument["index"] for argument in rules[0]["args"]] == [2, 3]
+
+
+def test_an_empty_workspace_is_told_of_and_nothing_is_mounted():
+    workspace = Workspace(WorkspaceMode.TMPFS, None, "/home/dev/proj")
+    made = _plan(_spec(workspace=workspace))
+    assert made.config["workspace"] == "/home/dev/proj"
+    assert made.create["HostConfig"]["Mounts"] == []
+    assert "/home/dev/proj" in made.create["HostConfig"]["Tmpfs"]
+
+
+def _owned(folder) -> None:
+    if os.geteuid() == 0:
+        os.chown(folder, 61001, 61001)
+
+
+def test_a_folder_is_bound_as_its_owner_by_an_engine_that_maps_nobody(tmp_path):
+    (tmp_path / ".git/hooks").mkdir(parents=True)
+    _owned(tmp_path)
+    found = look(str(tmp_path), {"SecurityOptions": ["name=seccomp,profile=default"]})
+    owner = tmp_path.stat()
+    assert (found.uid, found.gid) == (owner.st_uid, owner.st_gid)
+    assert found.guards == Guards((".git",), (".git/hooks",))
+    assert [path for path, _, _ in found.identities] == [
+        str(tmp_path), f"{tmp_path}/.git", f"{tmp_path}/.git/hooks"
+    ]  # fmt: skip
+    assert found.identities[0][1:] == (owner.st_dev, owner.st_ino)
+    for option in ("name=userns", "name=rootless"):
+        with pytest.raises(BackendError, match="maps users"):
+            look(str(tmp_path), {"SecurityOptions": [option]})
+
+
+def test_a_folder_of_somebody_else_or_behind_a_link_is_not_bound(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    _owned(folder)
+    (tmp_path / "link").symlink_to(folder)
+    for path in (tmp_path / "link", tmp_path / "missing"):
+        with pytest.raises(BackendError, match="can't be looked into"):
+            look(str(path), {})
+    with pytest.raises(BackendError, match="can't be bound: it belongs to"):
+        look("/usr", {})
+    (folder / ".vscode").symlink_to("/")
+    with pytest.raises(BackendError, match="symbolic link"):
+        look(str(folder), {})
+
+
+def test_init_takes_no_other_file_than_was_looked_at(tmp_path):
+    found = tmp_path.stat()
+    _check_identity(os.fsencode(tmp_path), (found.st_dev, found.st_ino))
+    other = tmp_path / "other"
+    other.symlink_to(tmp_path)
+    for identity in ((found.st_dev, found.st_ino), (found.st_dev + 1, other.lstat().st_ino)):
+        with pytest.raises(WireError, match="replaced meanwhile"):
+            _check_identity(os.fsencode(other), identity)

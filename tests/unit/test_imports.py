@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "runner.analysis",
         "runner.policy",
+        "runner.bound",
         "runner.compile",
         "runner.metering",
         "runner.audit",
@@ -67,6 +68,7 @@ PURE = (
     "runner.errors",
     "runner.analysis",
     "runner.policy",
+    "runner.bound",
     "runner.compile",
     "runner.metering",
     "runner.audit",

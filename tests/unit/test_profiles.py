@@ -458,3 +458,26 @@ def test_profiles_are_values() -> None:
     first, second = load_profile("agent"), load_profile("agent")
     assert isinstance(first, Profile)
     assert first == second
+
+
+@pytest.mark.parametrize("mode", [mode.value for mode in WorkspaceMode])
+def test_every_mode_of_a_workspace_can_be_said(tmp_path: Path, mode: str) -> None:
+    limits = "{workspace: unlimited, inodes: unlimited}"
+    text = f"extends: agent\nworkspace: {mode}\nlimits: {limits}\n"
+    assert load_profile(write(tmp_path / "p.yaml", text)).workspace.value == mode
+
+
+@pytest.mark.parametrize("key", ["workspace", "inodes"])
+def test_a_bound_workspace_says_that_nothing_bounds_it(tmp_path: Path, key: str) -> None:
+    other = {"workspace": "inodes", "inodes": "workspace"}[key]
+    text = f"extends: agent\nworkspace: bind\nlimits: {{{other}: unlimited}}\n"
+    said = refusal(write(tmp_path / "p.yaml", text))
+    assert f"'{key}' can't be held in a folder that is bound" in said
+    assert "p.yaml" in said
+    # What extends such a profile can take it back, and then has to bound it again or not.
+    write(
+        tmp_path / "base.yaml",
+        "extends: agent\nworkspace: bind\nlimits: {workspace: unlimited, inodes: unlimited}\n",
+    )
+    back = load_profile(write(tmp_path / "b.yaml", "extends: ./base.yaml\nworkspace: copy\n"))
+    assert back.workspace is WorkspaceMode.COPY

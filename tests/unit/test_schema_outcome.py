@@ -99,6 +99,7 @@ def test_the_document_has_every_field() -> None:
         "stderr_truncated": True,
         "stderr_sha256": "22",
         "workspace": {
+            "mode": None,
             "changes": [
                 {
                     "path": "caf\\xe9/a\\\\b",

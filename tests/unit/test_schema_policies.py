@@ -8,7 +8,7 @@ import pytest
 from runner.errors import PolicyError
 from runner.model.decision import Effect
 from runner.model.limits import LimitOverrides
-from runner.model.profile import CgroupMode
+from runner.model.profile import CgroupMode, WorkspaceMode
 from runner.model.protection import Protection
 from runner.model.rule import OnUnknown
 from runner.schema.policies import (
@@ -31,6 +31,7 @@ cgroup: required
 environment: {deny: [AWS_*]}
 syscalls: {deny: [ptrace]}
 read_deny: [/srv/*/secrets/, '/etc/x/**']
+workspace_modes: [cow, none]
 profiles: [agent, locked, /opt/profiles/*]
 """
 ME = os.geteuid()
@@ -73,6 +74,7 @@ def test_every_key_reaches_the_restrictions(folder: Path) -> None:
     assert found.environment_deny == ("AWS_*",)
     assert found.syscalls_deny == ("ptrace",)
     assert found.read_deny == ("/srv/*/secrets", "/etc/x")
+    assert found.workspace_modes == (WorkspaceMode.COPY_ON_WRITE, WorkspaceMode.NONE)
     assert found.profiles == ("agent", "locked", "/opt/profiles/*")
 
 
@@ -80,6 +82,7 @@ def test_an_empty_layer_says_nothing(folder: Path) -> None:
     write(folder / "10.yaml", "# nothing yet\n")
     (found,) = load_policy_dir(folder, "user", owner_uid=ME)
     assert found.profiles is None
+    assert found.workspace_modes is None
     assert found.limits == LimitOverrides()
     assert found.policy.default is None
     assert found.policy.rules == ()

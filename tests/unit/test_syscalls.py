@@ -39,8 +39,9 @@ def outright(changes: Syscalls = DEFAULTS) -> set[str]:
 def refused(name: str, *arguments: int, changes: Syscalls = DEFAULTS) -> int | None:
     """The errno that a call gets, as the kernel compares 64-bit arguments with the conditions."""
     for one in refusals(changes):
-        if one.name == name and (
-            one.when is None or arguments[one.when.index] & one.when.mask == one.when.value
+        if one.name == name and all(
+            when is None or arguments[when.index] & when.mask == when.value
+            for when in (one.when, one.also)
         ):
             return one.errno_code
     return None
@@ -112,3 +113,27 @@ def test_allowing_unshare_allows_what_belongs_to_it():
 
 def test_a_condition_is_told_apart_from_none():
     assert Refusal("socket", errno.EPERM) != Refusal("socket", errno.EPERM, Masked(0, INT_MASK, 1))
+
+
+def test_files_get_no_set_id_bits_where_they_would_be_somebodys():
+    closed = Syscalls(set_id_bits=False)
+    for bit in (0o4000, 0o2000, 0o6000):
+        mode = bit | 0o755
+        for call, arguments in (
+            ("chmod", (0, mode)),
+            ("fchmod", (0, mode)),
+            ("fchmodat", (0, 0, mode)),
+            ("fchmodat2", (0, 0, mode, 0)),
+            ("creat", (0, mode)),
+            ("mknod", (0, mode | 0o100000, 0)),
+            ("mknodat", (0, 0, mode | 0o100000, 0)),
+            ("open", (0, 0o101, mode)),
+            ("openat", (0, 0, 0o20200002, mode)),  # O_TMPFILE
+        ):
+            assert refused(call, *arguments, changes=closed) == errno.EPERM, (call, oct(bit))
+            assert refused(call, *arguments) is None
+    assert refused("openat2", 0, 0, 0, 0, changes=closed) == errno.ENOSYS
+    # Allowed: every other bit, and whatever stands where no mode is looked at.
+    assert refused("chmod", 0, 0o1755, changes=closed) is None
+    assert refused("open", 0, 0, 0o6755, changes=closed) is None
+    assert refused("openat", 0, 0, 0o200000, 0o6755, changes=closed) is None

@@ -14,10 +14,11 @@ from pathlib import Path
 import psutil
 
 from runner.backends.bpf import program_for
+from runner.backends.docker.bound import look
 from runner.backends.docker.engine import Engine
 from runner.backends.docker.found import statuses
 from runner.backends.docker.lease import FILES_PREFIX, DockerLease
-from runner.backends.docker.plan import LABEL_OWNER, LABEL_RUN, unnamed
+from runner.backends.docker.plan import LABEL_OWNER, LABEL_RUN, Bound, unnamed
 from runner.errors import BackendError, ProtectionMissingError
 from runner.model.limits import UNLIMITED, Limits
 from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
@@ -66,11 +67,22 @@ class DockerBackend:
                 f"the docker backend can't give a run the network {spec.network.value!r}; "
                 "use a profile with `network: none`"
             )
+        bound = None
+        if spec.workspace.is_bound:
+            if not self._filter(spec.syscalls):
+                raise ProtectionMissingError(
+                    Protection.SECCOMP,
+                    "the engine is of another architecture, so set-ID bits in a folder that is "
+                    "bound can't be refused as a whole",
+                )
+            bound = look(spec.workspace.target, self._info)
         engine = Engine(self._base_url)
         try:
             image = engine.image_id(spec.image or self._image)
             own = self._filter(spec.syscalls)
-            lease = _Held(self, engine, spec, run_id=run_id, image=image, program_filter=own)
+            lease = _Held(
+                self, engine, spec, run_id=run_id, image=image, bound=bound, program_filter=own
+            )
         except BaseException:
             engine.close()
             raise
@@ -156,6 +168,7 @@ class _Held(DockerLease):
         *,
         run_id: str,
         image: str,
+        bound: Bound | None,
         program_filter: bytes,
     ) -> None:
         self._backend = backend
@@ -165,6 +178,7 @@ class _Held(DockerLease):
             run_id=run_id,
             owner=owner_now(),
             image=image,
+            bound=bound,
             program_filter=program_filter,
             files_place=backend.files_place,
         )

@@ -29,7 +29,7 @@ from runner.backends.docker.conversation import Conversation
 from runner.backends.docker.engine import Engine
 from runner.backends.docker.found import Found
 from runner.backends.docker.inside.wire import Kind, decode_json, encode, encode_json
-from runner.backends.docker.plan import Plan
+from runner.backends.docker.plan import Bound, Plan
 from runner.backends.docker.plan import plan as make_plan
 from runner.errors import BackendError
 from runner.model.limits import LimitName, Unlimited
@@ -54,6 +54,7 @@ class DockerLease:
         run_id: str,
         owner: str,
         image: str,
+        bound: Bound | None,
         program_filter: bytes,
         files_place: Path,
     ) -> None:
@@ -65,6 +66,7 @@ class DockerLease:
         self._spec = spec
         self._container: str | None = None
         self._channel: Channel | None = None
+        self._bound = bound
         self._files_place = files_place
         self._files: Path | None = None
         self._used = False
@@ -125,7 +127,8 @@ class DockerLease:
             self._files = None
 
     def _build(self, run_id: str, owner: str, image: str, program_filter: bytes) -> Found:
-        source = self._spec.workspace.source
+        workspace = self._spec.workspace
+        source = None if workspace.is_bound else workspace.source
         entries = packing.entries(source) if source is not None else ()
         self._files_place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._files = Path(
@@ -137,6 +140,7 @@ class DockerLease:
             owner=owner,
             image=image,
             copied=packing.measured(entries),
+            bound=self._bound,
             files_folder=str(self._files),
             program_filter=program_filter,
         )

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.backends.docker.boot import COMMAND
+from runner.backends.guards import Guards
 from runner.model.limits import Unlimited
+from runner.model.profile import WorkspaceMode
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec
 from runner.syscalls import CLONE_NEW_FLAGS, NUMBERS, refusals
 
@@ -55,6 +57,10 @@ MASKED_PATHS = (
 READONLY_PATHS = ("/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
+_UNTOLD = frozenset({WorkspaceMode.NONE, WorkspaceMode.BIND})
+"""Modes whose changes are not listed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Copied:
     """How large the workspace is that is copied in."""
@@ -62,6 +68,18 @@ class Copied:
     bytes: int = 0
     """Each file rounded up to whole pages, as a tmpfs holds it."""
     paths: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A folder of the host that the container works on, as it was looked at."""
+
+    uid: int
+    gid: int
+    """Its owner's, and so the program's."""
+    guards: Guards
+    identities: tuple[tuple[str, int, int], ...]
+    """Path, device and inode of everything that is mounted of it, absolute, the folder first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +102,7 @@ def plan(
     owner: str,
     image: str,
     copied: Copied,
+    bound: Bound | None,
     files_folder: str,
     program_filter: bytes,
 ) -> Plan:
@@ -100,7 +119,10 @@ def plan(
     if not isinstance(limits.memory_bytes, Unlimited):
         extra_bytes = INIT_MEMORY_BYTES + copied.bytes + copied.paths * ENTRY_MEMORY_BYTES
         memory_bytes = limits.memory_bytes + extra_bytes
+    owner_ids = (bound.uid, bound.gid) if bound is not None else (UID, UID)
     config = _config(spec, writable, inside, mounted)
+    config["uid"], config["gid"] = owner_ids
+    config["identities"] = [list(each) for each in bound.identities] if bound is not None else []
     config["seccomp"] = base64.b64encode(program_filter).decode("ascii")
     host_config = {
         "AutoRemove": True,
@@ -116,7 +138,7 @@ def plan(
         "MaskedPaths": list(MASKED_PATHS),
         "Memory": memory_bytes,
         "MemorySwap": memory_bytes,
-        "Mounts": _mounts(spec, mounted, files_folder),
+        "Mounts": [*_bound(spec, bound), *_mounts(spec, mounted, files_folder)],
         # Not NanoCpus: the engine refuses more of them than the machine has processors.
         "CpuPeriod": CPU_PERIOD_US,
         "CpuQuota": (
@@ -136,7 +158,7 @@ def plan(
             "no-new-privileges:true",
             f"seccomp={json.dumps(seccomp(spec, own=bool(program_filter)))}",
         ],
-        "Tmpfs": _tmpfs(spec, writable, inside, copied),
+        "Tmpfs": _tmpfs(spec, writable, inside, copied, owner_ids),
         "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
     }
     create = {
@@ -189,11 +211,13 @@ def seccomp(spec: SandboxSpec, *, own: bool) -> dict[str, Any]:
         elif refusal.when is not None:
             rule["args"] = [
                 {
-                    "index": refusal.when.index,
-                    "value": refusal.when.mask,
-                    "valueTwo": refusal.when.value,
+                    "index": when.index,
+                    "value": when.mask,
+                    "valueTwo": when.value,
                     "op": "SCMP_CMP_MASKED_EQ",
                 }
+                for when in (refusal.when, refusal.also)
+                if when is not None
             ]
         syscalls.append(rule)
     return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": syscalls}
@@ -220,14 +244,19 @@ def _writable(spec: SandboxSpec) -> tuple[str, ...]:
 
 
 def _tmpfs(
-    spec: SandboxSpec, writable: tuple[str, ...], inside: tuple[InjectedFile, ...], copied: Copied
+    spec: SandboxSpec,
+    writable: tuple[str, ...],
+    inside: tuple[InjectedFile, ...],
+    copied: Copied,
+    owner_ids: tuple[int, int],
 ) -> dict[str, str]:
     limits = spec.limits
+    uid, gid = owner_ids
     found = {}
-    for path in writable:
+    for path in _scratch(spec, writable):
         own = copied if path == spec.workspace.target else Copied()
         mode = "1777" if path in {"/tmp", "/var/tmp", "/dev/shm"} else "0755"  # noqa: S108
-        options = ["rw", "exec", "nosuid", "nodev", f"mode={mode}", f"uid={UID}", f"gid={UID}"]
+        options = ["rw", "exec", "nosuid", "nodev", f"mode={mode}", f"uid={uid}", f"gid={gid}"]
         if mode == "1777":
             options[-2:] = ["uid=0", "gid=0"]
         if not isinstance(limits.workspace_bytes, Unlimited):
@@ -240,22 +269,44 @@ def _tmpfs(
     return found
 
 
+def _scratch(spec: SandboxSpec, writable: tuple[str, ...]) -> list[str]:
+    """What of these is a tmpfs: all but a folder that is bound."""
+    bound = spec.workspace.target if spec.workspace.is_bound else None
+    return [path for path in writable if path != bound]
+
+
+def _bound(spec: SandboxSpec, bound: Bound | None) -> list[dict[str, Any]]:
+    """The folder, and over it what is guarded; the engine mounts outer targets first.
+
+    The engine has no `nosuid` and `nodev` for these (ContainerCreate, Mounts): no_new_privs and
+    the container's list of devices do the same.
+    """
+    if bound is None:
+        return []
+    folder = spec.workspace.target
+    paths = [(folder, False)]
+    paths += [(f"{folder}/{path}", False) for path in bound.guards.pinned]
+    paths += [(f"{folder}/{path}", True) for path in bound.guards.read_only]
+    return [_mount(path, path, read_only=read_only) for path, read_only in paths]
+
+
 def _mounts(
     spec: SandboxSpec, mounted: tuple[InjectedFile, ...], files_folder: str
 ) -> list[dict[str, Any]]:
     sources = [(path, path) for path in spec.read]
     sources += [(f"{files_folder}/{index}", file.path) for index, file in enumerate(mounted)]
-    return [
-        {
-            "Type": "bind",
-            "Source": source,
-            "Target": target,
-            "ReadOnly": True,
-            # What is mounted below would not be read-only with it.
-            "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
-        }
-        for source, target in sources
-    ]
+    return [_mount(source, target, read_only=True) for source, target in sources]
+
+
+def _mount(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": source,
+        "Target": target,
+        "ReadOnly": read_only,
+        # What is mounted below would not be read-only with it.
+        "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
+    }
 
 
 def _config(
@@ -271,8 +322,6 @@ def _config(
         "environment": [list(pair) for pair in spec.environment],
         "cwd": spec.cwd,
         "terminal": spec.terminal,
-        "uid": UID,
-        "gid": UID,
         "limits": {
             name: None if isinstance(bound, Unlimited) else bound
             for name, bound in (
@@ -284,7 +333,8 @@ def _config(
             )
         },
         "writable": list(writable),
-        "workspace": None if spec.workspace.source is None else target,
+        "scratch": _scratch(spec, writable),
+        "workspace": None if spec.workspace.mode in _UNTOLD else target,
         "mounted": [
             posixpath.relpath(file.path, target) for file in mounted if _below(file.path, target)
         ],

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from runner.model.guarded import GUARDED_PATHS
 from runner.model.limits import Limits, Unlimited
 from runner.model.protection import Protection
 from runner.model.spec import SandboxSpec
@@ -68,10 +69,12 @@ def plan(spec: SandboxSpec, seccomp: bytes, host: Host) -> tuple[dict[str, Any],
         "inner_id": INNER_ID,
         "outer_id": host.outer_id,
         "workspace": {
+            "mode": spec.workspace.mode.value,
             "source": spec.workspace.source,
             "target": spec.workspace.target,
             "dev": device,
             "ino": inode,
+            "guarded": list(GUARDED_PATHS) if spec.workspace.is_bound else [],
         },
         "read": list(spec.read),
         "files": files,

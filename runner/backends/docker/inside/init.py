@@ -89,6 +89,8 @@ class Init:
         self._cgroup = Cgroup(_file("/proc/self/mountinfo"))
         for file in config["files"]:
             _inject(file)
+        for path, device, inode in config["identities"]:
+            _check_identity(_bytes(path), (device, inode))
         folder = config["workspace"]
         if folder is not None:
             self._root = _bytes(folder)
@@ -155,7 +157,7 @@ class Init:
             ),
             seccomp=base64.b64decode(config["seccomp"]),
         )
-        watch = Watch(self._cgroup, config["limits"], config["writable"])
+        watch = Watch(self._cgroup, config["limits"], config["scratch"])
         started = child.start(program, terminal=config["terminal"], window=window)
         self._child = started
         self._stdin = started.stdin
@@ -391,6 +393,14 @@ class Init:
             self._outbox += encode_json(Kind.STDIN_TAKEN, self._taken_bytes)
             self._taken_bytes = 0
         self._settle_stdin()
+
+
+def _check_identity(path: bytes, identity: tuple[int, int]) -> None:
+    """That the engine, which looks paths up for itself, mounted what the supervisor looked at."""
+    found = os.lstat(path)
+    if (found.st_dev, found.st_ino) != identity:
+        where = path.decode("utf-8", "backslashreplace")
+        raise WireError(f"{where} was replaced meanwhile, or the engine sees other files")
 
 
 def _inject(file: dict[str, Any]) -> None:

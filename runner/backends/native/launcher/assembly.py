@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 
-from runner.backends.native.launcher import kernel
+from runner.backends.native.launcher import guards, kernel
 from runner.backends.native.launcher.protocol import Message
 from runner.backends.native.launcher.staging import Stage
 
@@ -74,9 +74,13 @@ def assemble(plan: Message, stage: Stage, blobs: list[bytes]) -> None:
     attach(root, HOME[1:], stage.scratch["home"], is_folder=True)
     for path, tree, is_folder in sorted(stage.read, key=lambda part: len(part[0])):
         attach(root, path[1:], tree, is_folder=is_folder)
-    if "workspace" in stage.scratch:
-        target = plan["workspace"]["target"]
-        attach(root, target[1:], stage.scratch["workspace"], is_folder=True)
+    if stage.workspace.tree >= 0:
+        target = plan["workspace"]["target"][1:]
+        attach(root, target, stage.workspace.tree, is_folder=True)
+        if plan["workspace"]["guarded"]:
+            inside = folder(root, target)
+            guards.lay(inside, plan["workspace"]["guarded"])
+            os.close(inside)
     _inject(plan, root, blobs)
     os.close(root)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from runner.backends.native.launcher import assembly, inside, kernel, staging, trees
+from runner.backends.native.launcher import assembly, inside, kernel, staging, trees, workspace
 from runner.backends.native.launcher.protocol import (
     Message,
     PeerGoneError,
@@ -60,6 +60,8 @@ def main(
         pass  # the supervisor is gone, or wants this sandbox no more
     except BuildError as error:
         _say_failed(control, error.protection, error.why)
+    except workspace.WorkspaceError as error:
+        _say_failed(control, "setup", str(error))
     except BaseException as error:  # a fork must never run on in its parent's frames
         _say_failed(control, "setup", f"{type(error).__name__}: {error}")
     builder.destroy()
@@ -149,8 +151,6 @@ class Builder:
     def _stage(self) -> staging.Stage:
         try:
             stage: staging.Stage = _step("mount_namespace", lambda: staging.prepare(self._plan))
-        except staging.WorkspaceError as error:
-            raise BuildError("setup", str(error)) from error
         except BuildError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
@@ -302,7 +302,7 @@ class Builder:
             },
         )
         truncated = False
-        if stage.upper_fd >= 0:
+        if stage.workspace.upper_fd >= 0:
             truncated = trees.send_all(
                 self._changes(stage),
                 lambda part: send(self._control, {"at": "changes", "changes": part}),
@@ -313,10 +313,11 @@ class Builder:
             receive(self._control)
 
     def _changes(self, stage: staging.Stage) -> trees.Found:
-        if stage.baseline is not None:
-            found = trees.changed_in_copy(stage.upper_fd, stage.baseline)
+        laid = stage.workspace
+        if laid.baseline is not None:
+            found = trees.changed_in_copy(laid.upper_fd, laid.baseline)
         else:
-            found = trees.changed_in_overlay(stage.upper_fd, stage.merged_fd, stage.lower_fd)
+            found = trees.changed_in_overlay(laid.upper_fd, laid.merged_fd, laid.lower_fd)
         # Where an injected file stood was made by us, and the program could not touch it.
         ours = _mount_points(self._plan)
         return (record for record in found if record is None or record["path"] not in ours)

@@ -207,7 +207,7 @@ def _confine_to_processors(count: int) -> None:
 
 def _landlock(plan: Message) -> None:
     writable = ["/tmp", "/dev/shm", assembly.HOME]
-    if plan["workspace"]["source"] is not None:
+    if plan["workspace"]["mode"] != "none":
         writable.append(plan["workspace"]["target"])
     # /proc: a program may set its own name, oom score and the like; the mount guards the rest.
     landlock.restrict(kernel.landlock_abi(), tuple(writable), ("/dev", "/proc"))
