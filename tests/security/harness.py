@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -91,6 +92,13 @@ class Case:
             if protection not in outcome.protections:
                 found = dict(changed.get(mode, found))
         return found
+
+    def gap(self, outcome: Outcome) -> str | None:
+        """What this attack is known to reach without a protection that is not in force; None."""
+        for protection, changed in self.stated.get("WITHOUT", {}).items():
+            if protection not in outcome.protections and "gap" in changed:
+                return f"gap without {protection}: {changed['gap']}"
+        return None
 
     def not_on(self, target: Target) -> str | None:
         """Why it can't run against this target, or None."""
@@ -288,7 +296,7 @@ def staged(folder: Path, case: Case) -> Iterator[Stage]:
 
 
 def run_case(case: Case, target: Target, runner: Runner, folder: Path) -> dict[str, str]:
-    """COLUMNS -> `yes`, or what is wrong. `folder`: an empty one for the stage."""
+    """COLUMNS -> `yes`, `NO: ` what is wrong, or a gap that is known. `folder`: an empty one for the stage."""
     profile = target.profile(folder)
     found = dict.fromkeys(COLUMNS, "yes")
     with staged(folder, case) as stage:
@@ -299,6 +307,9 @@ def run_case(case: Case, target: Target, runner: Runner, folder: Path) -> dict[s
             _note(found, column, lambda o=outcome, m=mode: judge(o, case.expected(m, o)))
             _note(found, "recorded", lambda o=outcome: expect_told(runner, o))
             _note(found, column, stage.expect_unharmed)
+            gap = case.gap(outcome)
+            if mode == "attack" and gap is not None and found["denied"] == "yes":
+                found["denied"] = gap
             if mode == "attack":
                 honest = build_request(shell=HONEST, cwd=stage.workspace, profile=profile)
                 after = _execute(runner, honest)
@@ -336,6 +347,8 @@ def judge(outcome: Outcome, stated: dict[str, Any]) -> None:
     changes = {change.path: change.type for change in outcome.changes}
     listed = wanted.pop("changes", {})
     expect(listed.items() <= changes.items(), f"changes {changes!r:.500}: {words}")
+    digest = hashlib.sha256(SECRET).hexdigest()
+    expect(all(one.sha256 != digest for one in outcome.changes), "the secret was collected")
     ended = {name: getattr(outcome, name) for name in wanted}
     wrong = re.findall(r"^WRONG.*", said, re.MULTILINE)
     expect(not wrong, f"{'; '.join(wrong[:5])}")

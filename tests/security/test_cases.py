@@ -57,4 +57,5 @@ def test_case(target: harness.Target, case: harness.Case, runners, tmp_path: Pat
     if why is not None:
         pytest.skip(why)
     found = harness.run_case(case, target, runners(target.backend), tmp_path)
-    assert found == dict.fromkeys(harness.COLUMNS, "yes")
+    wrong = {column: cell for column, cell in found.items() if cell.startswith("NO")}
+    assert not wrong

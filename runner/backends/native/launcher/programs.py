@@ -18,7 +18,7 @@ from typing import NoReturn
 from runner.backends.native.launcher import kernel
 
 MOST_INTERPRETERS = 5
-"""A script's interpreter may be a script: the kernel goes on no further (exec_binprm, execve(2))."""
+"""Deeper the kernel does not follow interpreters that are scripts (exec_binprm, execve(2))."""
 FIRST_LINE_BYTES = 256
 """As much as the kernel reads of it (BINPRM_BUF_SIZE)."""
 
