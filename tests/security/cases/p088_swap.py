@@ -19,7 +19,7 @@ def attack(probe):
         probe.refused(name, lambda name=name: call(name, b"old\0", 0), errno.EPERM)
     for path in ("/proc/sys/vm/swappiness", "/proc/sys/vm/overcommit_memory"):
         probe.refused(path, lambda path=path: os.open(path, os.O_WRONLY))
-    probe.refused("all memory locked", lambda: lock_all(), errno.ENOMEM, errno.EPERM)
+    probe.refused("all memory locked", lock_all, errno.ENOMEM, errno.EPERM)
     probe.begun()
     for _ in range(8):
         if os.fork() == 0:

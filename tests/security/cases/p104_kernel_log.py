@@ -51,7 +51,7 @@ def attack(probe):
 
 def twin(probe):
     probe.works("a name", lambda: read("/proc/sys/kernel/ostype"))
-    probe.works("a number of its own", lambda: uuid.uuid4())
+    probe.works("a number of its own", uuid.uuid4)
     probe.works("its own groups", lambda: read("/proc/self/cgroup"))
 
 
