@@ -25,7 +25,7 @@ from conftest import docker_missing, native_missing
 from runner import Runner
 
 MISSING = {"native": native_missing, "docker": docker_missing}
-WIDTH = 28
+WIDTH = len("denied, recorded, next run, twin")
 
 Cells = dict[str, dict[str, dict[str, str]]]
 """Half (`native as root`) -> case -> column -> what came of it."""
@@ -144,7 +144,7 @@ def table(cells: Cells) -> str:
 def _short(cell: str) -> str:
     if cell.startswith("gap"):
         return "gap"
-    return "not run" if cell.startswith("not run") else cell.split(":")[0]
+    return "not run" if cell.startswith("not run") else cell.partition(":")[0]
 
 
 def report() -> dict[str, Any]:

@@ -39,7 +39,8 @@ DOT = __file__[-3]  # of ".py"
 GIT = f"{DOT}git"
 OTHERS = (
     f"{GIT}/hooks/post-checkout", f"{GIT}/config", f"{GIT}modules", f"{DOT}envrc", f"{DOT}npmrc",
-    f"conftest{DOT}py", f"sitecustomize{DOT}py", f"{DOT}vscode/tasks.json", f"{DOT}idea/workspace.xml",
+    f"conftest{DOT}py", f"sitecustomize{DOT}py", f"{DOT}vscode/tasks.json",
+    f"{DOT}idea/workspace.xml",
     f"{DOT}claude/settings.json", f"deep/down/{GIT}/hooks/pre-push", f"{DOT}GIT/hooks/pre-commit",
     f"{GIT}hub/workflows/x.yml", f"{DOT}ssh/authorized_keys", f"{DOT}profile",
 )  # fmt: skip
@@ -55,7 +56,8 @@ def attack(probe):
         probe.works(path, lambda path=path: write(path, b"changed", os.O_APPEND))
     probe.works("a link to hooks", lambda: os.symlink(f"repo/{GIT}/hooks", "by-link"))
     probe.works("by the link", lambda: write("by-link/post-merge", b"x"))
-    os.rename(f"repo/{GIT}/worktrees", f"repo/{GIT}/moved")
+    for name in (f"repo/{GIT}/worktrees/tree", f"repo/{GIT}/worktrees"):
+        os.rmdir(name)
     probe.works("a link out", lambda: os.symlink(probe.facts["outside"], f"repo/{GIT}/worktrees"))
     # Of the agent's home nothing is the host's.
     for name in ("bashrc", "ssh/authorized_keys", "config/autostart/x.desktop"):

@@ -36,7 +36,7 @@ static long pipes(void)
 static long sockets(void)
 {
     long all = 0;
-    int ends[2], size = 8 << 20;
+    int ends[2], size = 1 << 20;
     while (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0) {
         setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
         all += fill(ends[0]);
@@ -48,7 +48,7 @@ static long queues(void)
 {
     long all = 0;
     static struct { long kind; char text[8192]; } message = {1};
-    for (int i = 0; i < 100000; i++) {
+    for (int i = 0; i < 4000; i++) {
         int queue = msgget(IPC_PRIVATE, 0600);
         if (queue < 0)
             break;
@@ -81,7 +81,7 @@ static long descriptors(void)
     return all;
 }
 
-/* In children, so that each has descriptors of its own, and what it took stays while it lives. */
+/* Bounded, for where nothing else bounds it. In children, so that each has descriptors of its own, and what it took stays while it lives. */
 static void attack(void)
 {
     long (*const kinds[])(void) = {pipes, sockets, queues, watches, descriptors};
