@@ -10,7 +10,7 @@ DEPTH = 2200  # with two bytes each longer than PATH_MAX
 
 def attack(probe):
     work = os.open(".", os.O_RDONLY)
-    for place in ("/tmp", "/dev/shm", "/home/agent", work):
+    for place in ("/tmp", work):
         top = place if place == work else os.open(place, os.O_RDONLY)
         os.fchdir(top)
         for _ in range(DEPTH):
