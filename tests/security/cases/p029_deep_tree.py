@@ -5,7 +5,7 @@ import os
 from probe import main, write
 
 EXPECTED = {"twin": {"changes_truncated": False, "changes": {"a/b/c/leaf": "file"}}}
-DEPTH = 2200  # with two bytes each longer than PATH_MAX
+DEPTH = 1100  # of four bytes each: longer than PATH_MAX
 
 
 def attack(probe):
@@ -14,13 +14,13 @@ def attack(probe):
         top = place if place == work else os.open(place, os.O_RDONLY)
         os.fchdir(top)
         for _ in range(DEPTH):
-            os.mkdir("d")
-            os.chdir("d")
+            os.mkdir("ddd")
+            os.chdir("ddd")
         probe.works("a file at the end", lambda: write("leaf", b"x"))
         os.chmod(".", 0)
         probe.refused("its name", os.getcwd)
     os.fchdir(top)
-    os.chmod("d", 0)
+    os.chmod("ddd", 0)
 
 
 def twin(probe):
