@@ -1,4 +1,4 @@
-/* 2, 8: openat2(2) with every combination of its flags, on links that lead out, and odd structures.
+/* 2, 8, 9: openat2(2) with every combination of its flags, on links that lead out, and odd structures.
  */
 #include "probe.h"
 

@@ -1,4 +1,4 @@
-/* 13, 14, 15, 18, 68 to 74, 82: each call as it would be made by one who may, not with zeros.
+/* 13 to 15, 18, 55, 68 to 74, 82: each call as it would be made by one who may, not with zeros.
  */
 #include "probe.h"
 #include <sys/mount.h>

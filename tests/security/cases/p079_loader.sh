@@ -1,4 +1,4 @@
-# 67, 77 to 80: programs started in roundabout ways are as locked in as any.
+# 67, 78 to 80: programs started in roundabout ways are as locked in as any.
 
 . ./probe.sh
 

@@ -1,4 +1,4 @@
-/* 67, 84: what prctl(2) would loosen: tracing, dumps, filters, capabilities, new privileges.
+/* 67, 84, 105: what prctl(2) would loosen: tracing, dumps, filters, capabilities, new privileges.
  */
 #include "probe.h"
 

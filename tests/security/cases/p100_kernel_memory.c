@@ -1,4 +1,4 @@
-/* 97, 100: memory that the kernel holds for a program: pipes, sockets, watches, queues, segments.
+/* 100: memory that the kernel holds for a program: pipes, sockets, watches, queues, segments.
 LIMITS = {"memory": "96MiB", "open_files": 1024, "processes": 40, "wall": "40s"}
 EXPECTED = {"attack": {"termination": "limit", "limit": "memory"}}
 WITHOUT = {"cgroup": {"attack": {}, "gap": "nothing but descriptors and the kernel's own bounds"}}
