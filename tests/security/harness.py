@@ -40,7 +40,8 @@ SECRET = b"the host's secret, which no run may read"
 IN_ENVIRONMENT = "RUNNER_CASE_CREDENTIAL"
 """A variable of the supervisor's that holds SECRET too."""
 LIMITS = {"wall": "30s", "memory": "256MiB", "workspace": "32MiB"}
-HONEST = "cat old && echo new > made && echo fine"
+UNHELD_IN_PLACE = ("workspace", "inodes")
+HONEST = "printf old > /tmp/old && cat /tmp/old && echo new > made && echo fine"
 COLUMNS = ("denied", "recorded", "next run", "twin")
 
 
@@ -52,6 +53,9 @@ class Target:
     backend: str
     changes: Mapping[str, object] = field(default_factory=dict)
     """Keys of a profile that extends `agent`."""
+    in_place: bool = False
+    """The workspace is the host's own folder, so what a case does there is there: around it all
+    must stand as before, what was changed is not listed, and nothing holds its size."""
 
     def profile(self, folder: Path) -> str:
         """Its name, or a file of its own in `folder`."""
@@ -159,8 +163,9 @@ def build(case: Case, target: Path) -> None:
 class Stage:
     """What stands on the host: a workspace, and around it what a run must not reach."""
 
-    def __init__(self, folder: Path, case: Case) -> None:
+    def __init__(self, folder: Path, case: Case, *, in_place: bool = False) -> None:
         """Lay it out in an empty folder."""
+        self._in_place = in_place
         self.workspace = folder / "workspace"
         self.outside = folder / "outside"
         for place in (self.workspace, self.outside):
@@ -234,7 +239,8 @@ class Stage:
 
     def _host_files(self) -> list[tuple[str, int, int, bytes]]:
         found = []
-        for path in sorted([*self.workspace.rglob("*"), *self.outside.rglob("*"), self.outside]):
+        inside = [] if self._in_place else list(self.workspace.rglob("*"))
+        for path in sorted([*inside, *self.outside.rglob("*"), self.outside]):
             status = path.lstat()
             content = path.read_bytes() if path.is_file() else b""
             found.append((str(path), status.st_mode, status.st_mtime_ns, content))
@@ -243,10 +249,13 @@ class Stage:
     def request(self, mode: str, profile: str) -> ExecRequest:
         """What runs the case in this mode."""
         stated, arguments = self._case.stated, [mode, json.dumps(self.facts)]
+        limits = LIMITS | stated.get("LIMITS", {})
+        if self._in_place:
+            limits = {name: limits[name] for name in limits if name not in UNHELD_IN_PLACE}
         options: dict[str, Any] = {
             "cwd": self.workspace,
             "env": {"PYTHONDONTWRITEBYTECODE": "1"},
-            "limits": LIMITS | stated.get("LIMITS", {}),
+            "limits": limits,
             "terminal": stated.get("TERMINAL", False),
             "profile": profile,
         }
@@ -284,9 +293,9 @@ def expect(holds: bool, otherwise: str) -> None:
 
 
 @contextlib.contextmanager
-def staged(folder: Path, case: Case) -> Iterator[Stage]:
+def staged(folder: Path, case: Case, *, in_place: bool = False) -> Iterator[Stage]:
     """A stage in this empty folder, and a credential in this process's environment."""
-    stage = Stage(folder.resolve(), case)
+    stage = Stage(folder.resolve(), case, in_place=in_place)
     os.environ[IN_ENVIRONMENT] = SECRET.decode()
     try:
         yield stage
@@ -302,22 +311,39 @@ def run_case(case: Case, target: Target, runner: Runner, folder: Path) -> dict[s
     """
     profile = target.profile(folder)
     found = dict.fromkeys(COLUMNS, "yes")
-    with staged(folder, case) as stage:
-        order = case.stated.get("ORDER", ("attack", "twin"))
-        for mode in order:
-            outcome = _execute(runner, stage.request(mode, profile))
-            column = "denied" if mode == "attack" else "twin"
-            _note(found, column, lambda o=outcome, m=mode: judge(o, case.expected(m, o)))
-            _note(found, "recorded", lambda o=outcome: expect_told(runner, o))
-            _note(found, column, stage.expect_unharmed)
-            gap = case.gap(outcome)
-            if mode == "attack" and gap is not None and found["denied"] == "yes":
-                found["denied"] = gap
-            if mode == "attack":
-                honest = build_request(shell=HONEST, cwd=stage.workspace, profile=profile)
-                after = _execute(runner, honest)
-                _note(found, "next run", lambda o=after: _expect_honest(o))
+    for number, mode in enumerate(case.stated.get("ORDER", ("attack", "twin"))):
+        place = folder / str(number)
+        place.mkdir()
+        with staged(place, case, in_place=target.in_place) as stage:
+            _run_mode(mode, case, target, runner, stage, profile, found)
     return found
+
+
+def _run_mode(
+    mode: str,
+    case: Case,
+    target: Target,
+    runner: Runner,
+    stage: Stage,
+    profile: str,
+    found: dict[str, str],
+) -> None:
+    outcome = _execute(runner, stage.request(mode, profile))
+    column = "denied" if mode == "attack" else "twin"
+    expected = case.expected(mode, outcome)
+    if target.in_place:
+        expected = {name: value for name, value in expected.items() if "changes" not in name}
+    _note(found, column, lambda: judge(outcome, expected))
+    _note(found, column, stage.expect_unharmed)
+    _note(found, "recorded", lambda: expect_told(runner, outcome))
+    if mode == "twin":
+        return
+    if found["denied"] == "yes":
+        found["denied"] = case.gap(outcome) or "yes"
+    honest = build_request(shell=HONEST, cwd=stage.workspace, profile=profile)
+    after = _execute(runner, honest)
+    listed = [] if target.in_place else ["made"]
+    _note(found, "next run", lambda: _expect_honest(after, listed))
 
 
 def _execute(runner: Runner, request: ExecRequest) -> Outcome:
@@ -332,9 +358,9 @@ def _note(found: dict[str, str], column: str, check: Callable[[], None]) -> None
             found[column] = f"NO: {error}"
 
 
-def _expect_honest(outcome: Outcome) -> None:
+def _expect_honest(outcome: Outcome, listed: list[str]) -> None:
     said = (outcome.exit_code, outcome.stdout.data, [change.path for change in outcome.changes])
-    expect(said == (0, b"oldfine\n", ["made"]), f"{said} {outcome.failure}")
+    expect(said == (0, b"oldfine\n", listed), f"{said} {outcome.failure}")
 
 
 def judge(outcome: Outcome, stated: dict[str, Any]) -> None:
