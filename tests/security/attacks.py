@@ -19,6 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import case_files
 import harness
 from conftest import docker_missing, native_missing
 
@@ -36,7 +37,7 @@ def whose() -> str:
     return "root" if os.geteuid() == 0 else "rootless"
 
 
-def run_here(chosen: list[harness.Case], targets: list[harness.Target]) -> Cells:
+def run_here(chosen: list[case_files.Case], targets: list[harness.Target]) -> Cells:
     """Run the cases as this user."""
     found: Cells = {}
     for target in targets:
@@ -52,11 +53,9 @@ def run_here(chosen: list[harness.Case], targets: list[harness.Target]) -> Cells
 
 
 def _cells(
-    case: harness.Case, target: harness.Target, runner: Runner, folder: Path, missing: str | None
+    case: case_files.Case, target: harness.Target, runner: Runner, folder: Path, missing: str | None
 ) -> dict[str, str]:
-    why = missing or case.not_on(target)
-    if why is None and case.path.suffix == ".c" and harness.compiler() is None:
-        why = harness.NO_COMPILER
+    why = missing or case.not_run(target.name)
     if why is not None:
         return dict.fromkeys(harness.COLUMNS, f"not run: {why}")
     place = Path(tempfile.mkdtemp(prefix="case-", dir=folder))
@@ -102,7 +101,7 @@ def run_as(user: str, arguments: list[str]) -> Cells:
             found: Cells = json.loads(out.read_text())["cells"]
             return found
     why = f"`{user}` can't run this Python or read this folder (exit status {done.returncode})"
-    names = [case.name for case in harness.cases()]
+    names = [case.name for case in case_files.cases()]
     cells = dict.fromkeys(harness.COLUMNS, f"not run: {why}")
     return {"native, rootless": dict.fromkeys(names, cells)}
 
@@ -194,7 +193,7 @@ def main() -> int:
 def _run(asked: argparse.Namespace) -> Cells:
     chosen = [
         case
-        for case in harness.cases()
+        for case in case_files.cases()
         if not asked.cases or any(part in case.path.name for part in asked.cases)
     ]
     names = {target.name for target in harness.TARGETS}

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import case_files
 import harness
 from conftest import docker_missing, native_missing
 
 from runner import Runner
 
-CASES = harness.cases()
+CASES = case_files.cases()
 MISSING: dict[str, Callable[[], str | None]] = {
     "native": native_missing,
     "docker": docker_missing,
@@ -50,10 +51,8 @@ def runners(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize(("target", "case"), _parameters())
-def test_case(target: harness.Target, case: harness.Case, runners, tmp_path: Path) -> None:
-    why = MISSING[target.backend]() or case.not_on(target)
-    if why is None and case.path.suffix == ".c" and harness.compiler() is None:
-        why = harness.NO_COMPILER
+def test_case(target: harness.Target, case: case_files.Case, runners, tmp_path: Path) -> None:
+    why = MISSING[target.backend]() or case.not_run(target.name)
     if why is not None:
         pytest.skip(why)
     found = harness.run_case(case, target, runners(target.backend), tmp_path)

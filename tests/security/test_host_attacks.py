@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import SECRET
+from case_stage import SECRET
 
 from runner import Runner
 from runner.compile import compile_spec

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
+import case_files
 import harness
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,13 +48,13 @@ def test_what_tries_an_attack_is_there_and_says_so():
         for name in probe.get("tried_by", ()):
             path = ROOT / "tests" / "security" / name
             assert path.is_file(), probe
-            if path.parent == harness.FOLDER:
+            if path.parent == case_files.FOLDER:
                 assert probe["number"] in headed(path), (probe, path.name)
 
 
 def test_every_case_tries_what_its_first_line_says():
     named = {name for probe in PROBES for name in probe.get("tried_by", ())}
-    for case in harness.cases():
+    for case in case_files.cases():
         name = f"cases/{case.path.name}"
         assert name in named
         tried = {probe["number"] for probe in PROBES if name in probe.get("tried_by", ())}
@@ -68,7 +69,7 @@ def test_the_page_speaks_of_every_attack_that_is_tried():
 
 
 def test_the_page_names_every_gap_with_its_case():
-    for case in harness.cases():
+    for case in case_files.cases():
         gaps = [part["gap"] for part in case.stated.get("WITHOUT", {}).values() if "gap" in part]
         if gaps or case.stated.get("NOT_ON"):
             assert f"`{case.name}`" in PAGE
@@ -77,7 +78,7 @@ def test_the_page_names_every_gap_with_its_case():
 def test_what_a_case_states_is_known():
     known = {"LIMITS", "EXPECTED", "WITHOUT", "NOT_ON", "TERMINAL", "ORDER"}
     targets = {target.name for target in harness.TARGETS}
-    for case in harness.cases():
+    for case in case_files.cases():
         if case.path.suffix != ".py":
             assert set(case.stated) <= known, case.name
         assert set(case.stated.get("NOT_ON", {})) <= targets
