@@ -1,4 +1,4 @@
-"""30 to 33, 47, 48, 58: the host's loopback, addresses, names, abstract sockets."""
+"""30 to 33, 47, 48, 52: the host's loopback, addresses, names, abstract sockets."""
 
 import errno
 import socket

@@ -1,4 +1,4 @@
-"""93, 101, 102, 10: descriptors and variables that were inherited; more than the limit of them."""
+"""49, 93, 101, 102: descriptors and variables that were inherited; more than the limit of them."""
 
 import errno
 import os

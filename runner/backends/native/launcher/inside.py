@@ -5,7 +5,6 @@ Both are forks of the builder and never return from here.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from runner.backends.native.launcher import assembly, kernel, landlock
+from runner.backends.native.launcher import assembly, kernel, landlock, programs
 from runner.backends.native.launcher.protocol import Message
 
 GO = b"g"
@@ -164,7 +163,7 @@ def _program(
         os._exit(125)
     os.umask(0o022)
     try:
-        _execute(plan["argv"], plan["env"])
+        programs.execute(plan["argv"], plan["env"])
     except OSError as error:
         reporter.say({"exec": error.errno})
     os._exit(127)
@@ -174,21 +173,6 @@ def _continued(reporter: _Reporter, fd: int) -> _Reporter:
     moved = _Reporter(fd)
     moved.applied = reporter.applied
     return moved
-
-
-def _execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
-    """execve(2) along the run's own PATH, like execvp(3); a script without `#!` is not guessed."""
-    name = argv[0]
-    if "/" in name:
-        os.execve(name, argv, environment)
-    found = errno.ENOENT
-    for folder in environment.get("PATH", "").split(":"):
-        try:
-            os.execve(f"{folder or '.'}/{name}", argv, environment)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                found = error.errno or found
-    raise OSError(found, os.strerror(found))
 
 
 def _rlimits(plan: Message) -> None:
