@@ -227,7 +227,9 @@ def _languages(kind: str) -> tuple[str, ...]:
     if kind not in ("code", "sql"):
         return _SHELLS
     rows = [row for row in load().exact.values() if row.kind == kind]
-    names = {row.name for row in rows} if kind == "code" else {n for r in rows for n in r.names}
+    if kind == "sql":
+        return tuple(sorted({name for row in rows for name in row.names}))
+    names = {row.name for row in rows if " " not in row.name}  # `deno run` is read as another
     return tuple(sorted(names))
 
 

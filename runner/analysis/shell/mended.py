@@ -16,7 +16,15 @@ _ASSIGNED = re.compile(
 _SCANNED = "scanned"
 
 
-def without_name(command: Node) -> None:
+def in_front(command: Node) -> None:
+    """Put right what the tree makes of the words behind `coproc` and `time`."""
+    if command.get("Type") == "CoprocClause":
+        _without_name(command)
+    elif command.get("Type") == "TimeClause":
+        _without_dashes(command)
+
+
+def _without_name(command: Node) -> None:
     """Before a plain command no word names a coprocess (bash(1)).
 
     The tree takes the word behind `coproc` for its name, in front of what may be assignments.
@@ -61,6 +69,23 @@ def _as_assign(word: Node) -> Node | None:
     return {
         **place, "Name": name, "Append": bool(found["more"]), "Value": {**place, "Parts": value},
     }  # fmt: skip
+
+
+def _without_dashes(command: Node) -> None:
+    """Behind `time`, `--` ends its options (bash(1), Pipelines); the tree has it for a command."""
+    inner = (command.get("Stmt") or {}).get("Cmd") or {}
+    words = inner.get("Args") or []
+    parts = words[0].get("Parts") or [] if words else []
+    if inner.get("Assigns") or [part.get("Value") for part in parts] != ["--"]:
+        return
+    if parts[0].get("Type") == "Lit":
+        del words[0]
+        assigns = []
+        while words and (assign := _as_assign(words[0])) is not None:
+            assigns.append(assign)
+            del words[0]
+        if assigns:
+            inner["Assigns"] = assigns
 
 
 def timed(statement: Node) -> Node:

@@ -167,6 +167,17 @@ def _subcommand(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
         _KINDS.get(inner.kind, _plain)(readers, inner, replace(call, words=words), place)
 
 
+def _code(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
+    """`perl -e TEXT`; `bun x CMD`, whose row tells what stands behind the subcommand."""
+    base = call.words[0].text.rsplit("/", 1)[-1]
+    rest = options.take(row, call.words[1:]).rest if row.subcommand else ()
+    if rest and f"{base} {rest[0].text}" in readers.table.exact:
+        inner = replace(place, via=(*place.via[:-1], base))
+        _subcommand(readers, row, replace(call, words=(call.words[0], *rest)), inner)
+    else:
+        languages.unwrap_code(readers, row, call, place)
+
+
 def _inner_lenient(readers: Readers, call: Call, rest: tuple[Word, ...], place: Place) -> None:
     """`uv run CMD`: options of the subcommand that the table does not know make it doubtful."""
     if rest and options.may_be_option(rest[0]):
@@ -270,7 +281,7 @@ def _module(readers: Readers, name: str, call: Call, place: Place) -> None:
 _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
     "shell": shells.unwrap_shell, "foreign_shell": shells.unwrap_foreign_shell,
     "source": shells.unwrap_source, "alias": shells.unwrap_alias, "find": find.unwrap_find,
-    "python": _python, "code": languages.unwrap_code, "sql": sql.unwrap_sql,
+    "python": _python, "code": _code, "sql": sql.unwrap_sql,
     "git": git.unwrap_git, "sed": sed.unwrap_sed, "subcommands": _subcommands,
     "make": make.unwrap_make, "tar": _tar, "scripted": scripted.unwrap_scripted,
 }  # fmt: skip
