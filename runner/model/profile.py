@@ -89,6 +89,11 @@ class Profile:
     image: str | None = None
     """Image for backends that need one; None: the backend's default."""
     origin: ProfileOrigin = ProfileOrigin.FILE
+    apply_allow: tuple[str, ...] = ()
+    """Globs over paths of the workspace that are protected (`changes.protected`) and may be applied
+    all the same."""
+    apply_deny: tuple[str, ...] = ()
+    """Globs over paths of the workspace that are never applied; the layers' above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,5 +111,7 @@ class Restrictions:
     """Globs over host paths that no profile may show."""
     profiles: tuple[str, ...] | None = None
     """Globs over profile names or files that may be used; None says nothing."""
+    apply_deny: tuple[str, ...] = ()
+    """Globs over paths of a workspace that are never applied, whatever a profile allows."""
     grants: tuple[Grant, ...] | None = None
     """Who may use which profiles; None says nothing."""

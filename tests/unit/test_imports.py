@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.audit",
         "runner.syscalls",
         "runner.records",
+        "runner.changes",
     ),
     ("runner.deciding",),
     ("runner.supervisor",),
@@ -39,11 +40,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.backends",
         "runner.egress",
         "runner.stores",
+        "runner.workspaces",
         "runner.schema",
         "runner.policy_points",
         "runner.settings",
     ),
     ("runner.testing",),
+    ("runner.recalled", "runner.showing", "runner.applying"),
     ("runner.app", "runner.intake", "runner.workbench", "runner.replay"),
     ("runner.surfaces", "runner.__main__"),
 )
@@ -72,6 +75,7 @@ PURE = (
     "runner.audit",
     "runner.syscalls",
     "runner.records",
+    "runner.changes",
     "runner.deciding",
 )
 # Whose business is files, processes, the network, time or chance.
