@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from runner import records
 from runner.audit.canonical import canonical
 from runner.changes.diff import FileDiff
 from runner.changes.manifest import Manifest, has_content
-from runner.changes.plan import Fate, Result, ordered, unsupported
+from runner.changes.plan import Fate, Result, leads_out, ordered, unsupported
 from runner.changes.protected import names, protected
 from runner.deciding import Policy, decide_write
 from runner.errors import (
@@ -27,7 +28,7 @@ from runner.errors import (
 )
 from runner.model.action import Facts
 from runner.model.event import EventDraft, EventKind
-from runner.model.outcome import Change
+from runner.model.outcome import Change, ChangeKind
 from runner.model.principal import Principal
 from runner.model.request import ExecRequest
 from runner.ports import ChangeArchive, Clock, HeldChanges, Store
@@ -39,6 +40,8 @@ from runner.workspaces.folder import WorkspaceFolder
 SWEEP_EVERY_S = 60.0
 """A sweep looks at each run of which something is kept; a pipeline starts many runners."""
 DAY_S = 86_400.0
+_MOST_TARGET_BYTES = 4096
+"""PATH_MAX (limits.h): no link's target is longer."""
 
 Rules = Callable[[ExecRequest], tuple[Policy, Facts]]
 """The policy that a request is held against now."""
@@ -129,10 +132,11 @@ class ChangesOfRuns:
             policy, facts = self._rules(told.request)
             with WorkspaceFolder(manifest.directory, manifest.device, manifest.inode) as folder:
                 applier = Applier(folder, run_id, held.open)
-                refused, ready = _judged(manifest, numbers, told.request, policy, facts)
+                refused, ready = _judged(
+                    manifest, numbers, held, _Against(told.request, policy, facts)
+                )
                 if dry_run:
-                    would = {n: applier.look(c) or Result(c, Fate.APPLIED) for n, c in ready}
-                    results = _sorted({**refused, **would})
+                    results = _sorted({**refused, **_would(applier, ready)})
                     left = len(left_of(manifest, held))
                     return Applied(run_id, manifest.directory, True, results, left)
                 by = _By(run_id, principal, policy.digest)
@@ -215,19 +219,24 @@ class ChangesOfRuns:
             tx.append(EventDraft(kind, data, by.principal, by.run_id))
 
 
+@dataclass(frozen=True, slots=True)
+class _Against:
+    """What a change is held against."""
+
+    request: ExecRequest
+    policy: Policy
+    facts: Facts
+
+
 def _judged(
-    manifest: Manifest,
-    numbers: Iterable[int],
-    request: ExecRequest,
-    policy: Policy,
-    facts: Facts,
+    manifest: Manifest, numbers: Iterable[int], held: HeldChanges, against: _Against
 ) -> tuple[dict[int, Result], list[tuple[int, Change]]]:
     """What is refused already, and what is left to apply, in its order."""
     refused: dict[int, Result] = {}
     ready: list[tuple[int, Change]] = []
     for number in numbers:
         change = manifest.changes[number]
-        said = _refused(change, request, policy, facts)
+        said = _refused(change, held, against)
         if said is not None:
             refused[number] = said
         else:
@@ -235,27 +244,56 @@ def _judged(
     return refused, ordered(ready)
 
 
-def _refused(change: Change, request: ExecRequest, policy: Policy, facts: Facts) -> Result | None:
+def _refused(change: Change, held: HeldChanges, against: _Against) -> Result | None:
     """What stands against a change whatever its folder looks like."""
     why = unsupported(change)
     if why is not None:
         return Result(change, Fate.UNSUPPORTED, why)
-    profile = policy.profile
+    profile = against.policy.profile
     if names(change.path, profile.apply_deny):
         return Result(change, Fate.DENIED, "a policy layer's `apply_deny` names it")
-    reason = protected(change.path)
+    if has_content(change) and (change.withheld is not None or change.sha256 is None):
+        return Result(change, Fate.WITHHELD, change.withheld or "its content is not known")
+    try:
+        reason = protected(change.path) or _leads_out(change, held)
+    except StateError as error:
+        return Result(change, Fate.WITHHELD, str(error))
     if reason is not None and not names(change.path, profile.apply_allow):
         return Result(
             change,
             Fate.PROTECTED,
             f"{reason}; a profile's `apply: {{allow: [...]}}` would have to name it",
         )
-    decision = decide_write(request, f"{request.directory}/{change.path}", policy, facts)
-    if not decision.permits:
-        return Result(change, Fate.DENIED, decision.reason)
-    if has_content(change) and (change.withheld is not None or change.sha256 is None):
-        return Result(change, Fate.WITHHELD, change.withheld or "its content is not known")
-    return None
+    path = f"{against.request.directory}/{change.path}"
+    decision = decide_write(against.request, path, against.policy, against.facts)
+    return None if decision.permits else Result(change, Fate.DENIED, decision.reason)
+
+
+def _leads_out(change: Change, held: HeldChanges) -> str | None:
+    """Why a link is protected: what is written through it later lands somewhere else."""
+    if change.type != "symlink" or not has_content(change):
+        return None
+    fd = held.open(change.sha256 or "")
+    try:
+        target = os.fsdecode(os.read(fd, _MOST_TARGET_BYTES))
+    finally:
+        os.close(fd)
+    return "it is a link that leads out of the workspace" if leads_out(change, target) else None
+
+
+def _would(applier: Applier, ready: Iterable[tuple[int, Change]]) -> dict[int, Result]:
+    """What would become of each, with the folders in place that would be made before it."""
+    found: dict[int, Result] = {}
+    made: set[str] = set()
+    for number, change in ready:
+        if change.kind is ChangeKind.CREATED and posixpath.dirname(change.path) in made:
+            said = None
+        else:
+            said = applier.look(change)
+        found[number] = said or Result(change, Fate.APPLIED)
+        if said is None and change.type == "directory":
+            made.add(change.path)
+    return found
 
 
 def _settle(manifest: Manifest, held: HeldChanges, results: Mapping[int, Result]) -> int:

@@ -112,7 +112,17 @@ def unified(before: bytes, after: bytes) -> Iterator[bytes]:
 
 
 def matches(old: Sequence[bytes], new: Sequence[bytes]) -> list[Match]:
-    """Runs of equal lines, in order."""
+    """Runs of equal lines, in order, as long as they can be."""
+    joined: list[Match] = []
+    for i, j, size in _matches(old, new):
+        if joined and joined[-1][0] + joined[-1][2] == i and joined[-1][1] + joined[-1][2] == j:
+            joined[-1] = (*joined[-1][:2], joined[-1][2] + size)
+        else:
+            joined.append((i, j, size))
+    return joined
+
+
+def _matches(old: Sequence[bytes], new: Sequence[bytes]) -> list[Match]:
     found: list[Match] = []
     i = j = 0
     for anchor_i, anchor_j in (*_anchors(old, new), (len(old), len(new))):

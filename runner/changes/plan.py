@@ -112,6 +112,14 @@ def unsupported(change: Change) -> str | None:
     return None
 
 
+def leads_out(change: Change, target: str) -> bool:
+    """Whether a link at the change's path leads out of the workspace, as far as its words tell."""
+    if target.startswith("/"):
+        return True
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(change.path), target))
+    return path == ".." or path.startswith("../")
+
+
 def _relative(given: str, directory: str) -> str:
     path = posixpath.normpath(given)
     if path.startswith("/"):

@@ -7,6 +7,7 @@ manifest and counts as nothing. Whoever works on a run's folder holds a lock on 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 LEFT = "left.json"
 _PART = ".part"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_TRIES = 8
 _BLOCK_BYTES = 1 << 16
 """Of a content that holds nothing but zeros such a piece becomes a hole again."""
 _NEW = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -152,9 +154,15 @@ class Keeper:
         if self._lock is not None:
             return
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
-        self._path.mkdir(mode=0o700)
-        self._lock = os.open(self._path, _FOLDER)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # A sweep may take a folder that nobody holds yet for a leftover, once.
+        for _ in range(_TRIES):
+            self._path.mkdir(mode=0o700, exist_ok=True)
+            self._lock = os.open(self._path, _FOLDER)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if self._path.exists():
+                return
+            self._unlock()
+        raise OSError(errno.EAGAIN, "it was swept away again and again")
 
     def _unlock(self) -> None:
         if self._lock is not None:
