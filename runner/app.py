@@ -233,6 +233,10 @@ class Runner:
                 self._backends[wanted] = _load("runner.backends", wanted)(cache)
             return self._backends[wanted]
 
+    def latest_changes(self) -> str:
+        """Id of the run whose changes were kept last; RequestError: nothing is kept of any."""
+        return self._changes.latest()
+
     def changes(self, run_id: str) -> RunChanges:
         """What a run changed in its workspace, and what is left of it to apply."""
         return self._changes.view(run_id)

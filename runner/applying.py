@@ -21,11 +21,7 @@ from runner.changes.manifest import Manifest, has_content
 from runner.changes.plan import Fate, Result, leads_out, ordered, unsupported
 from runner.changes.protected import names, protected
 from runner.deciding import Policy, decide_write
-from runner.errors import (
-    EXIT_DENIED,
-    EXIT_RUNNER,
-    StateError,
-)
+from runner.errors import EXIT_DENIED, EXIT_RUNNER, RequestError, StateError
 from runner.model.action import Facts
 from runner.model.event import EventDraft, EventKind
 from runner.model.outcome import Change, ChangeKind
@@ -89,6 +85,13 @@ class ChangesOfRuns:
         self._archive = archive
         self._clock = clock
         self._rules = rules
+
+    def latest(self) -> str:
+        """The run whose changes were kept last. RequestError: nothing is kept of any."""
+        whole = [run for run in self._archive.runs() if run.whole]
+        if not whole:
+            raise RequestError("nothing is kept of the changes of any run; name a run by its id")
+        return whole[-1].run_id
 
     def view(self, run_id: str) -> RunChanges:
         """What the run changed. RequestError: no such run; StateError: what is kept is damaged."""

@@ -35,10 +35,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class ConflictError(RunnerError):
-    """A path is not what it was; the message is a clause."""
-
-    code = "workspace_changed"
+class ConflictError(Exception):
+    """A path is not what it was; the message is a clause. Never leaves this package's callers."""
 
 
 @dataclass(frozen=True, slots=True)

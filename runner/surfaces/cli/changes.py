@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from runner.app import Runner
     from runner.applying import Applied
     from runner.changes.diff import FileDiff
     from runner.model.outcome import Change
     from runner.recalled import RunChanges
 
-Run = Annotated[str, typer.Argument(metavar="RUN", show_default=False)]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", show_default=False, help="A run's id, or 'latest': the last that is kept."
+    ),
+]
 Paths = Annotated[
     list[str] | None, typer.Argument(metavar="[PATH]...", show_default=False, help="Only these.")
 ]
@@ -39,7 +45,7 @@ def changes(run: Run, as_json: AsJson = False) -> None:
     from runner.app import Runner  # noqa: PLC0415
 
     with Runner() as runner:
-        found = runner.changes(run)
+        found = runner.changes(_named(runner, run))
     if as_json:
         print(json.dumps(_changes_document(found), indent=2))
         return
@@ -65,6 +71,7 @@ def diff(
     from runner.app import Runner  # noqa: PLC0415
 
     with Runner() as runner:
+        run = _named(runner, run)
         found = runner.diff(run, paths or ())
     if as_json:
         print(json.dumps({"run_id": run, "files": [_diff_row(each) for each in found]}, indent=2))
@@ -101,7 +108,7 @@ def apply(
     from runner.app import Runner  # noqa: PLC0415
 
     with Runner() as runner:
-        found = runner.apply(run, paths or (), dry_run=dry_run, agent=agent)
+        found = runner.apply(_named(runner, run), paths or (), dry_run=dry_run, agent=agent)
     if as_json:
         print(json.dumps(_applied_document(found), indent=2))
     else:
@@ -114,8 +121,18 @@ def discard(run: Run, agent: Agent = None) -> None:
     from runner.app import Runner  # noqa: PLC0415
 
     with Runner() as runner:
+        run = _named(runner, run)
         was_kept = runner.discard(run, agent=agent)
     print(f"discarded: {run}" if was_kept else f"nothing is kept of {run}")
+
+
+def _named(runner: Runner, run: str) -> str:
+    """The run's id; `latest` is told, for another run may have ended a moment ago."""
+    if run != "latest":
+        return run
+    found = runner.latest_changes()
+    print(f"runner: the latest is {found}", file=sys.stderr)
+    return found
 
 
 def shown(path: str) -> str:
