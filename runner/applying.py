@@ -26,6 +26,7 @@ from runner.model.action import Facts
 from runner.model.event import EventDraft, EventKind
 from runner.model.outcome import Change, ChangeKind
 from runner.model.principal import Principal
+from runner.model.profile import Profile
 from runner.model.request import ExecRequest
 from runner.ports import ChangeArchive, Clock, HeldChanges, Store
 from runner.recalled import RunChanges, chosen_of, from_log, kept, left_of, manifest_of, recorded
@@ -257,19 +258,25 @@ def _refused(change: Change, held: HeldChanges, against: _Against) -> Result | N
         return Result(change, Fate.DENIED, "a policy layer's `apply_deny` names it")
     if has_content(change) and (change.withheld is not None or change.sha256 is None):
         return Result(change, Fate.WITHHELD, change.withheld or "its content is not known")
+    path = f"{against.request.directory}/{change.path}"
     try:
-        reason = protected(change.path) or _leads_out(change, held)
+        reason = _protection(change, path, held, profile)
     except StateError as error:
         return Result(change, Fate.WITHHELD, str(error))
-    if reason is not None and not names(change.path, profile.apply_allow):
-        return Result(
-            change,
-            Fate.PROTECTED,
-            f"{reason}; a profile's `apply: {{allow: [...]}}` would have to name it",
-        )
-    path = f"{against.request.directory}/{change.path}"
+    if reason is not None:
+        return Result(change, Fate.PROTECTED, reason)
     decision = decide_write(against.request, path, against.policy, against.facts)
     return None if decision.permits else Result(change, Fate.DENIED, decision.reason)
+
+
+def _protection(change: Change, path: str, held: HeldChanges, profile: Profile) -> str | None:
+    """Why a change is protected and not opened by the profile, in a clause; None: it may be."""
+    if posixpath.abspath(profile.source) == path:
+        return "it is the profile that the run is held against"
+    reason = protected(change.path) or _leads_out(change, held)
+    if reason is None or names(change.path, profile.apply_allow):
+        return None
+    return f"{reason}; a profile's `apply: {{allow: [...]}}` would have to name it"
 
 
 def _leads_out(change: Change, held: HeldChanges) -> str | None:

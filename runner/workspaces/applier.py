@@ -16,6 +16,7 @@ from runner.workspaces.folder import (
     RENAME_EXCHANGE,
     RENAME_NOREPLACE,
     ConflictError,
+    MissingFolderError,
     Standing,
     WorkspaceFolder,
     identity,
@@ -52,7 +53,7 @@ class Applier:
             with self._folder.as_owner():
                 return self._judge(change, self._folder.standing(change.path))
         except ConflictError as error:
-            return Result(change, Fate.CHANGED, str(error))
+            return _in_conflict(change, error)
         except OSError as error:
             return Result(change, Fate.FAILED, _told(error))
 
@@ -75,7 +76,7 @@ class Applier:
                     self._place(change, folder_fd, name, found, source)
                 os.fsync(folder_fd)
         except ConflictError as error:
-            return Result(change, Fate.CHANGED, str(error))
+            return _in_conflict(change, error)
         except StateError as error:
             return Result(change, Fate.WITHHELD, str(error))
         except OSError as error:
@@ -98,6 +99,8 @@ class Applier:
             if now is not None:
                 return Result(change, Fate.CHANGED, f"a {now.type} was put there meanwhile")
             return None
+        if now is None and change.original is not None and change.original.type == "directory":
+            return None  # what was to make way is gone, perhaps by an attempt that was killed
         why = _moved_on(change.original, now)
         return Result(change, Fate.CHANGED, why) if why else None
 
@@ -242,6 +245,12 @@ def _is_like(change: Change, now: Original) -> bool:
     if change.type == "file":
         return (now.sha256, now.executable) == (change.sha256, change.executable)
     return change.type == "directory" or now.sha256 == change.sha256
+
+
+def _in_conflict(change: Change, error: ConflictError) -> Result:
+    if isinstance(error, MissingFolderError) and change.kind is ChangeKind.DELETED:
+        return Result(change, Fate.ALREADY, "it is gone already")
+    return Result(change, Fate.CHANGED, str(error))
 
 
 def _moved_on(original: Original | None, now: Original | None) -> str | None:

@@ -39,6 +39,10 @@ class ConflictError(Exception):
     """A path is not what it was; the message is a clause. Never leaves this package's callers."""
 
 
+class MissingFolderError(ConflictError):
+    """A folder on the way to a path is not there, and so nothing is at the path."""
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What stands at a path now."""
@@ -208,7 +212,8 @@ def _step(fd: int, name: bytes) -> int:
     try:
         inner = os.open(name, _FOLDER, dir_fd=fd)
     except FileNotFoundError:
-        raise ConflictError(f"the folder {os.fsdecode(name)!r} on the way is not there") from None
+        shown = os.fsdecode(name)
+        raise MissingFolderError(f"the folder {shown!r} on the way is not there") from None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             shown = os.fsdecode(name)

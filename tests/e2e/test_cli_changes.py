@@ -8,8 +8,7 @@ import pty
 import subprocess
 
 import pytest
-
-from tests.conftest import RUNNER_COMMAND
+from conftest import RUNNER_COMMAND
 
 pytestmark = pytest.mark.usefixtures("native")
 

@@ -412,6 +412,30 @@ def test_a_link_that_leads_out_needs_it_too(runner, work, profile):
     assert fates(runner.apply(run_id)) == {"l": Fate.APPLIED, "m": Fate.APPLIED}
 
 
+def test_a_run_does_not_rewrite_its_own_profile(runner, work, tmp_path):
+    for name in ("mine.yaml", "other.yaml"):
+        (work / name).write_text("extends: agent\n")
+    code = "for n in ('mine', 'other'): open(n + '.yaml', 'a').write('apply: {allow: [\"**\"]}')"
+    run_id = ran(runner, work, code, str(work / "mine.yaml"))
+    assert fates(runner.apply(run_id)) == {
+        "mine.yaml": Fate.PROTECTED, "other.yaml": Fate.APPLIED,
+    }  # fmt: skip
+
+
+def test_what_is_gone_already_needs_nothing(runner, work):
+    """As after an attempt that was killed before it could note what it had done."""
+    for name in ("d", "turns"):
+        (work / name).mkdir()
+        (work / name / "x").write_text("x")
+    code = "import shutil; shutil.rmtree('d'); shutil.rmtree('turns'); open('turns', 'w')"
+    run_id = ran(runner, work, code)
+    shutil.rmtree(work / "d")
+    shutil.rmtree(work / "turns")
+    assert fates(runner.apply(run_id)) == {
+        "d": Fate.ALREADY, "d/x": Fate.ALREADY, "turns/x": Fate.ALREADY, "turns": Fate.APPLIED,
+    }  # fmt: skip
+
+
 def test_the_rules_on_writing_decide(runner, work, profile):
     (work / "where").write_text("secrets")
     (work / "fine").write_text("x")
