@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from runner.analysis.wrappers.table import Table, load
+from runner.applying import Applied, ChangesOfRuns
 from runner.bound import check_bound
+from runner.changes.diff import FileDiff
 from runner.clock import SystemClock
 from runner.compile import check_workspace, grants, inherited_names, policy_layers, tighten
 from runner.deciding import Policy
@@ -34,10 +36,12 @@ from runner.model.profile import Profile, Restrictions, WorkspaceMode
 from runner.model.request import ExecRequest
 from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
+from runner.recalled import RunChanges
 from runner.schema.policies import load_policy_dir, load_policy_texts
 from runner.schema.profiles import load_profile, profile_documents, shipped_profiles
 from runner.schema.wrappers import load_wrapper_dir
 from runner.settings import Settings, host_environment, load_settings
+from runner.stores.changes import ChangeArchive
 from runner.streams import Cancellation, NullSink
 from runner.supervisor import Caller, Plan, Supervisor
 
@@ -81,17 +85,21 @@ class Runner:
         self._foreign = points_in_force(settings)
         clock = SystemClock()
         self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
+        self._archive = ChangeArchive(settings.home.value, clock, settings.keep_changes_bytes.value)
         self._supervisor = Supervisor(
             self._store,
             clock,
             settings.keep_output_bytes.value,
             settings.keep_program_bytes.value,
+            self._archive,
         )
+        self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
         self._lock = threading.Lock()
         self._backends: dict[str, Backend] = {}
         self._decision_points: dict[tuple[object, ...], DecisionPoint] = {}
         self.recovered = self._store.recover()
         """Runs that were closed as `unknown` because their supervisor had died."""
+        self._changes.sweep_if_due(*self._keep_changes())
 
     @property
     def store(self) -> Store:
@@ -228,9 +236,43 @@ class Runner:
                 self._backends[wanted] = _load("runner.backends", wanted)(cache)
             return self._backends[wanted]
 
+    def latest_changes(self) -> str:
+        """Id of the run whose changes were kept last; RequestError: nothing is kept of any."""
+        return self._changes.latest()
+
+    def changes(self, run_id: str) -> RunChanges:
+        """What a run changed in its workspace, and what is left of it to apply."""
+        return self._changes.view(run_id)
+
+    def diff(self, run_id: str, paths: Sequence[str] = ()) -> tuple[FileDiff, ...]:
+        """What is left of a run's changes (at these paths, else all) against the originals."""
+        return self._changes.diff(run_id, paths)
+
+    def apply(
+        self,
+        run_id: str,
+        paths: Sequence[str] = (),
+        *,
+        dry_run: bool = False,
+        agent: str | None = None,
+    ) -> Applied:
+        """Write what a run changed (at these paths, else all) into its workspace folder.
+
+        Each path is decided by the rules on writing as they stand now, and refused when what
+        stands there is not what the run saw. `agent`: who applies.
+        """
+        return self._changes.apply(run_id, paths, dry_run=dry_run, agent=agent)
+
+    def discard(self, run_id: str, *, agent: str | None = None) -> bool:
+        """Throw away what is kept of a run's changes; False: nothing was."""
+        return self._changes.discard(run_id, agent)
+
     def sweep(self) -> list[str]:
-        """Remove what dead supervisors left on this machine; a line for each thing."""
-        return self.backend().sweep()
+        """Remove what dead supervisors left on this machine; a line for each thing.
+
+        And the contents of changes that are older, or more, than the settings keep.
+        """
+        return self.backend().sweep() + self._changes.sweep(*self._keep_changes())
 
     def try_profiles(self) -> dict[str, str | None]:
         """Build and release a sandbox under each shipped profile: name -> why it can't run."""
@@ -260,6 +302,14 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _keep_changes(self) -> tuple[float, int]:
+        settings = self._settings
+        return settings.keep_changes_days.value, settings.keep_changes_total_bytes.value
+
+    def _write_rules(self, request: ExecRequest) -> tuple[Policy, Facts]:
+        policy = self.policy(request, self._settings.backend.value)
+        return policy, self._supervisor.facts(request, policy)
 
     def _check_workspace(self, directory: str) -> None:
         home = self._settings.user_home

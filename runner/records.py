@@ -98,9 +98,10 @@ def outcome_data(
     stderr: Output | None = None,
     changes: Sequence[Change] = (),
     changes_truncated: bool = False,
+    kept: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
-    """An outcome as the log has it."""
-    listed = [{**asdict(change), "kind": change.kind.value} for change in changes]
+    """An outcome as the log has it. `kept`: the digest of the list of kept contents, and bytes."""
+    listed = [change_data(change) for change in changes]
     return {
         "termination": termination,
         "limit": limit,
@@ -115,8 +116,14 @@ def outcome_data(
             "truncated": changes_truncated,
             "sha256": hashlib.sha256(canonical(listed)).hexdigest(),
             "first": listed[:CHANGES_LISTED],
+            "kept": None if kept is None else {"manifest_sha256": kept[0], "bytes": kept[1]},
         },
     }
+
+
+def change_data(change: Change) -> dict[str, Any]:
+    """A change as the log has it."""
+    return {**asdict(change), "kind": change.kind.value}
 
 
 def decision_data(decision: Decision) -> dict[str, Any]:

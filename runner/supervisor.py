@@ -8,9 +8,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from runner import records
+from runner.changes.manifest import Manifest, digest, encode, withheld_from
 from runner.compile import compile_spec
 from runner.deciding import Decided, Policy, decide
 from runner.errors import RunnerError
@@ -25,6 +26,8 @@ from runner.model.usage import Usage
 from runner.ports import (
     Backend,
     CancelToken,
+    ChangeArchive,
+    ChangeKeeper,
     Clock,
     Lease,
     OutputSink,
@@ -57,12 +60,19 @@ class Supervisor:
     """Decides, contains, meters and records runs; one for each state folder and process."""
 
     def __init__(
-        self, store: Store, clock: Clock, keep_output_bytes: int, keep_program_bytes: int = 0
+        self,
+        store: Store,
+        clock: Clock,
+        keep_output_bytes: int,
+        keep_program_bytes: int = 0,
+        archive: ChangeArchive | None = None,
     ) -> None:
         """`keep_output_bytes`: how much of each stream of a run is kept for `runner logs`.
 
         `keep_program_bytes`: the largest text that is kept of a program that the log does not hold.
+        `archive`: where the contents of what runs changed are kept; None: nowhere.
         """
+        self._archive = archive
         self._store = store
         self._clock = clock
         self._keep_output_bytes = keep_output_bytes
@@ -129,13 +139,17 @@ class Supervisor:
                 raise
             return outcome
         run.decided()
+        contents = self._archive.keeper(run.id) if self._archive is not None else None
+        ending: Ending | None = None
         try:
             run.keep_program(self._keep_program_bytes)
             lease = backend.acquire(plan.spec, run.id)
             try:
                 run.started(lease)
                 gate = Gate(plan.spec.limits.output_bytes, self._keep_output_bytes, run.keep)
-                streams = Streams(caller.stdin, caller.stdout, caller.stderr, gate, caller.terminal)
+                streams = Streams(
+                    caller.stdin, caller.stdout, caller.stderr, gate, caller.terminal, contents
+                )
                 ending = lease.run(streams, cancel)
             finally:
                 lease.release()
@@ -148,7 +162,10 @@ class Supervisor:
         except BaseException:
             run.interrupted()
             raise
-        return run.ended(ending, gate)
+        finally:
+            if ending is None and contents is not None:
+                contents.abandon()
+        return run.ended(*run.kept(ending, contents), gate)
 
 
 class _Run:
@@ -204,7 +221,35 @@ class _Run:
         """A part of the output that is kept."""
         self._store.keep_output(self.id, stream, data)
 
-    def ended(self, ending: Ending, gate: Gate) -> Outcome:
+    def kept(
+        self, ending: Ending, contents: ChangeKeeper | None
+    ) -> tuple[Ending, tuple[str, int] | None]:
+        """Make what the run changed durable, before the event that names its digest.
+
+        The ending as it stands then, digest and bytes of what is kept (None: nothing is).
+        """
+        identity = ending.workspace_identity
+        if contents is None or identity is None or not ending.changes:
+            if contents is not None:
+                contents.abandon()
+            why = "contents are not kept (keep_changes_bytes is 0, or the backend can't)"
+            return replace(ending, changes=withheld_from(ending.changes, why)), None
+        manifest = encode(
+            Manifest(
+                self.id,
+                self._request.directory,
+                *identity,
+                ending.changes,
+                ending.changes_truncated,
+                contents.kept_bytes,
+            )
+        )
+        why_not = contents.finish(manifest)
+        if why_not is not None:
+            return replace(ending, changes=withheld_from(ending.changes, why_not)), None
+        return ending, (digest(manifest), contents.kept_bytes)
+
+    def ended(self, ending: Ending, kept: tuple[str, int] | None, gate: Gate) -> Outcome:
         """The outcome, whatever it was."""
         stdout, stderr = gate.output(STDOUT), gate.output(STDERR)
         failure = ending.failure
@@ -219,6 +264,7 @@ class _Run:
             stderr=stderr,
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
+            kept=kept,
         )
         last = self._close(data, ending.usage)
         return self._outcome(ending, last, gate)

@@ -98,6 +98,11 @@ class Profile:
     image: str | None = None
     """Image for backends that need one; None: the backend's default."""
     origin: ProfileOrigin = ProfileOrigin.FILE
+    apply_allow: tuple[str, ...] = ()
+    """Globs over paths of the workspace that are protected (`changes.protected`) and may be applied
+    all the same."""
+    apply_deny: tuple[str, ...] = ()
+    """Globs over paths of the workspace that are never applied; the layers' above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,5 +122,7 @@ class Restrictions:
     """Globs over profile names or files that may be used; None says nothing."""
     workspace_modes: tuple[WorkspaceMode, ...] | None = None
     """What a profile's workspace may be; None says nothing."""
+    apply_deny: tuple[str, ...] = ()
+    """Globs over paths of a workspace that are never applied, whatever a profile allows."""
     grants: tuple[Grant, ...] | None = None
     """Who may use which profiles; None says nothing."""

@@ -104,6 +104,7 @@ def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) ->
         environment_deny=file.environment.deny,
         syscalls_deny=file.syscalls.deny,
         read_deny=file.read_deny,
+        apply_deny=file.apply_deny,
         profiles=file.profiles,
         workspace_modes=file.workspace_modes,
         grants=None if file.grants is None else tuple(each.to_model() for each in file.grants),

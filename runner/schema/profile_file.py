@@ -99,6 +99,16 @@ class SyscallsFile(Strict):
     allow: tuple[SyscallName, ...] = ()
 
 
+class ApplyFile(Strict):
+    """`apply:` of a profile."""
+
+    allow: tuple[NonEmpty, ...] = Field(
+        default=(),
+        description="Globs from the workspace: paths that are applied although something executes "
+        "them without being asked (.git/hooks, .envrc, ...).",
+    )
+
+
 class LayerRulesFile(RulesFile):
     """`rules:` of a policy file, which may leave out rules of what it includes."""
 
@@ -146,6 +156,7 @@ class ProfileFile(Strict):
     syscalls: SyscallsFile = SyscallsFile()
     read: tuple[AbsolutePath, ...] = Field(default=(), description="Host paths shown read-only.")
     image: NonEmpty | None = Field(default=None, description="Image for backends that need one.")
+    apply: ApplyFile = ApplyFile()
     rules: ProfileRulesFile = ProfileRulesFile()
 
 
@@ -194,6 +205,9 @@ class PolicyFile(Strict):
     )
     workspace_modes: tuple[WorkspaceMode, ...] | None = Field(
         default=None, description="What a profile's workspace may be; others are refused."
+    )
+    apply_deny: tuple[NonEmpty, ...] = Field(
+        default=(), description="Globs from the workspace: paths of changes that nobody applies."
     )
     profiles: tuple[NonEmpty, ...] | None = Field(
         default=None,

@@ -230,6 +230,7 @@ def _merged(
         read=_union(*(f.read for f in files)),
         image=_last((f.image for f in files), None),
         origin=origin,
+        apply_allow=_union(*(f.apply.allow for f in files)),
     )
 
 

@@ -459,7 +459,10 @@ def test_reference_has_every_field_of_an_outcome() -> None:
 
 @pytest.mark.usefixtures("native")
 def test_reference_has_every_field_of_an_event(folder: Path) -> None:
-    for text in ("run -- true", "run -c 'sudo ls'", "check -- ls", "run nowhere.py"):
+    for text in (
+        *("run -- true", "run -c 'sudo ls'", "check -- ls", "run nowhere.py"),
+        *("run -- touch new", "apply latest", "run -- touch other", "discard latest"),
+    ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
     shown = subprocess.run(
         ["runner", "audit", "show", "--json", "--last", "0"],

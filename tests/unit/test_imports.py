@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.audit",
         "runner.syscalls",
         "runner.records",
+        "runner.changes",
     ),
     ("runner.deciding",),
     ("runner.supervisor",),
@@ -40,11 +41,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.backends",
         "runner.egress",
         "runner.stores",
+        "runner.workspaces",
         "runner.schema",
         "runner.policy_points",
         "runner.settings",
     ),
     ("runner.testing",),
+    ("runner.recalled", "runner.showing", "runner.applying"),
     ("runner.app", "runner.intake", "runner.workbench", "runner.replay"),
     ("runner.surfaces", "runner.__main__"),
 )
@@ -74,6 +77,7 @@ PURE = (
     "runner.audit",
     "runner.syscalls",
     "runner.records",
+    "runner.changes",
     "runner.deciding",
 )
 # Whose business is files, processes, the network, time or chance.

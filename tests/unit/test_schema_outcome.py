@@ -107,6 +107,8 @@ def test_the_document_has_every_field() -> None:
                     "type": "file",
                     "sha256": "33",
                     "size_bytes": 7,
+                    "executable": False,
+                    "withheld": None,
                 },
                 {
                     "path": "a\\b",
@@ -114,6 +116,8 @@ def test_the_document_has_every_field() -> None:
                     "type": "symlink",
                     "sha256": None,
                     "size_bytes": None,
+                    "executable": False,
+                    "withheld": None,
                 },
             ],
             "truncated": True,

@@ -21,12 +21,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from runner.backends.docker import boot, packing, result
 from runner.backends.docker.channel import Channel, LostError
 from runner.backends.docker.conversation import Conversation
 from runner.backends.docker.engine import Engine
+from runner.backends.docker.fetching import fetched
 from runner.backends.docker.found import Found
 from runner.backends.docker.inside.wire import Kind, decode_json, encode, encode_json
 from runner.backends.docker.plan import Bound, Plan
@@ -69,6 +71,7 @@ class DockerLease:
         self._bound = bound
         self._files_place = files_place
         self._files: Path | None = None
+        self._workspace_identity: tuple[int, int] | None = None
         self._used = False
         self._since_s = time.time()
         try:
@@ -111,8 +114,16 @@ class DockerLease:
         except LostError:
             if conversation.heard.ended is None:
                 return self._lost(time.monotonic() - start_s)
-            heard = conversation.heard  # how it ended is known; the list of changes is cut
-        return result.ending(heard, self._spec.argv[0])
+            # How it ended is known; the list of changes is cut, and of no content is anything kept.
+            return result.ending(conversation.heard, self._spec.argv[0])
+        ending = result.ending(heard, self._spec.argv[0])
+        if streams.contents is None:
+            return ending
+        try:
+            changes = fetched(self._channel, heard.changes, streams.contents, SETUP_TIMEOUT_S)
+        except LostError:
+            return ending
+        return replace(ending, changes=changes, workspace_identity=self._workspace_identity)
 
     def release(self) -> None:
         """Kill and remove everything; may be called twice."""
@@ -129,6 +140,7 @@ class DockerLease:
     def _build(self, run_id: str, owner: str, image: str, program_filter: bytes) -> Found:
         workspace = self._spec.workspace
         source = None if workspace.is_bound else workspace.source
+        self._workspace_identity = packing.identity(source) if source is not None else None
         entries = packing.entries(source) if source is not None else ()
         self._files_place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._files = Path(

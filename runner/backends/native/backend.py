@@ -222,6 +222,7 @@ class _Build:
             cgroup=self._cgroup,
             protections=protections,
             degraded=degraded,
+            workspace_identity=host.workspace_identity,
         )
 
     def abandon(self) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.backends.native.cgroups import Cgroup, Reading
+from runner.backends.native.collecting import collected
+from runner.backends.native.launcher.listing import MOST_FDS
 from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
 from runner.backends.pump import Pump
 from runner.errors import BackendError
@@ -23,7 +25,7 @@ from runner.metering.limits import crossed
 from runner.metering.sampled import ProcessSample, SampledUsage
 from runner.metering.usage import cpu_s
 from runner.model.limits import LimitName, Unlimited
-from runner.model.outcome import Change, ChangeKind, Ending, Failure, Termination
+from runner.model.outcome import Change, Ending, Failure, Termination
 from runner.model.spec import SandboxSpec
 from runner.model.usage import Usage
 from runner.ports import CancelToken, Streams
@@ -60,9 +62,14 @@ class NativeLease:
         cgroup: Cgroup | None,
         protections: tuple[str, ...],
         degraded: tuple[str, ...],
+        workspace_identity: tuple[int, int] | None,
     ) -> None:
-        """`stdio`: our ends of the program's pipes; `master`: its terminal instead, or None."""
+        """`stdio`: our ends of the program's pipes; `master`: its terminal instead, or None.
+
+        `workspace_identity`: device and inode of the folder that the run was given.
+        """
         self._spec = spec
+        self._workspace_identity = workspace_identity
         self._control = control
         self._builder = builder
         self._init = init
@@ -102,12 +109,12 @@ class NativeLease:
         self._used = True
         pump = self._make_pump(streams)
         try:
-            pump.on_readable(self._control.fileno(), lambda: self._hear(pump))
+            pump.on_readable(self._control.fileno(), lambda: self._hear(pump, streams))
             pump.on_readable(cancel.fileno(), lambda: self._cancelled(pump, cancel))
             started_s = time.monotonic()
             self._follow_terminal(streams)
             try:
-                send(self._control, {"do": "run"})
+                send(self._control, {"do": "run", "keep": streams.contents is not None})
             except PeerGoneError:
                 self._lost()
             pump.run(
@@ -156,9 +163,9 @@ class NativeLease:
             tty=True,
         )
 
-    def _hear(self, pump: Pump) -> None:
+    def _hear(self, pump: Pump, streams: Streams) -> None:
         try:
-            message, _ = receive(self._control)
+            message, fds = receive(self._control, MOST_FDS)
         except PeerGoneError:
             pump.forget(self._control.fileno())
             self._lost()
@@ -169,7 +176,9 @@ class NativeLease:
                 if self._cgroup is not None:
                     self._look_at(self._cgroup.read())
             case "changes":
-                self._changes += [_change(record) for record in message["changes"]]
+                self._changes += collected(message["changes"], fds, streams.contents)
+                with contextlib.suppress(PeerGoneError):  # told by the next word that does not come
+                    send(self._control, {"do": "next"})
             case "done":
                 self._changes_truncated = message["truncated"]
                 self._done = True
@@ -291,6 +300,7 @@ class NativeLease:
             usage,
             changes=tuple(self._changes),
             changes_truncated=self._changes_truncated,
+            workspace_identity=self._workspace_identity,
         )
         if ended["exec_errno"] is not None:
             return _not_executed(ending, self._spec, ended["exec_errno"])
@@ -344,16 +354,6 @@ class NativeLease:
             memory_peak_bytes=memory,
             processes=self._most_processes if self._cgroup is not None else seen.processes,
         )
-
-
-def _change(record: dict[str, Any]) -> Change:
-    return Change(
-        path=record["path"],
-        kind=ChangeKind(record["kind"]),
-        type=record["type"],
-        sha256=record["sha256"],
-        size_bytes=record["size_bytes"],
-    )
 
 
 def _not_executed(ending: Ending, spec: SandboxSpec, code: int) -> Ending:

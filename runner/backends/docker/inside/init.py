@@ -275,7 +275,7 @@ class Init:
         part_bytes = 0
         for change in found:
             part.append(change)
-            part_bytes += len(change["path"])
+            part_bytes += len(change["path"]) + len(change.get("target") or "")
             if part_bytes >= CHANGES_FRAME_BYTES or len(part) >= CHANGES_A_FRAME:
                 self._send(encode_json(Kind.CHANGES, part))
                 part, part_bytes = [], 0
@@ -287,9 +287,22 @@ class Init:
         self._flush()
         try:
             while True:
-                self._next()
+                kind, payload = self._next()
+                if kind is Kind.FETCH:
+                    self._fetch(_bytes(decode_json(payload)))
         except SupervisorGoneError:
             return
+
+    def _fetch(self, name: bytes) -> None:
+        """Send a file's content; nothing is alive that could change it."""
+        fd = tree.opened(self._root, name) if self._root is not None else None
+        if fd is not None:
+            try:
+                while data := os.read(fd, READ_BYTES):
+                    self._send(encode(Kind.KEPT, data))
+            finally:
+                os.close(fd)
+        self._send(encode_json(Kind.KEPT_END, fd is not None))
 
     # Descriptors.
 
