@@ -131,7 +131,14 @@ class Desk:
         environment = {"PATH": PATH, "HOME": str(self.home), "LANG": "C.UTF-8"}
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             process = subprocess.Popen(
-                ["prlimit", f"--nofile={OPEN_FILES}:{OPEN_FILES}", "--", *argv],
+                [
+                    "env",
+                    "--default-signal",
+                    "prlimit",
+                    f"--nofile={OPEN_FILES}:{OPEN_FILES}",
+                    "--",
+                    *argv,
+                ],
                 cwd=self.workspace,
                 env=environment,
                 stdin=subprocess.DEVNULL,
