@@ -22,23 +22,23 @@ class Recorder(unittest.TestResult):
         self._fd = fd
         self._results = {}
 
-    def _say(self, **line):
+    def say(self, **line):
         os.write(self._fd, json.dumps(line).encode() + b"\n")
 
     def startTest(self, test):
         super().startTest(test)
-        self._say(begins=test.id())
+        self.say(begins=test.id())
 
     def stopTest(self, test):
         super().stopTest(test)
         result, why = self._results.pop(test.id(), ("ok", ""))
-        self._say(test=test.id(), result=result, why=why)
+        self.say(test=test.id(), result=result, why=why)
 
     def _found(self, test, result, why=""):
         self._results.setdefault(test.id(), (result, why))
         if not isinstance(test, unittest.TestCase):  # a class' or a module's own fixture
             result, why = self._results.pop(test.id())
-            self._say(test=test.id(), result=result, why=why)
+            self.say(test=test.id(), result=result, why=why)
 
     def addError(self, test, err):
         self._found(test, "error", self._text(err, test))
@@ -82,10 +82,15 @@ def main():
 
     # Everything but what needs the internet, a screen, loudspeakers or gigabytes of disk.
     support.use_resources = ["cpu", "subprocess", "curses", "decimal", "walltime"]
-    suite = unittest.defaultTestLoader.loadTestsFromName(module)
+    recorder = Recorder(said)
+    try:
+        suite = unittest.defaultTestLoader.loadTestsFromName(module)
+    except unittest.SkipTest as skip:
+        recorder.say(test=module, result="skipped", why=str(skip))
+        suite = unittest.TestSuite()
     if wanted:
         suite = unittest.TestSuite(test for test in tests_of(suite) if test.id() in set(wanted))
-    suite.run(Recorder(said))
+    suite.run(recorder)
     os.write(said, b'{"finished": true}\n')
 
 

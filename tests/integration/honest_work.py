@@ -32,11 +32,32 @@ from pydantic import BaseModel, ConfigDict
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "honest"
 RECORD = Path(__file__).with_name("honest_record.py")
+# The short ones first. What the profile bounds and the kernel gives is asked in most of them:
+# processes, signals, terminals, descriptors, limits, memory, users, sockets.
 MODULES = (
     "test.test_os",
+    "test.test_posix",
+    "test.test_pathlib",
     "test.test_tempfile",
     "test.test_shutil",
+    "test.test_tarfile",
     "test.test_sqlite3",
+    "test.test_fcntl",
+    "test.test_mmap",
+    "test.test_pty",
+    "test.test_openpty",
+    "test.test_pwd",
+    "test.test_grp",
+    "test.test_resource",
+    "test.test_fork1",
+    "test.test_wait4",
+    "test.test_eintr",
+    "test.test_select",
+    "test.test_selectors",
+    "test.test_epoll",
+    "test.test_uuid",
+    "test.test_signal",
+    "test.test_socket",
     "test.test_subprocess",
     "test.test_threading",
     "test.test_asyncio",
