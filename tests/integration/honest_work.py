@@ -55,7 +55,6 @@ MODULES = (
     "test.test_select",
     "test.test_selectors",
     "test.test_epoll",
-    "test.test_uuid",
     "test.test_signal",
     "test.test_socket",
     "test.test_subprocess",
