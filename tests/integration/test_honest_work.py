@@ -12,6 +12,7 @@ import honest_commands
 import honest_work
 from honest_sides import OPEN_FILES, PROFILE, Desk, Ran
 
+from runner.model.protection import Protection
 from runner.schema.profiles import load_profile
 
 PYTHON = "/usr/bin/python3"
@@ -61,6 +62,23 @@ def test_the_profile_grants_no_more_rights_than_agent():
     for name in ("read", "network", "requires", "syscalls", "environment", "workspace", "cgroup"):
         assert getattr(honest, name) == getattr(agent, name)
     assert honest.limits.open_files == OPEN_FILES
+
+
+@pytest.mark.parametrize(
+    "path", sorted(honest_work.DATA.glob("python-*.yaml")), ids=lambda p: p.stem
+)
+def test_the_page_names_every_listed_difference(path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "honest-work.md").read_text("utf-8")
+    known = honest_work.known_differences(path.stem.removeprefix("python-"))
+    assert path.stem == f"python-{known.python}"
+    assert known.differences
+    for each in known.differences:
+        module, test = each.tests.split(".")[1], each.tests.rpartition(".")[2]
+        assert any(f"`{module}`" in line and f"`{test}`" in line for line in page.splitlines()), (
+            each.tests
+        )
+        protection = each.why.split()[0].rstrip(".")
+        assert protection in set(Protection), each.why
 
 
 # The comparison can fail.
