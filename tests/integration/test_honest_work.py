@@ -173,3 +173,32 @@ def test_numbers_of_files_agree(runner_home):
     seen = json.loads(outcome.stdout.data)
     assert {"./old/deep/file", "./old/new", "./new/deep"} <= set(seen)
     assert all(same == [True, True] for same in seen.values()), seen
+
+
+FORKS = """
+import os, signal, sys, time
+held = bytearray(os.urandom(1 << 20) * 40) if sys.argv[1] == "shared" else b""
+for _ in range(30):
+    if os.fork() == 0:
+        if sys.argv[1] == "own":
+            held = bytearray(os.urandom(1 << 20) * 40)
+        time.sleep(20)
+        os._exit(0)
+time.sleep(5)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.killpg(0, signal.SIGTERM)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "limit"), [("shared", None), ("own", "memory")])
+def test_shared_memory_counts_once(native, workspace, runner_home, kind, limit):
+    """Thirty processes that share 40 MiB hold 40 MiB; thirty that have 40 MiB each hold 1.2 GiB."""
+    from runner import Runner
+
+    with Runner(backend="native") as runner:
+        outcome = runner.run(
+            code=FORKS, language="python", args=[kind], limits={"memory": "512MiB"}
+        )
+    assert outcome.limit == limit, outcome
+    assert outcome.ok == (limit is None), outcome.stderr.data
