@@ -63,6 +63,7 @@ NOT_RUN = {
     "scripts/test": "it runs this test",
     "scripts/build-images": "takes minutes; CI does it",
     "scripts/bench": "tests/integration/test_bench.py runs what it calls",
+    "scripts/honest-work": "tests/integration/test_honest_work.py runs what it calls",
     "scripts/soak-kill": "tests/integration/test_kill.py runs what it calls",
     "scripts/with-docker": "CI starts an engine so",
     "python3 -m venv": "tests/e2e/test_packaging.py does it",

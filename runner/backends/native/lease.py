@@ -19,6 +19,7 @@ from runner.backends.native.cgroups import Cgroup, Reading
 from runner.backends.native.collecting import collected
 from runner.backends.native.launcher.listing import MOST_FDS
 from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
+from runner.backends.native.resident import proportional_bytes
 from runner.backends.pump import Pump
 from runner.errors import BackendError
 from runner.metering.limits import crossed
@@ -254,6 +255,13 @@ class NativeLease:
                             threads=process.num_threads(),
                         )
                     )
+        bound = self._spec.limits.memory_bytes
+        if not isinstance(bound, Unlimited) and sum(s.rss_bytes for s in samples) > bound:
+            # A hundred forks share most of their pages, which would count a hundred times.
+            samples = [
+                replace(s, rss_bytes=proportional_bytes(s.pid, s.rss_bytes)) if s.rss_bytes else s
+                for s in samples
+            ]
         if len(samples) > 1:
             self._sampled.feed(samples)
         most = self._spec.limits.processes

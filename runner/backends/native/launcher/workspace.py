@@ -203,6 +203,9 @@ def _overlay(owner: int | None) -> bool:
     # The upper layer has to hold what was changed, not point to the lower one for it, which is
     # some kernels' default; with userxattr it never does.
     options += ",userxattr" if owner is None else ",redirect_dir=nofollow,metacopy=off"
+    # A folder lists its entries under the numbers that stat(2) gives, and all of them are of one
+    # device, as on any other file system (overlayfs.rst, "Inode properties").
+    options += ",xino=on"
     try:
         kernel.mount(
             "workspace",
