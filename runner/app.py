@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
+from runner import records
 from runner.analysis.wrappers.table import Table, load
 from runner.clock import SystemClock
 from runner.compile import check_workspace, grants, inherited_names, policy_layers, tighten
@@ -25,12 +26,14 @@ from runner.intake import build_request, checked_stdin
 from runner.model.action import Facts
 from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
+from runner.model.keeping import KeepBounds
 from runner.model.limits import LimitOverrides
 from runner.model.outcome import Outcome
 from runner.model.policy_text import PolicyTexts
 from runner.model.principal import Principal
 from runner.model.profile import Profile, Restrictions, WorkspaceMode
 from runner.model.request import ExecRequest
+from runner.model.swept import Swept
 from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
 from runner.schema.policies import load_policy_dir, load_policy_texts
@@ -50,6 +53,11 @@ BUILT_IN = {
 }
 """What ships with runner, named here too: looking through all installed packages takes longer
 than a run."""
+
+LOOK_EVERY_S = 600.0
+"""Kept output may be over its bounds for so long: looking through all of it takes time."""
+DISCARDED_AT_ONCE = 500
+"""Runs whose output goes before a run; `runner clean` takes all."""
 
 
 class Runner:
@@ -86,6 +94,9 @@ class Runner:
             settings.keep_output_bytes.value,
             settings.keep_program_bytes.value,
         )
+        self._clock = clock
+        self._looked_s: float | None = None
+        """When kept output was looked at, on the monotonic clock; None: not yet."""
         self._lock = threading.Lock()
         self._backends: dict[str, Backend] = {}
         self._decision_points: dict[tuple[object, ...], DecisionPoint] = {}
@@ -170,6 +181,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             token = cancel if cancel is not None else stack.enter_context(Cancellation())
             with self.refusals_recorded(request.principal.agent, request.profile):
+                self._bound_output()
                 holder = self.backend(backend)
                 policy = self.policy(request, holder.name)
                 inherited = host_environment(inherited_names(request, policy.profile))
@@ -220,14 +232,52 @@ class Runner:
         """The backend by this name, made once."""
         wanted = name or self._settings.backend.value
         with self._lock:
-            if wanted not in self._backends:
-                cache = Path(self._settings.home.value) / "cache"
-                self._backends[wanted] = _load("runner.backends", wanted)(cache)
-            return self._backends[wanted]
+            if wanted in self._backends:
+                return self._backends[wanted]
+            cache = Path(self._settings.home.value) / "cache"
+            made: Backend = _load("runner.backends", wanted)(cache)
+            self._backends[wanted] = made
+        if self.recovered:  # somebody died with runs in hand: all is looked through
+            self._record_swept(made.name, made.sweep())
+        return made
 
-    def sweep(self) -> list[str]:
-        """Remove what dead supervisors left on this machine; a line for each thing."""
-        return self.backend().sweep()
+    def sweep(self) -> Swept:
+        """Remove what dead supervisors left on this machine, and output past its bounds.
+
+        What was removed, and what could not be, is recorded. BackendError: the backend can't work
+        here, so nothing is known of what it left.
+        """
+        discarded = self._store.discard_output(self._keep_bounds)
+        if discarded.left:
+            self._record_swept(None, Swept(left=discarded.left))
+        backend = self.backend()
+        swept = backend.sweep()
+        self._record_swept(backend.name, swept)
+        return discarded + swept
+
+    @property
+    def _keep_bounds(self) -> KeepBounds:
+        return KeepBounds(
+            self._settings.keep_output_days.value, self._settings.keep_output_total_bytes.value
+        )
+
+    def _bound_output(self) -> None:
+        """Now and then; a little at a time, because a run waits for it."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            if self._looked_s is not None and now_s - self._looked_s < LOOK_EVERY_S:
+                return
+            self._looked_s = now_s
+        found = self._store.discard_output(
+            self._keep_bounds, not_within_s=LOOK_EVERY_S, most=DISCARDED_AT_ONCE
+        )
+        if found.left:
+            self._record_swept(None, Swept(left=found.left))
+
+    def _record_swept(self, backend: str | None, swept: Swept) -> None:
+        if swept:
+            with self._store.transaction() as tx:
+                tx.append(records.swept(backend, swept))
 
     def try_profiles(self) -> dict[str, str | None]:
         """Build and release a sandbox under each shipped profile: name -> why it can't run."""
@@ -247,10 +297,14 @@ class Runner:
 
     def close(self) -> None:
         """End every sandbox and let go of the log; may be called twice."""
-        for backend in self._backends.values():
-            backend.close()
-        self._backends.clear()
-        self._store.close()
+        try:
+            for backend in self._backends.values():
+                backend.close()
+            for backend in self._backends.values():
+                self._record_swept(backend.name, backend.take_swept())
+        finally:
+            self._backends.clear()
+            self._store.close()
 
     def __enter__(self) -> Runner:
         return self

@@ -119,6 +119,8 @@ class Outcome:
     stderr: Output = Output()
     changes: tuple[Change, ...] = ()
     changes_truncated: bool = False
+    left: tuple[str, ...] = ()
+    """What could not be removed after it: why, and what to do; the next sweep tries again."""
 
     @property
     def status(self) -> int:

@@ -168,6 +168,11 @@ def _summary(body: bytes) -> str:
             says = " ".join(str(part) for part in parts if part is not None)
         case "run.started":
             says = f"degraded: {', '.join(data['degraded'])}" if data["degraded"] else ""
+        case "machine.swept":
+            removed, left = data["removed"]["count"], data["left"]["count"]
+            says = f"removed {removed}, left {left}"
+        case "output.discarded":
+            says = f"of {len(data['runs'])} runs, {data['size_bytes']} bytes"
         case "request.refused":
             says = _one_line(data["message"])
         case _:
