@@ -14,7 +14,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 import psutil
-from _soak_machine import cgroup_folders
+from _soak_machine import cgroup_folders, mounts_of
 
 from runner.analysis.recent import Recent
 from runner.backends.native.zygote import owner_of
@@ -80,10 +80,12 @@ class Watch:
         strays = [process for process in self._ours() if process.pid not in launchers]
         found = {
             "process": {_described(process) for process in strays},
-            "mount": {
+            "mount": set(mounts_of(self.home.parent))
+            | {
                 mount
-                for pid in (os.getpid(), *launchers, *(process.pid for process in strays))
-                for mount in set(_mounts(pid)) - self._mounts
+                for process in strays
+                if _mount_namespace(process.pid) != _mount_namespace(os.getpid())
+                for mount in set(_mounts(process.pid)) - self._mounts
             },
             "namespace": {
                 name
@@ -221,6 +223,13 @@ def _mounts(pid: int) -> list[str]:
             before, _, after = line.partition(" - ")
             found.append(f"{after.split()[1]} on {before.split()[4]}")
     return found
+
+
+def _mount_namespace(pid: int) -> str | None:
+    """Ours is everybody's: what others mount there is no business of the soak."""
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    return None
 
 
 def _namespaces(pid: int) -> list[str]:
