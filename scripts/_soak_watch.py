@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import statistics
@@ -115,6 +116,8 @@ class Watch:
 
     def _counts(self) -> dict[str, float]:
         gc.collect()
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)  # glibc: what is free goes back (malloc_trim(3)), so that what is not shows
         launchers = _launchers()
         return {
             "supervisor_fds": len(_descriptors(os.getpid())),
