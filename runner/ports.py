@@ -14,11 +14,13 @@ from typing import Protocol
 from runner.model.action import Action
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
+from runner.model.keeping import KeepBounds
 from runner.model.outcome import Ending
 from runner.model.principal import Principal
 from runner.model.protection import ProtectionStatus
 from runner.model.rule import CountOf
 from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
 from runner.model.usage import Usage
 
 
@@ -194,8 +196,12 @@ class Lease(Protocol):
         Exactly once. Never raises for what the program did; BackendError: the sandbox was lost.
         """
 
-    def release(self) -> None:
-        """Kill what is left and remove everything it had on the machine; may be called twice."""
+    def release(self) -> tuple[str, ...]:
+        """Kill what is left and remove everything it had on the machine.
+
+        Returns a line for each thing that could not be removed: why, and what to do. The backend
+        keeps those for its next sweep. Called again, it does nothing and returns nothing.
+        """
 
 
 class Backend(Protocol):
@@ -211,8 +217,18 @@ class Backend(Protocol):
     def acquire(self, spec: SandboxSpec, run_id: str) -> Lease:
         """Build a sandbox; ProtectionMissingError if a required one is withheld."""
 
-    def sweep(self) -> list[str]:
-        """Remove what dead supervisors left; returns a line for each thing removed."""
+    def sweep(self) -> Swept:
+        """Remove what dead supervisors left, and what this one could not remove before.
+
+        Tells what `take_swept` would, too. BackendUnavailableError: it can't work here at all.
+        """
+
+    def take_swept(self) -> Swept:
+        """What was cleaned up without anybody asking since this was last called.
+
+        At a start, after a build that failed, at the close. What a release could not remove, it
+        told itself.
+        """
 
     def close(self) -> None:
         """End everything this backend started; may be called twice."""
@@ -284,6 +300,15 @@ class Store(Protocol):
 
     def kept_output(self, run_id: str, stream: str) -> bytes | None:
         """What was kept, or None when there is nothing by that name."""
+
+    def discard_output(
+        self, bounds: KeepBounds, *, not_within_s: float = 0.0, most: int | None = None
+    ) -> Swept:
+        """Drop kept output that is too old or too much, the oldest first; never an open run's.
+
+        At most `most` runs' (None: all that have to go), each recorded as `output.discarded`
+        before it goes. Nothing is done if that was looked at less than `not_within_s` seconds ago.
+        """
 
     def close(self) -> None:
         """Let go of the files; may be called twice."""

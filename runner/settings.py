@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 from runner.errors import SettingsError
 from runner.model.limits import Unlimited
 from runner.schema.problems import Problem, raise_problems, unknown
-from runner.schema.quantities import parse_size
+from runner.schema.quantities import parse_count, parse_size
 from runner.schema.yaml import Document, parse, read_file
 
 T = TypeVar("T")
@@ -40,6 +40,10 @@ DEFAULT_KEEP_CHANGES_TOTAL_BYTES = 2 << 30
 DEFAULT_KEEP_CHANGES_DAYS = 7.0
 """What nobody looked at in a week is not waited for."""
 MOST_KEEP_CHANGES_DAYS = 3650.0
+
+DEFAULT_KEEP_OUTPUT_DAYS = 30
+DEFAULT_KEEP_OUTPUT_TOTAL_BYTES = 2 << 30
+"""A thousand runs that fill what is kept of each stream."""
 
 # What no setting can be: it would be taken for unset, or break a path.
 _FORBIDDEN = ("", "\0")
@@ -76,6 +80,10 @@ class Settings:
     """How much of each stream of a run is kept; 0 keeps nothing."""
     keep_program_bytes: Setting[int]
     """The largest text of a run that is kept beside its output; 0 keeps none."""
+    keep_output_days: Setting[int | Unlimited]
+    """How long output and programs are kept."""
+    keep_output_total_bytes: Setting[int]
+    """How much of all runs together is kept; the oldest go first."""
     keep_changes_bytes: Setting[int]
     """How much of the contents of what one run changed is kept; 0 keeps none."""
     keep_changes_total_bytes: Setting[int]
@@ -131,6 +139,12 @@ def load_settings(
         ),
         keep_program_bytes=sources.take(
             "keep_program_bytes", _kept, lambda: DEFAULT_KEEP_PROGRAM_BYTES
+        ),
+        keep_output_days=sources.take(
+            "keep_output_days", parse_count, lambda: DEFAULT_KEEP_OUTPUT_DAYS
+        ),
+        keep_output_total_bytes=sources.take(
+            "keep_output_total_bytes", _kept, lambda: DEFAULT_KEEP_OUTPUT_TOTAL_BYTES
         ),
         keep_changes_bytes=sources.take(
             "keep_changes_bytes", _kept, lambda: DEFAULT_KEEP_CHANGES_BYTES

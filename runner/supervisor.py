@@ -22,6 +22,7 @@ from runner.model.intent import Intent
 from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Termination
 from runner.model.request import ExecRequest
 from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
 from runner.model.usage import Usage
 from runner.ports import (
     Backend,
@@ -152,8 +153,9 @@ class Supervisor:
                 )
                 ending = lease.run(streams, cancel)
             finally:
-                lease.release()
+                run.released(lease.release(), backend.take_swept())
         except RunnerError as error:
+            run.released((), backend.take_swept())  # what a build that failed left
             error.outcome = run.failed(error.code, str(error))
             raise
         except Exception as error:
@@ -183,6 +185,8 @@ class _Run:
         self._first: AuditEvent | None = None
         self._protections: tuple[str, ...] = ()
         self._degraded: tuple[str, ...] = ()
+        self._left: tuple[str, ...] = ()
+        self._swept = Swept()
 
     def denied(self) -> Outcome:
         """Decision and outcome in one step: nothing lies between them."""
@@ -210,6 +214,11 @@ class _Run:
             tx.append(
                 records.started(self.id, self._request, spec, self._protections, self._degraded)
             )
+
+    def released(self, left: tuple[str, ...], swept: Swept) -> None:
+        """What the run's end could not remove, and what the backend cleaned up meanwhile."""
+        self._left += left
+        self._swept += swept
 
     def keep_program(self, limit_bytes: int) -> None:
         """What the log does not hold of the program, so that it can be decided about again."""
@@ -265,6 +274,7 @@ class _Run:
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
             kept=kept,
+            left=self._left,
         )
         last = self._close(data, ending.usage)
         return self._outcome(ending, last, gate)
@@ -273,7 +283,9 @@ class _Run:
         """Runner's own failure; None if even that could not be recorded (recovery will)."""
         failure = Failure(code, message)
         data = records.outcome_data(
-            termination=Termination.RUNNER_FAILED.value, failure=(failure.code, failure.message)
+            termination=Termination.RUNNER_FAILED.value,
+            failure=(failure.code, failure.message),
+            left=self._left,
         )
         with suppress(RunnerError):
             last = self._close(data, Usage())
@@ -282,12 +294,14 @@ class _Run:
 
     def interrupted(self) -> None:
         """An interrupt ended the run; it goes on its way."""
-        data = records.outcome_data(termination=Termination.CANCELLED.value)
+        data = records.outcome_data(termination=Termination.CANCELLED.value, left=self._left)
         with suppress(RunnerError):
             self._close(data, Usage())
 
     def _close(self, data: Mapping[str, object], usage: Usage) -> AuditEvent:
         with self._store.transaction() as tx:
+            if self._swept:
+                tx.append(records.swept(self._backend, self._swept))
             last = tx.append(records.ended(self.id, self._request, data))
             tx.close_run(self.id, usage)
         return last
@@ -326,5 +340,6 @@ class _Run:
             workspace=spec.workspace.mode if gate is not None and spec is not None else None,
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
+            left=self._left,
             **streams,
         )

@@ -33,6 +33,10 @@ class EventKind(StrEnum):
     """A decision was asked for without a run."""
     REQUEST_REFUSED = "request.refused"
     """A request that could not be decided: bad profile, bad limit, workspace refused."""
+    MACHINE_SWEPT = "machine.swept"
+    """What a clean-up of this machine removed, and what it could not remove."""
+    OUTPUT_DISCARDED = "output.discarded"
+    """Kept output goes, the oldest first: it is too old, or there is too much. Written before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,8 @@ class Outcome:
     changes: tuple[Change, ...] = ()
     """Empty with `bind`: what such a run changed is in the folder, and was not looked at."""
     changes_truncated: bool = False
+    left: tuple[str, ...] = ()
+    """What could not be removed after it: why, and what to do; the next sweep tries again."""
 
     @property
     def status(self) -> int:

@@ -63,6 +63,7 @@ def outcome_document(outcome: Outcome, with_output: bool) -> dict[str, object]:
             ],
             "truncated": outcome.changes_truncated,
         },
+        "left": [printable(line) for line in outcome.left],
         "audit": asdict(outcome.audit),
     }
 

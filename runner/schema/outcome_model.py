@@ -134,4 +134,7 @@ class OutcomeDocument(Strict):
     stderr_truncated: bool
     stderr_sha256: str | None
     workspace: WorkspaceDocument
+    left: tuple[str, ...] = Field(
+        description="What could not be removed after it: why, and what to do."
+    )
     audit: AuditDocument

@@ -11,6 +11,7 @@ from runner.model.limits import LimitName
 from runner.model.outcome import Ending, Termination
 from runner.model.protection import Protection, ProtectionStatus
 from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
 from runner.model.usage import Usage
 from runner.ports import CancelToken, OutputSink, Streams
 
@@ -57,6 +58,8 @@ class FakeRun:
     """The sandbox is lost while it runs: BackendError with this message."""
     before: Callable[[SandboxSpec], object] | None = None
     """Called when the run starts, e.g. to look at what is recorded by then."""
+    left: tuple[str, ...] = ()
+    """What its release can't remove."""
 
 
 class FakeLease:
@@ -104,9 +107,11 @@ class FakeLease:
             return Ending(Termination.CANCELLED, script.ending.usage)
         return script.ending
 
-    def release(self) -> None:
-        """Note it; may be called twice."""
+    def release(self) -> tuple[str, ...]:
+        """Note it; the first time it tells what it was told to leave."""
+        left = () if self.released else self._script.left
         self.released = True
+        return left
 
 
 class FakeBackend:
@@ -122,13 +127,13 @@ class FakeBackend:
         *,
         missing: Iterable[Protection] = (),
         degraded: Sequence[str] = (),
-        swept: Sequence[str] = (),
+        swept: Swept = Swept(),  # noqa: B008  (frozen)
         unavailable: BackendError | None = None,
     ) -> None:
         """`missing` protections are withheld; `unavailable` is raised by every `acquire`."""
         self._runs = list(runs)
         self._missing = frozenset(missing)
-        self._swept = list(swept)
+        self._swept = swept
         self._unavailable = unavailable
         self.degraded = tuple(degraded)
         self.leases: list[FakeLease] = []
@@ -166,9 +171,13 @@ class FakeBackend:
         self.leases.append(lease)
         return lease
 
-    def sweep(self) -> list[str]:
+    def sweep(self) -> Swept:
         """What it was told to have found, once."""
-        swept, self._swept = self._swept, []
+        return self.take_swept()
+
+    def take_swept(self) -> Swept:
+        """The same."""
+        swept, self._swept = self._swept, Swept()
         return swept
 
     def close(self) -> None:

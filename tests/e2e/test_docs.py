@@ -461,10 +461,16 @@ def test_reference_has_every_field_of_an_outcome() -> None:
 @pytest.mark.usefixtures("native")
 def test_reference_has_every_field_of_an_event(folder: Path) -> None:
     for text in (
-        *("run -- true", "run -c 'sudo ls'", "check -- ls", "run nowhere.py"),
+        *("run -- echo kept", "run -c 'sudo ls'", "check -- ls", "run nowhere.py"),
         *("run -- touch new", "apply latest", "run -- touch other", "discard latest"),
     ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
+    subprocess.run(
+        ["runner", "clean"],
+        env=os.environ | {"RUNNER_KEEP_OUTPUT_TOTAL_BYTES": "1"},
+        check=True,
+        capture_output=True,
+    )
     shown = subprocess.run(
         ["runner", "audit", "show", "--json", "--last", "0"],
         cwd=folder,
@@ -480,8 +486,8 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         event = json.loads(line)
         assert set(event["data"]) == told[event["kind"]], event["kind"]
         seen.add(event["kind"])
-    # Nobody's supervisor died here.
-    assert seen == set(told) - {EventKind.RUN_RECOVERED.value}
+    # Nobody's supervisor died here, and nothing was left.
+    assert seen == set(told) - {EventKind.RUN_RECOVERED.value, EventKind.MACHINE_SWEPT.value}
 
 
 # Links.

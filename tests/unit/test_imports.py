@@ -48,7 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("runner.testing",),
     ("runner.recalled", "runner.showing", "runner.applying"),
-    ("runner.app", "runner.intake", "runner.workbench", "runner.replay"),
+    ("runner.app", "runner.adapters", "runner.intake", "runner.workbench", "runner.replay"),
     ("runner.surfaces", "runner.__main__"),
 )
 

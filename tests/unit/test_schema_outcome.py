@@ -41,6 +41,7 @@ FULL = Outcome(
         Change("a\\b", ChangeKind.DELETED, "symlink"),
     ),
     changes_truncated=True,
+    left=("a caf\udce9 is still there",),
 )
 
 
@@ -122,6 +123,7 @@ def test_the_document_has_every_field() -> None:
             ],
             "truncated": True,
         },
+        "left": ["a caf\\xe9 is still there"],
         "audit": {"first_seq": 3, "last_seq": 5, "head": "ab" * 32},
     }
 

@@ -73,12 +73,17 @@ class DockerLease:
         self._files: Path | None = None
         self._workspace_identity: tuple[int, int] | None = None
         self._used = False
+        self._released = False
+        self.run_id = run_id
         self._since_s = time.time()
+        self.built = False
+        """Whether there is a caller who hears what a release leaves."""
         try:
             self.found = self._build(run_id, owner, image, program_filter)
         except BaseException:
             self.release()
             raise
+        self.built = True
         self._protections: tuple[str, ...] = ()
         self._degraded: tuple[str, ...] = ()
 
@@ -125,17 +130,31 @@ class DockerLease:
             return ending
         return replace(ending, changes=changes, workspace_identity=self._workspace_identity)
 
-    def release(self) -> None:
-        """Kill and remove everything; may be called twice."""
+    def release(self) -> tuple[str, ...]:
+        """Kill and remove everything; see `runner.ports.Lease.release`."""
+        if self._released:
+            return ()
+        self._released = True
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        return self.remove()
+
+    def remove(self) -> tuple[str, ...]:
+        """What is still there goes; a line for what does not. May be called again."""
+        left = []
         if self._container is not None:
-            self._engine.remove(self._container)
-            self._container = None
+            try:
+                self._engine.remove(self._container)
+                self._container = None
+            except BackendError as error:
+                left.append(f"{error}; when the engine works again, run `runner clean`")
         if self._files is not None:
-            shutil.rmtree(self._files, ignore_errors=True)
-            self._files = None
+            if (why := remove_folder(self._files)) is None:
+                self._files = None
+            else:
+                left.append(why)
+        return tuple(f"run {self.run_id}: {why}" for why in left)
 
     def _build(self, run_id: str, owner: str, image: str, program_filter: bytes) -> Found:
         workspace = self._spec.workspace
@@ -186,3 +205,17 @@ class DockerLease:
                 changes_truncated=True,
             )
         raise LostError("the sandbox's container was lost while the program ran")
+
+
+def remove_folder(folder: Path) -> str | None:
+    """Remove it with everything in it; None, or why it is still there."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return (
+            f"the folder {folder} could not be removed: {error.strerror} at {error.filename}; "
+            "mend that and run `runner clean`"
+        )
+    return None

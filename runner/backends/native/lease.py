@@ -11,11 +11,12 @@ import socket
 import struct
 import termios
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from runner.backends.native.cgroups import Cgroup, Reading
+from runner.backends.native.belongings import Belongings, Watched
+from runner.backends.native.cgroups import Reading
 from runner.backends.native.collecting import collected
 from runner.backends.native.launcher.listing import MOST_FDS
 from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
@@ -56,17 +57,19 @@ class NativeLease:
         *,
         spec: SandboxSpec,
         control: socket.socket,
-        builder: int,
+        builder: Watched,
         init: int,
         stdio: tuple[int, int, int],
         master: int | None,
-        cgroup: Cgroup | None,
+        belongings: Belongings,
+        forget: Callable[[NativeLease], None],
         protections: tuple[str, ...],
         degraded: tuple[str, ...],
         workspace_identity: tuple[int, int] | None,
     ) -> None:
         """`stdio`: our ends of the program's pipes; `master`: its terminal instead, or None.
 
+        `belongings`: what goes with the lease; `forget` is called when it was released.
         `workspace_identity`: device and inode of the folder that the run was given.
         """
         self._spec = spec
@@ -76,7 +79,9 @@ class NativeLease:
         self._init = init
         self._stdio = stdio
         self._master = master
-        self._cgroup = cgroup
+        self.belongings = belongings
+        self._cgroup = belongings.cgroup
+        self._forget = forget
         self._protections = protections
         self._degraded = degraded
         self._sampled = SampledUsage()
@@ -127,19 +132,18 @@ class NativeLease:
             pump.close()
         return self._ending(streams)
 
-    def release(self) -> None:
-        """Kill what is left and remove everything; may be called twice."""
+    def release(self) -> tuple[str, ...]:
+        """Kill what is left and remove everything; see the port."""
         if self._released:
-            return
+            return ()
         self._released = True
         self._control.close()  # the builder takes this as its end and kills init
         if not self._used:
             for fd in {fd for fd in (*self._stdio, self._master) if fd is not None and fd >= 0}:
                 os.close(fd)
-        _await_death(self._builder, self._init)
-        if self._cgroup is not None:
-            self._cgroup.kill()
-            self._cgroup.remove()
+        left = self.belongings.remove()
+        self._forget(self)
+        return left
 
     def _make_pump(self, streams: Streams) -> Pump:
         stdin_to, stdout_from, stderr_from = self._stdio
@@ -223,8 +227,7 @@ class NativeLease:
         self._follow_terminal(streams)
         wall_s = self._spec.limits.wall_s
         if not isinstance(wall_s, Unlimited) and time.monotonic() > started_s + wall_s + LATE_S:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._builder, signal.SIGKILL)
+            self._builder.kill()
 
     def _look_at(self, reading: Reading) -> None:
         self._last = reading
@@ -376,15 +379,3 @@ def _not_executed(ending: Ending, spec: SandboxSpec, code: int) -> Ending:
     if code not in NOT_A_PROGRAM:
         failure = Failure("program_not_started", f"the program {program!r} {why}")
     return replace(ending, termination=Termination.EXITED, exit_code=127, failure=failure)
-
-
-def _await_death(builder: int, init: int) -> None:
-    """Wait until both are gone; the builder is the launcher's child, so by looking."""
-    deadline_s = time.monotonic() + LATE_S
-    while time.monotonic() < deadline_s:
-        if not any(Path(f"/proc/{pid}").exists() for pid in (builder, init) if pid > 0):
-            return
-        time.sleep(0.001)
-    for pid in (builder, init):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)

@@ -174,6 +174,11 @@ def _summary(body: bytes) -> str:
             says = f"{data['applied']['count']} applied, {data['not_applied']['count']} not"
         case "changes.discarded":
             says = data["why"]
+        case "machine.swept":
+            removed, left = data["removed"]["count"], data["left"]["count"]
+            says = f"removed {removed}, left {left}"
+        case "output.discarded":
+            says = f"of {len(data['runs'])} runs, {data['size_bytes']} bytes"
         case "request.refused":
             says = _one_line(data["message"])
         case _:
