@@ -19,18 +19,24 @@ from typing import Any
 import rfc8785
 
 from runner.bound import stated, unheld
-from runner.errors import BackendError, PolicyError, RequestError
+from runner.errors import BackendError, PolicyError, ProtectionMissingError, RequestError
 from runner.model.grant import Grant
 from runner.model.limits import LIMIT_KEYS, LimitOverrides, Limits, Unlimited, spelled
 from runner.model.profile import (
     CgroupMode,
     Environment,
+    Isolation,
     Profile,
     ProfileOrigin,
     Restrictions,
     WorkspaceMode,
 )
-from runner.model.protection import Protection
+from runner.model.protection import (
+    ALWAYS_IN_PROCESS_TIER,
+    LANDLOCK_OF_PROCESS_TIER,
+    NOT_IN_PROCESS_TIER,
+    Protection,
+)
 from runner.model.request import Argv, ExecRequest, Script, ShellText
 from runner.model.rule import PolicyLayer
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec, Workspace
@@ -119,8 +125,10 @@ def compile_spec(
     `inherited`: the host's variables of `inherited_names`; others in it are not used.
     RequestError: a limit looser than the profile's, or a word, path or variable that can't be.
     BackendError: an obligation that no backend here meets. PolicyError: an unknown one.
+    ProtectionMissingError: one is required that `isolation: process` can't give.
     """
     _check_obligations(obligations)
+    requires, landlock_minimum = _walls(profile)
     limits = _limits(request.limits, profile)
     workspace = _workspace(request.directory, profile.workspace)
     argv, files = _program(request, workspace)
@@ -137,7 +145,9 @@ def compile_spec(
         cgroup=profile.cgroup,
         limits=limits,
         syscalls=replace(profile.syscalls, set_id_bits=profile.workspace is not WorkspaceMode.BIND),
-        requires=profile.requires,
+        requires=requires,
+        isolation=profile.isolation,
+        landlock_minimum=landlock_minimum,
     )
 
 
@@ -207,6 +217,11 @@ def _refusals(profile: Profile, layer: Restrictions) -> Iterable[str]:
         )
     if mode is WorkspaceMode.BIND and (keys := [*stated(layer.limits)]):
         yield f"{source}: bounds what profile {profile.name!r} can't: {unheld(keys)}"
+    if layer.isolation is Isolation.FULL and profile.isolation is not Isolation.FULL:
+        yield (
+            f"{source}: profile {profile.name!r} says isolation: {profile.isolation.value}, and "
+            "less than full is not permitted; use a profile with isolation: full"
+        )
     for path in profile.read:
         for pattern in layer.read_deny:
             if _shows(path, pattern):
@@ -247,6 +262,7 @@ def _tightened(profile: Profile, layer: Restrictions) -> Profile:
     return replace(
         profile,
         limits=profile.limits.tightened(layer.limits),
+        landlock_minimum=max(profile.landlock_minimum, layer.landlock_minimum),
         requires=requires | {Protection.CGROUP} if in_cgroup else requires,
         cgroup=CgroupMode.REQUIRED if in_cgroup else profile.cgroup,
         environment=replace(
@@ -260,6 +276,23 @@ def _tightened(profile: Profile, layer: Restrictions) -> Profile:
         ),
         apply_deny=tuple(dict.fromkeys((*profile.apply_deny, *layer.apply_deny))),
     )
+
+
+def _walls(profile: Profile) -> tuple[frozenset[Protection], int]:
+    """What must be in force, and the least Landlock ABI."""
+    requires, landlock_minimum = profile.requires, profile.landlock_minimum
+    if profile.isolation is Isolation.PROCESS:
+        for protection in sorted(requires & NOT_IN_PROCESS_TIER):
+            raise ProtectionMissingError(
+                protection,
+                f"profile {profile.name!r} says isolation: process, which has none; use a profile "
+                "with isolation: full, or have the protection taken from what is required",
+            )
+        requires |= ALWAYS_IN_PROCESS_TIER
+        landlock_minimum = max(landlock_minimum, LANDLOCK_OF_PROCESS_TIER)
+    if landlock_minimum:
+        requires |= {Protection.LANDLOCK}
+    return requires, landlock_minimum
 
 
 def _check_obligations(obligations: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ import errno
 from dataclasses import dataclass
 
 from runner.model.profile import Syscalls
+from runner.syscall_names import NAMES
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "mount": (
@@ -40,9 +41,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "handle": ("open_by_handle_at", "name_to_handle_at"),
 }  # fmt: skip
 """Group name -> system call names; profiles add and remove by either."""
-
-NUMBERS: dict[str, int] = {"fchmodat2": 452, "open_tree_attr": 467}
-"""Calls that libseccomp 2.5.4 can't name. From 424 on, all architectures share the number."""
 
 # include/uapi/linux/sched.h
 CLONE_NEW_FLAGS = {
@@ -92,19 +90,23 @@ class Refusal:
     """A second condition, which must hold as well."""
 
 
+KNOWN = frozenset(GROUPS) | NAMES
+"""What `syscalls` in a profile or a policy may name."""
+
 DEFAULTS = Syscalls()
 
 
 def refusals(changes: Syscalls = DEFAULTS) -> tuple[Refusal, ...]:
     """The default list with a profile's changes, in a stable order.
 
-    Names in `changes` are groups or system calls; whether a call exists is for the compiler of
-    the filter to say.
+    Names in `changes` are groups or system calls (`KNOWN`); a denial beats a permission.
     """
-    allowed = set(_expand(changes.allow))
+    forbidden = set(_expand(changes.deny))
+    allowed = set(_expand(changes.allow)) - forbidden
     denied = {name for names in GROUPS.values() for name in names}
-    denied = (denied - allowed) | set(_expand(changes.deny))
-    found = [Refusal(name, errno.EPERM) for name in sorted(denied)]
+    denied = (denied - allowed) | forbidden
+    outright = [Refusal(name, errno.EPERM) for name in sorted(denied)]
+    found = [*outright]
     if "unshare" not in allowed:
         # The flags of clone3 stand in memory where a filter can't see them: without it, libc
         # falls back to clone, whose flags are an argument.
@@ -144,7 +146,8 @@ def refusals(changes: Syscalls = DEFAULTS) -> tuple[Refusal, ...]:
         ]
     if not changes.set_id_bits:
         found += _set_id_bits()
-    return tuple(found)
+    # What is refused whatever its arguments needs no condition; libseccomp keeps the first alone.
+    return tuple(one for one in found if one.name not in denied or one in outright)
 
 
 def _set_id_bits() -> list[Refusal]:

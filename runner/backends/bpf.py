@@ -9,7 +9,8 @@ import tempfile
 
 from runner.errors import ProtectionMissingError
 from runner.model.protection import Protection
-from runner.syscalls import NUMBERS, Refusal
+from runner.syscall_names import NUMBERS
+from runner.syscalls import Refusal
 
 
 def program_for(wanted: tuple[Refusal, ...]) -> bytes:

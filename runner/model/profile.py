@@ -33,6 +33,15 @@ class NetworkMode(StrEnum):
     """Its own loopback, nothing else."""
 
 
+class Isolation(StrEnum):
+    """How far a run is kept from the rest of the machine."""
+
+    FULL = "full"
+    """In namespaces of its own: nothing of the host is there but what the profile shows."""
+    PROCESS = "process"
+    """Among the host's processes and files, held by Landlock, seccomp and limits; no namespaces."""
+
+
 class CgroupMode(StrEnum):
     """How limits over the whole run are held."""
 
@@ -103,6 +112,9 @@ class Profile:
     all the same."""
     apply_deny: tuple[str, ...] = ()
     """Globs over paths of the workspace that are never applied; the layers' above it."""
+    isolation: Isolation = Isolation.FULL
+    landlock_minimum: int = 0
+    """The least Landlock ABI to run with (landlock(7)); 0: the newest that the kernel has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +138,7 @@ class Restrictions:
     """Globs over paths of a workspace that are never applied, whatever a profile allows."""
     grants: tuple[Grant, ...] | None = None
     """Who may use which profiles; None says nothing."""
+    isolation: Isolation | None = None
+    """`FULL` here refuses every profile with less; None says nothing."""
+    landlock_minimum: int = 0
+    """The least Landlock ABI of every run; 0 says nothing."""

@@ -27,6 +27,40 @@ class Protection(StrEnum):
     RLIMITS = "rlimits"
 
 
+LANDLOCK_NEWEST = 7
+"""The newest Landlock ABI that runner makes use of (landlock(7); Linux 6.15)."""
+
+LANDLOCK_OF_PROCESS_TIER = 6
+"""The first ABI that keeps signals inside (Linux 6.12): without it the tier `process` has no wall
+between a run and the caller's other processes."""
+
+NOT_IN_PROCESS_TIER = frozenset(
+    {
+        Protection.USER_NAMESPACE,
+        Protection.MOUNT_NAMESPACE,
+        Protection.PID_NAMESPACE,
+        Protection.NETWORK_NAMESPACE,
+        Protection.IPC_NAMESPACE,
+        Protection.UTS_NAMESPACE,
+        Protection.CGROUP_NAMESPACE,
+        Protection.READONLY_ROOT,
+        Protection.PRIVATE_PROC,
+    }
+)
+"""What `isolation: process` can't give."""
+
+ALWAYS_IN_PROCESS_TIER = frozenset(
+    {
+        Protection.NO_CAPABILITIES,
+        Protection.NO_NEW_PRIVILEGES,
+        Protection.SECCOMP,
+        Protection.LANDLOCK,
+        Protection.RLIMITS,
+    }
+)
+"""The walls that are left in it, so none of them can be optional."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProtectionStatus:
     """What trying one protection told."""

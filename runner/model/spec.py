@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.model.limits import Limits, Unlimited
-from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
+from runner.model.profile import CgroupMode, Isolation, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection
 
 RUN_FOLDER = "/run/runner"
@@ -61,6 +61,9 @@ class SandboxSpec:
     syscalls: Syscalls
     requires: frozenset[Protection]
     hostname: str = "sandbox"
+    isolation: Isolation = Isolation.FULL
+    landlock_minimum: int = 0
+    """The least Landlock ABI; more than 0 only where `landlock` is required."""
 
     def __post_init__(self) -> None:
         """ValueError for a bound folder with what can't be held there: see the messages."""
@@ -71,6 +74,8 @@ class SandboxSpec:
             and isinstance(self.limits.workspace_inodes, Unlimited)
         ):
             raise ValueError("workspace_bytes and workspace_inodes can't be held on a bound folder")
+        if self.isolation is not Isolation.FULL:
+            raise ValueError("a bound folder needs isolation: full")
         if self.syscalls.set_id_bits:
             raise ValueError("a bound folder needs syscalls with set_id_bits=False")
         inside = f"{self.workspace.target}/"

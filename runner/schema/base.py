@@ -7,12 +7,20 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails
 
 from runner.errors import BadInputError
-from runner.schema.problems import Path, Problem, raise_problems, unknown
+from runner.schema.problems import Path, Problem, nearest, raise_problems, unknown
 from runner.schema.yaml import Document
+from runner.syscalls import GROUPS, KNOWN
 
 FileModel = TypeVar("FileModel", bound="Strict")
 Check = Callable[[Document], Iterator[Problem]]
@@ -69,6 +77,16 @@ def absolute_path(value: object) -> object:
     return value
 
 
+def _known_call(name: str) -> str:
+    if name not in KNOWN:
+        guess = nearest(name, sorted(KNOWN)) or ";"
+        raise ValueError(
+            f"there is no system call and no group {name!r}{guess} write a call's name as its "
+            f"manual page does, or one of the groups {', '.join(GROUPS)}"
+        )
+    return name
+
+
 NonEmpty = Annotated[str, BeforeValidator(lambda v: _no_empty_word(v) if v == "" else v)]
 Words = Annotated[
     tuple[NonEmpty, ...],
@@ -86,7 +104,9 @@ Words = Annotated[
 AbsolutePath = Annotated[
     str, BeforeValidator(absolute_path), WithJsonSchema({"type": "string", "pattern": "^/"})
 ]
-SyscallName = Annotated[str, *shaped(SYSCALL_NAME, "a system call's name, such as 'mount'")]
+SyscallName = Annotated[
+    str, AfterValidator(_known_call), *shaped(SYSCALL_NAME, "a system call's name, such as 'mount'")
+]
 VariableName = Annotated[str, *shaped(VARIABLE_NAME, "a variable's name: letters, digits and '_'")]
 Identifier = Annotated[
     str, *shaped(IDENTIFIER, "small letters, digits, '.', '_' and '-', at most 64")

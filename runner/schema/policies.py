@@ -103,6 +103,8 @@ def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) ->
         cgroup=file.cgroup,
         environment_deny=file.environment.deny,
         syscalls_deny=file.syscalls.deny,
+        isolation=file.isolation,
+        landlock_minimum=file.landlock.minimum if file.landlock is not None else 0,
         read_deny=file.read_deny,
         apply_deny=file.apply_deny,
         profiles=file.profiles,

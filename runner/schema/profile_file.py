@@ -8,8 +8,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from runner.model.limits import LIMIT_KEYS, LimitOverrides, Unlimited
-from runner.model.profile import CgroupMode, NetworkMode, WorkspaceMode
-from runner.model.protection import Protection
+from runner.model.profile import CgroupMode, Isolation, NetworkMode, WorkspaceMode
+from runner.model.protection import (
+    ALWAYS_IN_PROCESS_TIER,
+    LANDLOCK_NEWEST,
+    Protection,
+)
 from runner.schema.base import (
     VARIABLE_NAME,
     AbsolutePath,
@@ -109,6 +113,17 @@ class ApplyFile(Strict):
     )
 
 
+class LandlockFile(Strict):
+    """`landlock:`."""
+
+    minimum: int = Field(
+        ge=1,
+        le=LANDLOCK_NEWEST,
+        strict=True,
+        description="The least Landlock ABI; with less no run starts.",
+    )
+
+
 class LayerRulesFile(RulesFile):
     """`rules:` of a policy file, which may leave out rules of what it includes."""
 
@@ -144,6 +159,12 @@ class ProfileFile(Strict):
     )
     network: NetworkMode | None = Field(default=None, description="What a run can reach.")
     cgroup: CgroupMode | None = Field(default=None, description="How limits over the run are held.")
+    isolation: Isolation | None = Field(
+        default=None, description="full: in namespaces; process: the lesser tier without."
+    )
+    landlock: LandlockFile | None = Field(
+        default=None, description="What is asked of Landlock; it is then required."
+    )
     limits: LimitsFile = LimitsFile()
     requires: tuple[Protection, ...] = Field(
         default=(),
@@ -198,6 +219,12 @@ class PolicyFile(Strict):
     cgroup: Literal[CgroupMode.REQUIRED] | None = Field(
         default=None, description="required: no run without a cgroup, whatever its profile says."
     )
+    isolation: Literal[Isolation.FULL] | None = Field(
+        default=None, description="full: no profile with less isolation may be used."
+    )
+    landlock: LandlockFile | None = Field(
+        default=None, description="The least Landlock ABI of every run, whatever its profile says."
+    )
     environment: PolicyEnvironmentFile = PolicyEnvironmentFile()
     syscalls: PolicySyscallsFile = PolicySyscallsFile()
     read_deny: tuple[Annotated[AbsolutePath, BeforeValidator(_plain_glob)], ...] = Field(
@@ -234,6 +261,15 @@ def check_profile(document: Document) -> Iterator[Problem]:
     data = document.data
     yield from _both(document, ("optional",), ("requires",), "is required and optional")
     yield from _both(document, ("syscalls", "allow"), ("syscalls", "deny"), "is allowed and denied")
+    optional = _words(data, ("optional",))
+    if Protection.LANDLOCK.value in optional and _at(data, ("landlock",)) is not None:
+        message = "asks for an ABI, so 'landlock' can't be optional; choose one"
+        yield document.problem(("landlock",), message)
+    if _at(data, ("isolation",)) == Isolation.PROCESS.value:
+        for word in sorted(ALWAYS_IN_PROCESS_TIER):
+            if word.value in optional:
+                message = f"process stands on {word.value!r}; leave it out of optional"
+                yield document.problem(("isolation",), message)
     cgroup = _at(data, ("cgroup",))
     named = {
         key: Protection.CGROUP.value in _words(data, (key,)) for key in ("requires", "optional")

@@ -16,13 +16,18 @@ from runner.model.limits import LIMIT_KEYS, UNLIMITED, Limits
 from runner.model.profile import (
     CgroupMode,
     Environment,
+    Isolation,
     NetworkMode,
     Profile,
     ProfileOrigin,
     Syscalls,
     WorkspaceMode,
 )
-from runner.model.protection import Protection
+from runner.model.protection import (
+    ALWAYS_IN_PROCESS_TIER,
+    NOT_IN_PROCESS_TIER,
+    Protection,
+)
 from runner.model.rule import OnDoubt, OnUnknown, PolicyLayer
 from runner.schema.base import IDENTIFIER, validate
 from runner.schema.include import merged_rules
@@ -69,7 +74,7 @@ def shipped_profiles() -> list[Path]:
     """
     package = Path(str(resources.files("runner")))
     for folder in (package / "_data" / "profiles", package.parent / "profiles"):
-        found = sorted(folder.glob("*" + _SUFFIX))
+        found = sorted(folder.glob("*" + _SUFFIX), key=lambda path: path.stem)
         if found:
             return found
     return []
@@ -210,16 +215,25 @@ def _merged(
     bounds = _limits(files)
     _check_complete(chain, bounds)
     cgroup = _last((f.cgroup for f in files), CgroupMode.REQUIRED)
+    workspace = _last((f.workspace for f in files), WorkspaceMode.COPY_ON_WRITE)
+    isolation = _last((f.isolation for f in files), Isolation.FULL)
+    landlock = _last((f.landlock for f in files), None)
+    required = _required(files, cgroup)
+    if landlock is not None:
+        required |= {Protection.LANDLOCK}
+    if isolation is Isolation.PROCESS:
+        required |= ALWAYS_IN_PROCESS_TIER
+        _check_process_tier(chain[-1].document, required, workspace)
     return Profile(
         name=name,
         source=source,
         description=_last((f.description for f in files), "").strip(),
         threat_model=_last((f.threat_model for f in files), "").strip(),
-        workspace=_last((f.workspace for f in files), WorkspaceMode.COPY_ON_WRITE),
+        workspace=workspace,
         network=_last((f.network for f in files), NetworkMode.NONE),
         cgroup=cgroup,
         limits=Limits(**bounds),  # type: ignore[arg-type]  # each is its field's type
-        requires=_required(files, cgroup),
+        requires=required,
         policy=_policy(chain, f"profile:{name}", library),
         environment=Environment(
             set=tuple(reduce(_joined, (f.environment.set for f in files)).items()),
@@ -231,7 +245,27 @@ def _merged(
         image=_last((f.image for f in files), None),
         origin=origin,
         apply_allow=_union(*(f.apply.allow for f in files)),
+        isolation=isolation,
+        landlock_minimum=landlock.minimum if landlock is not None else 0,
     )
+
+
+def _check_process_tier(
+    tip: Document, required: frozenset[Protection], workspace: WorkspaceMode
+) -> None:
+    problems = []
+    if workspace is WorkspaceMode.BIND:
+        # Without mounts nothing in it can be guarded.
+        message = "bind is not there with isolation: process; use cow, or isolation: full"
+        problems.append(tip.problem(("workspace",), message))
+    lacking = sorted(required & NOT_IN_PROCESS_TIER)
+    if lacking:
+        message = (
+            f"process has no {', '.join(lacking)}; list what is given up under optional, or "
+            "extend agent-process"
+        )
+        problems.append(tip.problem(("isolation",), message))
+    raise_problems(problems, ProfileError)
 
 
 def _last(stated: Iterable[Value | None], default: Value) -> Value:

@@ -11,8 +11,15 @@ import pytest
 from runner.errors import ProfileError
 from runner.model.decision import Effect
 from runner.model.limits import UNLIMITED
-from runner.model.profile import CgroupMode, NetworkMode, Profile, ProfileOrigin, WorkspaceMode
-from runner.model.protection import Protection
+from runner.model.profile import (
+    CgroupMode,
+    Isolation,
+    NetworkMode,
+    Profile,
+    ProfileOrigin,
+    WorkspaceMode,
+)
+from runner.model.protection import ALWAYS_IN_PROCESS_TIER, Protection
 from runner.model.rule import Match, OnDoubt, OnUnknown, Rule
 from runner.schema.outcome import outcome_json_schema
 from runner.schema.profile_file import policy_json_schema, profile_json_schema
@@ -207,6 +214,8 @@ cgroup: true
         ("extends: agent\noptional: [cgroup]\n", "cgroup: sampled"),
         ("extends: agent\nsyscalls: {deny: [bpf], allow: [bpf]}\n", "allowed and denied"),
         ("extends: agent\nsyscalls: {deny: ['a b']}\n", "system call"),
+        ("extends: agent\nsyscalls: {allow: [ptrce]}\n", "did you mean 'ptrace'?"),
+        ("extends: agent\nsyscalls: {deny: [mounts]}\n", "did you mean 'mount'?"),
         ("extends: agnet\n", "did you mean 'agent'?"),
         ("extends: ./none.yaml\n", "does not exist"),
         ("extends: agent\nrules: {list: [{id: privileges, effect: allow, match: {command: su}}]}\n",
@@ -290,7 +299,7 @@ def test_a_name_is_searched_in_order_then_among_the_shipped(tmp_path: Path) -> N
     assert load_profile("extra", search).workspace is WorkspaceMode.NONE
     message = refusal("agnt", *search)
     assert "did you mean 'agent'?" in message
-    assert "agent, ci, extra, locked" in message
+    assert "agent, agent-process, ci, extra, locked" in message
 
 
 def test_a_name_that_differs_from_its_file_is_refused_in_a_folder(tmp_path: Path) -> None:
@@ -303,7 +312,7 @@ def test_the_list_shows_broken_profiles_too(tmp_path: Path) -> None:
     write(tmp_path / "broken.yaml", "extends: nothing\n")
     write(tmp_path / "good.yaml", "extends: agent\ndescription: Good\n")
     entries = {entry.name: entry for entry in list_profiles((tmp_path,))}
-    assert list(entries) == ["agent", "broken", "ci", "good", "locked"]
+    assert list(entries) == ["agent", "agent-process", "broken", "ci", "good", "locked"]
     assert entries["good"].error is None
     assert entries["good"].description == "Good"
     assert "no shipped profile" in (entries["broken"].error or "")
@@ -327,7 +336,7 @@ EVERYWHERE = frozenset(Protection) - {
 
 
 def test_what_ships() -> None:
-    assert SHIPPED == ["agent", "ci", "locked"]
+    assert SHIPPED == ["agent", "agent-process", "ci", "locked"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -343,7 +352,9 @@ def test_a_shipped_profile_says_what_it_stops_and_grants_no_more(name: str) -> N
         assert word in header.replace("\n# ", " ")
     for word in ("Assumed", "Stopped", "Not stopped"):
         assert word in profile.threat_model
-    assert profile.requires >= EVERYWHERE
+    lesser = profile.isolation is Isolation.PROCESS
+    assert profile.requires >= (ALWAYS_IN_PROCESS_TIER if lesser else EVERYWHERE)
+    assert lesser is (name == "agent-process")
     assert profile.network is NetworkMode.NONE
     assert UNLIMITED not in [getattr(profile.limits, f) for f in profile.limits.__slots__]
     assert profile.policy.on_dynamic is OnUnknown.DENY
@@ -465,6 +476,14 @@ def test_every_mode_of_a_workspace_can_be_said(tmp_path: Path, mode: str) -> Non
     limits = "{workspace: unlimited, inodes: unlimited}"
     text = f"extends: agent\nworkspace: {mode}\nlimits: {limits}\n"
     assert load_profile(write(tmp_path / "p.yaml", text)).workspace.value == mode
+
+
+def test_a_bound_workspace_needs_the_full_tier(tmp_path: Path) -> None:
+    limits = "{workspace: unlimited, inodes: unlimited}"
+    text = f"extends: agent-process\nworkspace: bind\nlimits: {limits}\n"
+    assert "bind is not there with isolation: process" in refusal(write(tmp_path / "p.yaml", text))
+    cow = f"extends: agent-process\nworkspace: cow\nlimits: {limits}\n"
+    assert load_profile(write(tmp_path / "q.yaml", cow)).isolation is Isolation.PROCESS
 
 
 @pytest.mark.parametrize("key", ["workspace", "inodes"])

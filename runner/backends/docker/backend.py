@@ -20,7 +20,7 @@ from runner.backends.docker.lease import FILES_PREFIX, DockerLease, remove_folde
 from runner.backends.docker.plan import LABEL_OWNER, LABEL_RUN, Bound, unnamed
 from runner.errors import BackendError, ProtectionMissingError
 from runner.model.limits import UNLIMITED, Limits
-from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
+from runner.model.profile import CgroupMode, Isolation, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection, ProtectionStatus
 from runner.model.spec import SandboxSpec, Workspace
 from runner.model.swept import Swept
@@ -68,6 +68,11 @@ class DockerBackend:
             raise BackendError(
                 f"the docker backend can't give a run the network {spec.network.value!r}; "
                 "use a profile with `network: none`"
+            )
+        if spec.isolation is not Isolation.FULL:
+            raise BackendError(
+                f"isolation: {spec.isolation.value} is the native backend's alone; a container is "
+                "isolated by namespaces: use a profile with isolation: full"
             )
         bound = None
         if spec.workspace.is_bound:
@@ -184,6 +189,12 @@ class DockerBackend:
         for protection in sorted(required):
             if not found[protection].in_force:
                 raise ProtectionMissingError(protection.value, found[protection].detail)
+        if lease.found.landlock_abi < spec.landlock_minimum:
+            raise ProtectionMissingError(
+                Protection.LANDLOCK,
+                f"the kernel has ABI {lease.found.landlock_abi}, the profile asks for "
+                f"{spec.landlock_minimum}",
+            )
         in_force = tuple(sorted(one.value for one in found if found[one].in_force))
         weaker = [one.value for one in found if not found[one].in_force]
         if not self._filter(spec.syscalls):

@@ -18,7 +18,8 @@ from runner.backends.guards import Guards
 from runner.model.limits import Unlimited
 from runner.model.profile import WorkspaceMode
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec
-from runner.syscalls import CLONE_NEW_FLAGS, NUMBERS, refusals
+from runner.syscall_names import NUMBERS
+from runner.syscalls import CLONE_NEW_FLAGS, refusals
 
 UID = 20000
 """The program's user and group: nobody's on an ordinary host, where accounts end at 59999 but

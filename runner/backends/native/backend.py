@@ -7,10 +7,11 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.backends.native import cgroups, filters, plan
+from runner.backends.native import cgroups, filters, plan, scratch
 from runner.backends.native.belongings import Belongings
 from runner.backends.native.launcher.protocol import (
     Message,
@@ -21,12 +22,21 @@ from runner.backends.native.launcher.protocol import (
 )
 from runner.backends.native.lease import NativeLease
 from runner.backends.native.orphans import sweep_processes
+from runner.backends.native.plan_process import plan_process
 from runner.backends.native.zygote import Zygote, can_be_delegated
 from runner.errors import BackendError, ProtectionMissingError
-from runner.model.profile import CgroupMode
-from runner.model.protection import Protection, ProtectionStatus
+from runner.model.profile import CgroupMode, Isolation
+from runner.model.protection import (
+    ALWAYS_IN_PROCESS_TIER,
+    LANDLOCK_OF_PROCESS_TIER,
+    NOT_IN_PROCESS_TIER,
+    Protection,
+    ProtectionStatus,
+)
 from runner.model.spec import SandboxSpec
 from runner.model.swept import Swept
+from runner.syscall_process_tier import process_tier_refusals
+from runner.syscalls import refusals
 
 BUILD_TIMEOUT_S = 120.0
 """A build copies the workspace at the worst; beyond this something is stuck."""
@@ -70,9 +80,15 @@ class NativeBackend:
             spec.cgroup is CgroupMode.REQUIRED or Protection.CGROUP in spec.requires
         ):
             raise ProtectionMissingError(Protection.CGROUP, self._no_hierarchy)
-        build = _Build(spec, run_id, zygote, hierarchy)
+        refused = refusals(spec.syscalls)
+        folder = None
+        if spec.isolation is Isolation.PROCESS:
+            spec = _for_process_tier(spec)
+            refused = process_tier_refusals(refused, own_user=os.geteuid() == 0)
+            folder = scratch.place(self._cache)
+        build = _Build(spec, run_id, zygote, hierarchy, folder)
         try:
-            lease = build.lease(filters.compiled(spec.syscalls, self._cache), self._forget)
+            lease = build.lease(filters.compiled(refused, self._cache), self._forget)
         except BaseException:
             build.abandon()
             self._keep(build.belongings, told=False)
@@ -89,11 +105,12 @@ class NativeBackend:
         return probe(hierarchy.detail if hierarchy else None, self._no_hierarchy, self._cache)
 
     def sweep(self) -> Swept:
-        """Control groups and processes of dead supervisors, and what releases had to leave."""
+        """Groups, processes and folders of dead supervisors, and what releases had to leave."""
         _, hierarchy = self._ready()
         swept = self.take_swept() + sweep_processes()
         if hierarchy is not None:
             swept += hierarchy.sweep()
+        swept += scratch.sweep(scratch.place(self._cache))
         with self._lock:
             kept, self._left = self._left, []
         for belongings in kept:
@@ -149,6 +166,7 @@ class NativeBackend:
                 if self._hierarchy is not None:
                     # The launcher takes its time to start: this costs none.
                     self._swept += self._hierarchy.sweep(START_SWEEP_S)
+                self._swept += scratch.sweep(scratch.place(self._cache))
             return self._zygote, self._hierarchy
 
 
@@ -209,9 +227,15 @@ class _Build:
     """The conversation with one builder until its sandbox stands."""
 
     def __init__(
-        self, spec: SandboxSpec, run_id: str, zygote: Zygote, hierarchy: cgroups.Hierarchy | None
+        self,
+        spec: SandboxSpec,
+        run_id: str,
+        zygote: Zygote,
+        hierarchy: cgroups.Hierarchy | None,
+        scratch_place: Path | None,
     ) -> None:
         self._spec = spec
+        self._scratch_place = scratch_place
         self._run_id = run_id
         self._zygote = zygote
         self._hierarchy = hierarchy
@@ -238,15 +262,20 @@ class _Build:
             has_cgroup=cgroup is not None,
             workspace_identity=_identity(spec),
         )
-        header, blobs = plan.plan(spec, seccomp, host)
+        if self._scratch_place is None:
+            header, blobs = plan.plan(spec, seccomp, host)
+        else:
+            folder = self.belongings.folder = scratch.make(self._scratch_place, self._run_id)
+            header, blobs = plan_process(spec, seccomp, host, str(folder))
         builder = self._spawn(header, blobs, host)
         watched = self.belongings.add(builder, "builder")
         control = self._control
         if control is None:  # pragma: no cover
             raise BackendError("no connection to the builder")
-        message, _ = self._hear("userns")
-        _write_maps(builder, host)
-        send(control, {"do": "continue"})
+        if self._scratch_place is None:
+            self._hear("userns")
+            _write_maps(builder, host)
+            send(control, {"do": "continue"})
         message, _ = self._hear("init")
         init: int = message["pid"]
         self.belongings.add(init, "init")
@@ -329,11 +358,24 @@ class _Build:
             Protection.IPC_NAMESPACE,
             Protection.UTS_NAMESPACE,
         }
+        if self._spec.isolation is Isolation.PROCESS:
+            outer = set()
         in_force = {str(name) for name in outer} | set(applied)
         if self.belongings.cgroup is not None:
             in_force.add(Protection.CGROUP)
         missing = {str(name) for name in Protection} - in_force
         return tuple(sorted(in_force)), tuple(sorted(missing))
+
+
+def _for_process_tier(spec: SandboxSpec) -> SandboxSpec:
+    """With all that the tier stands on required. ProtectionMissingError: what it can't give is."""
+    for protection in sorted(spec.requires & NOT_IN_PROCESS_TIER):
+        raise ProtectionMissingError(protection, "isolation: process has none")
+    return replace(
+        spec,
+        requires=spec.requires | ALWAYS_IN_PROCESS_TIER,
+        landlock_minimum=max(spec.landlock_minimum, LANDLOCK_OF_PROCESS_TIER),
+    )
 
 
 def _identity(spec: SandboxSpec) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""What a sandbox has on this machine, and how it goes: processes first, then the control group.
+"""What a sandbox has on this machine, and how it goes: processes first, then the rest.
 
 Namespaces and mounts need no step of their own: they are the processes', and the kernel lets go
 of them with the last one (namespaces(7)).
@@ -10,7 +10,9 @@ import os
 import select
 import signal
 import time
+from pathlib import Path
 
+from runner.backends.native import scratch
 from runner.backends.native.cgroups import Cgroup
 from runner.errors import BackendError
 
@@ -80,6 +82,8 @@ class Belongings:
         self.run_id = run_id
         self.cgroup: Cgroup | None = None
         """The run's own; None: it has none, or it is removed."""
+        self.folder: Path | None = None
+        """All that a run of the tier `process` may write; None: it has none, or it is removed."""
         self.left: tuple[str, ...] = ()
         """What `remove` said last."""
         self._processes: list[Watched] = []
@@ -108,5 +112,12 @@ class Belongings:
                 left.append(str(error))
             else:
                 self.cgroup = None
+        if self.folder is not None:
+            try:
+                scratch.remove(self.folder)
+            except BackendError as error:
+                left.append(str(error))
+            else:
+                self.folder = None
         self.left = tuple(f"run {self.run_id}: {why}" for why in left)
         return self.left

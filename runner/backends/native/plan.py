@@ -84,6 +84,8 @@ def plan(spec: SandboxSpec, seccomp: bytes, host: Host) -> tuple[dict[str, Any],
         "rlimits": rlimits(spec.limits, has_cgroup=host.has_cgroup),
         "processors": _processors(spec.limits, has_cgroup=host.has_cgroup),
         "required": sorted(spec.requires),
+        "isolation": spec.isolation.value,
+        "landlock_minimum": spec.landlock_minimum,
         "wall_s": _number(spec.limits.wall_s),
     }
     return header, blobs

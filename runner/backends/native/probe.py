@@ -17,8 +17,8 @@ from pathlib import Path
 import runner
 from runner.backends.native import filters
 from runner.errors import ProtectionMissingError
-from runner.model.profile import Syscalls
 from runner.model.protection import Protection, ProtectionStatus
+from runner.syscalls import refusals
 
 TRY_TIMEOUT_S = 20.0
 _PACKAGE_PARENT = str(Path(runner.__file__).resolve().parent.parent)
@@ -29,9 +29,9 @@ _BOOT = (
 
 USERNS_REMEDY = {
     "apparmor": (
-        "AppArmor restricts user namespaces here: install the profile that "
-        "`runner doctor --apparmor` prints as /etc/apparmor.d/runner and reload it with "
-        "`sudo apparmor_parser -r /etc/apparmor.d/runner`"
+        "AppArmor withholds user namespaces here; `runner doctor --fix` installs a profile for "
+        "runner's interpreter, or shows the commands for root; where nobody may, "
+        "`--profile agent-process` is the lesser tier without them"
     ),
     "sysctl": "ask root for `sysctl kernel.unprivileged_userns_clone=1`",
     "max": "ask root for `sysctl user.max_user_namespaces=15000`",
@@ -107,7 +107,7 @@ def _try(protection: Protection, trial: str) -> ProtectionStatus:
 
 def _seccomp(cache: Path) -> ProtectionStatus:
     try:
-        program = filters.compiled(Syscalls(), cache)
+        program = filters.compiled(refusals(), cache)
     except ProtectionMissingError as error:
         return ProtectionStatus(
             Protection.SECCOMP,
@@ -153,15 +153,3 @@ def in_container() -> bool:
     with contextlib.suppress(OSError):
         return b"container=" in Path("/proc/1/environ").read_bytes()
     return False
-
-
-def apparmor_profile(python: str) -> str:
-    """An AppArmor profile that lets this interpreter make user namespaces (apparmor.d(5))."""
-    return (
-        "abi <abi/4.0>,\n"
-        "include <tunables/global>\n\n"
-        f"profile runner {python} flags=(unconfined) {{\n"
-        "  userns,\n"
-        "  include if exists <local/runner>\n"
-        "}\n"
-    )

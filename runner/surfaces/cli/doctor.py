@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.errors import EXIT_RUNNER
+from runner.errors import EXIT_RUNNER, RequestError
 
 if TYPE_CHECKING:
     from runner.app import Runner
@@ -20,7 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(
+def doctor(  # noqa: PLR0917  (options are keywords to whoever types them)
     backend: Annotated[
         str | None, typer.Option("--backend", metavar="native|docker", help="Which one to try.")
     ] = None,
@@ -29,13 +28,21 @@ def doctor(
         bool,
         typer.Option("--apparmor", help="Print the AppArmor profile that Ubuntu 24.04 needs."),
     ] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Install that profile if it is needed, after asking.")
+    ] = False,
+    remove_fix: Annotated[
+        bool, typer.Option("--remove-fix", help="Remove that profile, after asking.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    shared_python: Annotated[
+        bool,
+        typer.Option("--shared-python", help="Grant it although other programs use the Python."),
+    ] = False,
 ) -> None:
     """Try every protection and every shipped profile. Exit code 125 if the default can't run."""
-    if apparmor:
-        from runner.backends.native.probe import apparmor_profile  # noqa: PLC0415
-
-        # AppArmor goes by the file that is executed, not by the links that lead there.
-        print(apparmor_profile(str(Path(sys.executable).resolve())), end="")
+    if apparmor or fix or remove_fix:
+        _apparmor(fix=fix, remove=remove_fix, yes=yes, shared_python=shared_python)
         return
     from runner.app import Runner  # noqa: PLC0415
 
@@ -51,6 +58,19 @@ def doctor(
         _print(report)
     if profiles.get(default) is not None:
         raise typer.Exit(EXIT_RUNNER)
+
+
+def _apparmor(*, fix: bool, remove: bool, yes: bool, shared_python: bool) -> None:
+    from runner.surfaces.cli import doctor_fix  # noqa: PLC0415  (late: speed)
+
+    if fix and remove:
+        raise RequestError("--fix and --remove-fix undo each other; choose one")
+    if fix:
+        doctor_fix.fix(yes=yes, shared_python=shared_python)
+    elif remove:
+        doctor_fix.remove(doctor_fix.own_grant(), yes=yes)
+    else:
+        print(doctor_fix.own_grant().text, end="")
 
 
 def _report(
@@ -92,4 +112,4 @@ def _print(report: dict[str, Any]) -> None:
     print("\nprofiles")
     for row in report["profiles"]:
         says = "runs here" if row["runs"] else f"CAN'T RUN: {row['why_not']}"
-        print(f"  {row['profile']:10} {says}")
+        print(f"  {row['profile']:13} {says}")

@@ -54,7 +54,9 @@ def show(
     profile = load_profile(name, load_settings().profile_dirs.value)
     print(f"name       {profile.name}\nfrom       {profile.source}")
     print(f"workspace  {profile.workspace.value}\nnetwork    {profile.network.value}")
-    print(f"cgroup     {profile.cgroup.value}")
+    print(f"isolation  {profile.isolation.value}\ncgroup     {profile.cgroup.value}")
+    if profile.landlock_minimum:
+        print(f"landlock   ABI {profile.landlock_minimum} or newer")
     print("limits     " + ", ".join(f"{k} {v}" for k, v in spell_limits(profile.limits).items()))
     print("requires   " + ", ".join(sorted(profile.requires)))
     policy = profile.policy

@@ -57,10 +57,14 @@ class BuildError(Exception):
 
 
 def main(
-    control: socket.socket, plan: Message, blobs: list[bytes], streams: tuple[int, int, int]
+    kind: type[Builder],
+    control: socket.socket,
+    plan: Message,
+    blobs: list[bytes],
+    streams: tuple[int, int, int],
 ) -> NoReturn:
     """Serve one run and end the process. `streams`: the program's stdin, stdout and stderr."""
-    builder = Builder(control, plan, blobs, streams)
+    builder = kind(control, plan, blobs, streams)
     try:
         _raise_open_files()
         builder.serve()
@@ -194,7 +198,7 @@ class Builder:
         stdin, stdout, stderr = self._streams
         master = -1
         if self._plan["terminal"]:
-            master, slave = _step("mount_namespace", assembly.open_terminal)
+            master, slave = _step("mount_namespace", self._open_terminal)
             for fd in {stdin, stdout, stderr}:
                 os.close(fd)
             stdin = stdout = stderr = slave
@@ -209,7 +213,7 @@ class Builder:
             self._control.close()
             for fd in (enter_w, self._go, self._report, self._status):
                 os.close(fd)
-            inside.init(self._plan, self._blobs[self._plan["seccomp_blob"]], ends)
+            self._be_init(ends)
         for fd in set(ends.all()):
             os.close(fd)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
@@ -222,6 +226,12 @@ class Builder:
         send(self._control, {"at": "built", "protections": protections}, fds)
         if master >= 0:
             os.close(master)
+
+    def _open_terminal(self) -> tuple[int, int]:
+        return assembly.open_terminal()
+
+    def _be_init(self, ends: inside.Ends) -> NoReturn:
+        inside.init(self._plan, self._blobs[self._plan["seccomp_blob"]], ends)
 
     def _await_ready(self) -> list[str]:
         text = b""
@@ -279,8 +289,13 @@ class Builder:
             if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
                 self._deadline_s = None
                 self._kill("wall")
-            if scratch_is_full(stage.scratch_fd):
+            if self._is_full(stage):
                 self._kill("workspace")
+
+    def _is_full(self, stage: staging.Stage, *, now: bool = False) -> bool:
+        """Whether what may be written is used up; `now`: not by a look that is a little old."""
+        del now
+        return scratch_is_full(stage.scratch_fd)
 
     def _read_exec_result(self) -> None:
         """End of file: the program runs. A line: it could not be executed."""
@@ -294,9 +309,8 @@ class Builder:
             os.kill(self._init, signal.SIGKILL)  # not yet reaped, so the number is still its own
 
     def _end(self, stage: staging.Stage, started_s: float) -> None:
-        full = scratch_is_full(stage.scratch_fd)
-        _, _, used = os.wait4(self._init, 0)
-        self._init = 0
+        used = self._reap()
+        full = self._is_full(stage, now=True)
         wall_s = time.monotonic() - started_s
         status = os.read(self._status, STATUS_BYTES)
         send(
@@ -328,6 +342,12 @@ class Builder:
             message, _ = receive(self._control)
             if message.get("do") == "next":  # a word to end the run may have crossed its end
                 return
+
+    def _reap(self) -> resource.struct_rusage:
+        """Wait for init, and with it all of the run; what it used."""
+        _, _, used = os.wait4(self._init, 0)
+        self._init = 0
+        return used
 
     def _changes(self, stage: staging.Stage) -> trees.Found:
         laid = stage.workspace

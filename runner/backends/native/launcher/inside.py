@@ -44,10 +44,11 @@ class Ends:
         )  # fmt: skip
 
 
-class _Reporter:
+class Reporter:
     """Says through a pipe which step failed; the protection's name, or `setup`."""
 
     def __init__(self, fd: int) -> None:
+        """`fd`: the pipe's end."""
         self._fd = fd
         self.applied: list[str] = []
 
@@ -63,28 +64,30 @@ class _Reporter:
             self.applied.append(protection)
 
     def fail(self, protection: str, error: BaseException) -> NoReturn:
+        """Say it, and end the process."""
         self.say({"failed": protection, "why": str(error)})
         os._exit(125)
 
     def say(self, message: Message) -> None:
+        """One line to the builder."""
         os.write(self._fd, json.dumps(message).encode("ascii") + b"\n")
 
 
 def init(plan: Message, seccomp: bytes, ends: Ends) -> NoReturn:
     """Be process 1: finish the mounts, start the program, reap, report its status, end."""
-    reporter = _Reporter(ends.report)
+    reporter = Reporter(ends.report)
     try:
         _init(plan, seccomp, ends, reporter)
     except BaseException as error:  # a fork must never run on in its parent's frames
         reporter.fail("setup", error)
 
 
-def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter) -> NoReturn:
+def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter) -> NoReturn:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     last_capability = kernel.last_capability()
-    reporter.step("setup", _go_first_when_memory_runs_out, required=False)
+    reporter.step("setup", go_first_when_memory_runs_out, required=False)
     if os.read(ends.enter, 1) != GO:
         os._exit(125)
     required = set(plan["required"])
@@ -101,16 +104,21 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter) -> NoR
     program = os.fork()
     if program == 0:
         try:
-            _program(plan, seccomp, ends, reporter, last_capability)
+            become_program(
+                plan,
+                seccomp,
+                ends,
+                reporter,
+                Walls(
+                    landlock=lambda: _landlock(plan),
+                    capabilities=lambda: kernel.drop_capabilities(last_capability),
+                ),
+            )
         except BaseException as error:
             reporter.fail("setup", error)
     reporter.step("no_new_privileges", lambda: kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1))
     reporter.step("no_capabilities", lambda: kernel.drop_capabilities(last_capability))
-    status = os.dup2(ends.status, 3)
-    kernel.close_all_from(4)
-    null = os.open("/dev/null", os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
+    status = keep_only(ends.status)
     while True:
         pid, wait_status = os.waitpid(-1, 0)
         if pid == program:
@@ -118,7 +126,17 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter) -> NoR
             os._exit(0)  # the kernel kills whatever is left in here
 
 
-def _go_first_when_memory_runs_out() -> None:
+def keep_only(status: int) -> int:
+    """Close all but this descriptor, which is moved; the streams lead nowhere. Where it is now."""
+    kept = os.dup2(status, 3)
+    kernel.close_all_from(4)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    return kept
+
+
+def go_first_when_memory_runs_out() -> None:
     """Of all on the machine the kernel is to choose the sandbox (proc_pid_oom_score_adj(5)).
 
     It matters without a cgroup: shared memory that is mapped nowhere (memfd_create(2), shmget(2))
@@ -129,9 +147,18 @@ def _go_first_when_memory_runs_out() -> None:
         file.write("1000")
 
 
-def _program(
-    plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter, last_capability: int
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """The steps that the tiers take in ways of their own; each raises OSError."""
+
+    landlock: Callable[[], None]
+    capabilities: Callable[[], None]
+
+
+def become_program(
+    plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter, walls: Walls
 ) -> NoReturn:
+    """Give up every privilege, wait for the word to go, and execute."""
     for number in signal.Signals:
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
@@ -155,8 +182,8 @@ def _program(
         reporter.step("setup", lambda: _confine_to_processors(plan["processors"]))
     reporter.step("no_new_privileges", lambda: kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1))
     required = set(plan["required"])
-    reporter.step("landlock", lambda: _landlock(plan), "landlock" in required)
-    reporter.step("no_capabilities", lambda: kernel.drop_capabilities(last_capability))
+    reporter.step("landlock", walls.landlock, "landlock" in required)
+    reporter.step("no_capabilities", walls.capabilities)
     reporter.step("seccomp", lambda: kernel.install_seccomp(seccomp))
     reporter.say({"ready": sorted(set(reporter.applied))})
     if os.read(4, 1) != GO:
@@ -169,8 +196,8 @@ def _program(
     os._exit(127)
 
 
-def _continued(reporter: _Reporter, fd: int) -> _Reporter:
-    moved = _Reporter(fd)
+def _continued(reporter: Reporter, fd: int) -> Reporter:
+    moved = Reporter(fd)
     moved.applied = reporter.applied
     return moved
 
@@ -194,4 +221,7 @@ def _landlock(plan: Message) -> None:
     if plan["workspace"]["mode"] != "none":
         writable.append(plan["workspace"]["target"])
     # /proc: a program may set its own name, oom score and the like; the mount guards the rest.
-    landlock.restrict(kernel.landlock_abi(), tuple(writable), ("/dev", "/proc"))
+    abi = landlock.found(plan["landlock_minimum"])
+    landlock.restrict(
+        abi, landlock.Hierarchies(readable=("/",), writable=writable, devices=["/dev", "/proc"])
+    )

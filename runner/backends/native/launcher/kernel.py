@@ -193,6 +193,14 @@ def drop_capabilities(last: int) -> None:
     """Empty the bounding, ambient, inheritable, permitted and effective sets (capabilities(7))."""
     for capability in range(last + 1):
         prctl(PR_CAPBSET_DROP, capability)
+    empty_capabilities()
+
+
+def empty_capabilities() -> None:
+    """Empty the ambient, inheritable, permitted and effective sets (capabilities(7)).
+
+    The bounding set needs a capability to be emptied; with no_new_privs it grants nothing.
+    """
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     version_3 = 0x20080522
     header = struct.pack("=Ii", version_3, 0)
@@ -243,6 +251,6 @@ def landlock_add_path(ruleset: int, rights: int, fd: int) -> None:
     )
 
 
-def landlock_restrict(ruleset: int) -> None:
+def landlock_restrict(ruleset: int, flags: int) -> None:
     """landlock_restrict_self(2)."""
-    _check(_syscall(NR_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    _check(_syscall(NR_LANDLOCK_RESTRICT_SELF, ruleset, flags), "landlock_restrict_self")

@@ -133,8 +133,8 @@ def _seccomp() -> str:
 def _landlock() -> str:
     abi = kernel.landlock_abi()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    landlock.restrict(abi, (), ())
-    return f"ABI {abi}"
+    landlock.restrict(abi, landlock.Hierarchies(readable=("/",)))
+    return f"ABI {abi}: {landlock.covers(abi)}"
 
 
 def _rlimits() -> str:

@@ -40,7 +40,7 @@ class Laid:
     """What the copy looked like at first; None for an overlay."""
 
 
-def clone(workspace: Message) -> int:
+def opened(workspace: Message) -> int:
     """The folder that was decided about, by identity and by a path that held no link then."""
     source = workspace["source"]
     replaced = WorkspaceError(f"the folder at {source} was replaced meanwhile")
@@ -53,6 +53,12 @@ def clone(workspace: Message) -> int:
     found = os.fstat(folder)
     if (found.st_dev, found.st_ino) != (workspace["dev"], workspace["ino"]):
         raise replaced
+    return folder
+
+
+def clone(workspace: Message) -> int:
+    """A detached mount of the folder that was decided about."""
+    folder, source = opened(workspace), workspace["source"]
     # A clone without what is mounted below shows what that covers.
     if mount_point := mount_point_below(source):
         raise WorkspaceError(

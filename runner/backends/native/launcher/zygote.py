@@ -14,6 +14,7 @@ import sys
 from typing import NoReturn
 
 from runner.backends.native.launcher import builder, kernel
+from runner.backends.native.launcher.process_builder import ProcessBuilder
 from runner.backends.native.launcher.protocol import PeerGoneError, read_plan, receive, send
 
 CHANNEL_FD = 3
@@ -71,7 +72,8 @@ def _become_builder(channel: socket.socket, fds: list[int]) -> NoReturn:
         control = socket.socket(fileno=control_fd)
         plan, blobs = read_plan(plan_fd)
         os.close(plan_fd)
-        builder.main(control, plan, blobs, (streams[0], streams[1], streams[2]))
+        kind = ProcessBuilder if plan["isolation"] == "process" else builder.Builder
+        builder.main(kind, control, plan, blobs, (streams[0], streams[1], streams[2]))
     except BaseException as error:  # never return into the zygote's loop
         os.write(2, f"runner launcher: {type(error).__name__}: {error}\n".encode())
     os._exit(125)
