@@ -49,7 +49,7 @@ class Target:
             return "agent"
         file = folder / f"{self.name}.yaml"
         stated = {"name": self.name, "extends": "agent", **self.changes}
-        file.write_text(yaml.safe_dump(stated))
+        file.write_text(yaml.safe_dump(stated, sort_keys=False))
         return str(file)
 
 
