@@ -113,7 +113,9 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: _Reporter) -> NoR
         os.dup2(null, fd)
     while True:
         pid, wait_status = os.waitpid(-1, 0)
-        if pid == program:
+        # Not a stop, which comes from a program that asked to be traced by its parent (ptrace(2)),
+        # where a profile allows that.
+        if pid == program and not os.WIFSTOPPED(wait_status):
             os.write(status, str(wait_status).encode())
             os._exit(0)  # the kernel kills whatever is left in here
 
