@@ -60,6 +60,14 @@ def test_a_gap_counts_only_without_its_protection():
     assert case.expected("attack", outcome(b"")) == {}
 
 
+def test_a_gap_of_a_target_covers_nothing_else():
+    gaps = {"terminals": "so it is"}
+    assert harness.judge(outcome(b"WRONG terminals 9\nTRIED 3\n"), {}, gaps) == {"so it is"}
+    assert harness.judge(outcome(b"TRIED 3\n"), {}, gaps) == set()
+    with pytest.raises(AssertionError, match="WRONG mount"):
+        harness.judge(outcome(b"WRONG terminals 9\nWRONG mount 0\nTRIED 3\n"), {}, gaps)
+
+
 def test_a_host_that_was_changed_is_seen(tmp_path):
     case = case_files.cases()[0]
     with staged(tmp_path, case) as stage:

@@ -3,9 +3,10 @@
 import os
 
 from probe import main, read
+
 GAPS = {
     "docker": {
-        "read cmdline of init": "process 1 is shown: its words are runner"s own, the same for every run",
+        "read cmdline of init": "process 1 is shown; its words are the same for every run",
     },
 }
 

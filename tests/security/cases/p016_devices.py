@@ -12,7 +12,7 @@ NODES = (
 )  # fmt: skip
 GAPS = {
     "docker": {
-        "times of": "times of the container"s own device nodes can be set",
+        "times of": "times of the container's own device nodes can be set",
     },
 }
 

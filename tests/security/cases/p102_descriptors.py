@@ -13,7 +13,7 @@ GIVEN = {
 }  # fmt: skip
 GAPS = {
     "docker": {
-        "again by name": "the pipes are another user"s: they can"t be opened by name",
+        "again by name": "the pipes are another user's: they can't be opened by name",
     },
 }
 

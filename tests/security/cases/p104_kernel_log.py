@@ -16,9 +16,9 @@ FILES = (
 )  # fmt: skip
 GAPS = {
     "docker": {
-        "/sys/fs/cgroup": "the engine"s control groups and storage paths are told",
-        "/proc/1/cgroup": "the engine"s control groups and storage paths are told",
-        "/proc/1/mountinfo": "the engine"s control groups and storage paths are told",
+        "/sys/fs/cgroup": "the engine's control groups and storage paths are told",
+        "/proc/1/cgroup": "the engine's control groups and storage paths are told",
+        "/proc/1/mountinfo": "the engine's control groups and storage paths are told",
     },
 }
 
