@@ -13,6 +13,7 @@ import pwd
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -110,34 +111,29 @@ def table(cells: Cells) -> str:
     """Rows of cases, four columns for each half; below it, what is no plain `yes`."""
     halves = sorted(cells)
     names = sorted({name for rows in cells.values() for name in rows})
-    lines = []
-    header = "".join(f" | {half:<{WIDTH}}" for half in halves)
-    lines += [
-        f"{'':<28}{header}",
-        f"{'case':<28}" + f" | {', '.join(harness.COLUMNS):<{WIDTH}}" * len(halves),
+    lines = [
+        _line("", halves),
+        _line("case", [", ".join(harness.COLUMNS)] * len(halves)),
     ]
     notes: list[str] = []
+    not_run: Counter[str] = Counter()
     for name in names:
         parts = []
         for half in halves:
             row = cells[half].get(name) or dict.fromkeys(harness.COLUMNS, "not run: not asked for")
+            parts.append("  ".join(_short(row[column]) for column in harness.COLUMNS))
             for column, cell in row.items():
-                note = f"{name}, {half}, {column}: {cell}"
-                if cell != "yes" and not cell.startswith("not run"):
-                    notes.append(note)
-            parts.append(
-                " | " + f"{'  '.join(_short(row[column]) for column in harness.COLUMNS):<{WIDTH}}"
-            )
-        lines.append(f"{name:<28}" + "".join(parts))
-    reasons: dict[str, int] = {}
-    for rows in cells.values():
-        for row in rows.values():
-            for cell in row.values():
                 if cell.startswith("not run"):
-                    reasons[cell] = reasons.get(cell, 0) + 1
-    lines += ["", *notes]
-    lines += [f"{count} cells {reason}" for reason, count in sorted(reasons.items())]
+                    not_run[f"{half}, {cell}"] += 1
+                elif cell != "yes":
+                    notes.append(f"{name}, {half}, {column}: {cell}")
+        lines.append(_line(name, parts))
+    lines += ["", *notes, *(f"{count} cells of {why}" for why, count in sorted(not_run.items()))]
     return "\n".join(lines)
+
+
+def _line(name: str, parts: list[str]) -> str:
+    return " | ".join([f"{name:<28}", *(f"{part:<{WIDTH}}" for part in parts)])
 
 
 def _short(cell: str) -> str:

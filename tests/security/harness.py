@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -49,7 +50,7 @@ class Target:
             return "agent"
         file = folder / f"{self.name}.yaml"
         stated = {"name": self.name, "extends": "agent", **self.changes}
-        file.write_text(yaml.safe_dump(stated))
+        file.write_text(yaml.safe_dump(stated, sort_keys=False))
         return str(file)
 
 
@@ -89,9 +90,13 @@ def _run_mode(
     expected = case.expected(mode, outcome)
     if target.in_place:
         expected = {name: value for name, value in expected.items() if "changes" not in name}
-    _note(found, column, lambda: judge(outcome, expected))
+    gaps = case.stated.get("GAPS", {}).get(target.name, {})
+    reached: set[str] = set()
+    _note(found, column, lambda: reached.update(judge(outcome, expected, gaps)))
     _note(found, column, stage.expect_unharmed)
     _note(found, "recorded", lambda: expect_told(runner, outcome))
+    if found[column] == "yes" and reached:
+        found[column] = f"gap of {target.name}: {'; '.join(sorted(reached))}"
     if mode == "twin":
         return
     if found["denied"] == "yes":
@@ -119,8 +124,13 @@ def _expect_honest(outcome: Outcome, listed: list[str]) -> None:
     expect(said == (0, b"oldfine\n", listed), f"{said} {outcome.failure}")
 
 
-def judge(outcome: Outcome, stated: dict[str, Any]) -> None:
-    """It ended as stated, and found nothing wrong in something that it really tried."""
+def judge(
+    outcome: Outcome, stated: dict[str, Any], gaps: Mapping[str, str] = MappingProxyType({})
+) -> set[str]:
+    """It ended as stated, and found nothing wrong in something that it really tried.
+
+    `gaps`: how a line that says what is wrong may begin -> why. Those that were met are returned.
+    """
     said, cried = (
         output.data.decode(errors="replace").replace("\r\n", "\n")
         for output in (outcome.stdout, outcome.stderr)
@@ -135,12 +145,17 @@ def judge(outcome: Outcome, stated: dict[str, Any]) -> None:
     digest = hashlib.sha256(SECRET).hexdigest()
     expect(all(one.sha256 != digest for one in outcome.changes), "the secret was collected")
     ended = {name: getattr(outcome, name) for name in wanted}
-    wrong = re.findall(r"^WRONG.*", said, re.MULTILINE)
+    wrong = re.findall(r"^WRONG .*", said, re.MULTILINE)
+    known = {
+        line: why for line in wrong for start, why in gaps.items() if line[6:].startswith(start)
+    }
+    wrong = [line for line in wrong if line not in known]
     expect(not wrong, f"{'; '.join(wrong[:5])}")
     expect(ended == wanted, f"ended as {ended}, not {wanted}: {words}")
     tried = re.search(r"^TRIED [1-9]", said, re.MULTILINE)
     expect(tried is not None, f"nothing was tried: {words}")
     expect(SECRET not in outcome.stdout.data + outcome.stderr.data, "the secret was told")
+    return set(known.values())
 
 
 def expect_told(runner: Runner, outcome: Outcome) -> None:

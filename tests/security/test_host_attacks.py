@@ -351,3 +351,33 @@ def test_a_rule_holds_behind_the_loader(name: str, runner: Runner, tmp_path: Pat
     assert denied.status == 126
     decision = runner.check(build_request(argv=[f"/lib64/{name}", "/usr/bin/ls"], cwd=tmp_path))
     assert decision.effect == "allow"
+
+
+TRACED = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+print("asked", libc.ptrace(0, 0, 0, 0), flush=True)
+os.kill(os.getpid(), {number})
+print("went on", flush=True)
+sys.exit(7)
+"""
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize(("number", "limit"), [(0, None), (19, "wall"), (17, "wall")])
+def test_a_program_that_init_would_trace(
+    number: int, limit: str | None, runner: Runner, tmp_path: Path
+) -> None:
+    """Where a profile allows ptrace: who stops for a tracer that nobody is stops until the end."""
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("name: traces\nextends: agent\nsyscalls: {allow: [ptrace]}\n")
+    outcome = runner.run(
+        code=TRACED.format(number=number),
+        language="python",
+        cwd=tmp_path,
+        profile=str(profile),
+        limits={"wall": "2s"},
+    )
+    assert outcome.limit == limit
+    assert outcome.exit_code == (None if limit else 7)
+    assert outcome.stdout.data.startswith(b"asked 0\n")

@@ -71,16 +71,16 @@ def test_the_page_speaks_of_every_attack_that_is_tried():
 def test_the_page_names_every_gap_with_its_case():
     for case in case_files.cases():
         gaps = [part["gap"] for part in case.stated.get("WITHOUT", {}).values() if "gap" in part]
-        if gaps or case.stated.get("NOT_ON"):
+        if gaps or case.stated.get("NOT_ON") or case.stated.get("GAPS"):
             assert f"`{case.name}`" in PAGE
 
 
 def test_what_a_case_states_is_known():
-    known = {"LIMITS", "EXPECTED", "WITHOUT", "NOT_ON", "TERMINAL", "ORDER"}
+    known = {"LIMITS", "EXPECTED", "WITHOUT", "NOT_ON", "GAPS", "TERMINAL", "ORDER"}
     targets = {target.name for target in harness.TARGETS}
     for case in case_files.cases():
         if case.path.suffix != ".py":
             assert set(case.stated) <= known, case.name
-        assert set(case.stated.get("NOT_ON", {})) <= targets
+        assert {*case.stated.get("NOT_ON", {}), *case.stated.get("GAPS", {})} <= targets
         for mode in (*case.stated.get("EXPECTED", {}), *case.stated.get("ORDER", ())):
             assert mode in ("attack", "twin"), case.name

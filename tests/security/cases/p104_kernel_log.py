@@ -14,6 +14,13 @@ FILES = (
     "/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostid", "/proc/device-tree",
     "/sys/kernel/notes", "/sys/kernel/vmcoreinfo", "/proc/1/cgroup", "/proc/1/mountinfo",
 )  # fmt: skip
+GAPS = {
+    "docker": {
+        "/sys/fs/cgroup": "the engine's control groups and storage paths are told",
+        "/proc/1/cgroup": "the engine's control groups and storage paths are told",
+        "/proc/1/mountinfo": "the engine's control groups and storage paths are told",
+    },
+}
 
 
 def filled(path):

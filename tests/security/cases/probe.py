@@ -7,6 +7,7 @@ safe one. Both say in lines what is wrong, and how much was tried.
 Constants of a case, all optional, are read by the test without importing it: `LIMITS` (as a
 request's), `EXPECTED` (fields of the outcome, by mode), `TERMINAL`, `ORDER` of the modes, `WITHOUT`
 (protection -> what to expect where it is not in force, and as `gap` what is not withstood then),
+`GAPS` (target -> how a line that says what is wrong may begin -> why that is known),
 `NOT_ON` (target -> why it can't run there). The numbers of a case: 1 to 29 files, 30 to 60 network,
 61 to 86 processes, 87 to 100 resources, from 101 on what leaks.
 """

@@ -235,8 +235,12 @@ class Init:
                 return status
             if pid == 0:
                 return status
-            if self._child is not None and pid == self._child.pid:
+            if self._is_end_of_child(pid, one):
                 status = one
+
+    def _is_end_of_child(self, pid: int, status: int) -> bool:
+        """Not a stop: that comes from a program that asked its parent to trace it (ptrace(2))."""
+        return self._child is not None and pid == self._child.pid and not os.WIFSTOPPED(status)
 
     def _kill_all(self) -> int | None:
         """Kill and reap until no process but this one is left; the program's wait status."""
@@ -248,7 +252,7 @@ class Init:
                 pid, one = os.waitpid(-1, 0)
             except ChildProcessError:
                 return status
-            if self._child is not None and pid == self._child.pid:
+            if self._is_end_of_child(pid, one):
                 status = one
 
     def _drain(self) -> None:

@@ -121,7 +121,9 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter) -> NoRe
     status = keep_only(ends.status)
     while True:
         pid, wait_status = os.waitpid(-1, 0)
-        if pid == program:
+        # Not a stop, which comes from a program that asked to be traced by its parent (ptrace(2)),
+        # where a profile allows that.
+        if pid == program and not os.WIFSTOPPED(wait_status):
             os.write(status, str(wait_status).encode())
             os._exit(0)  # the kernel kills whatever is left in here
 
