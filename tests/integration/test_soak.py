@@ -263,7 +263,9 @@ def test_clean_leaves_the_launchers_of_the_living(native, run_cli, tmp_path, run
     """The twin."""
     from runner import Runner
 
+    work = tmp_path / "work"
+    work.mkdir()
     with Runner(home=tmp_path / "other", backend="native") as living:
-        assert living.run(["true"], cwd=tmp_path).ok
+        assert living.run(["true"], cwd=work).ok
         assert "removed: process" not in run_cli("clean").stdout
-        assert living.run(["true"], cwd=tmp_path).ok
+        assert living.run(["true"], cwd=work).ok
