@@ -246,24 +246,30 @@ def test_clean_ends_a_launcher_that_was_stopped(stopped_launcher, run_cli):
     pid, _ = stopped_launcher
     assert owner_of(words_of(pid)) is not None
     done = run_cli("clean")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     assert f"removed: process {pid} " in done.stdout
     deadline_s = time.monotonic() + 60
     while words_of(pid) and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert not words_of(pid)
     told = run_cli("audit", "show", "--json").stdout.splitlines()
-    (event,) = (e for e in map(json.loads, told) if e["kind"] == "machine.swept")
-    assert event["data"]["backend"] == "native"
-    assert any(f"process {pid} " in line for line in event["data"]["removed"]["first"])
-    assert event["data"]["left"] == {"count": 0, "first": []}
+    swept = [e["data"] for e in map(json.loads, told) if e["kind"] == "machine.swept"]
+    # Control groups of other tests' dead supervisors may have been swept as well.
+    assert [
+        event["backend"]
+        for event in swept
+        if any(f"process {pid} " in line for line in event["removed"]["first"])
+    ] == ["native"]
+    assert all(event.keys() == {"backend", "removed", "left"} for event in swept)
 
 
 def test_clean_leaves_the_launchers_of_the_living(native, run_cli, tmp_path, runner_home):
     """The twin."""
     from runner import Runner
 
+    work = tmp_path / "work"
+    work.mkdir()
     with Runner(home=tmp_path / "other", backend="native") as living:
-        assert living.run(["true"], cwd=tmp_path).ok
+        assert living.run(["true"], cwd=work).ok
         assert "removed: process" not in run_cli("clean").stdout
-        assert living.run(["true"], cwd=tmp_path).ok
+        assert living.run(["true"], cwd=work).ok
