@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import select
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,42 @@ class FakeClock:
     def step(self, seconds: float) -> None:
         """Set the wall clock forward or back, as an operator or NTP does."""
         self._now_s += seconds
+
+
+class MemoryContents:
+    """Keeps contents in memory, by digest; `runner.ports.ContentSink`, for tests."""
+
+    def __init__(self, most_bytes: int = 1 << 20) -> None:
+        """`most_bytes`: the largest single content that is kept."""
+        self.kept: dict[str, bytes] = {}
+        self._most_bytes = most_bytes
+
+    def refusal(self, size_bytes: int) -> str | None:
+        """Why a content of this size would not be kept."""
+        return "it is too large" if size_bytes > self._most_bytes else None
+
+    def begin(self) -> MemoryContent:
+        """The next content."""
+        return MemoryContent(self.kept)
+
+
+class MemoryContent:
+    """One content; `runner.ports.ContentFile`."""
+
+    def __init__(self, kept: dict[str, bytes]) -> None:
+        """`kept`: where it goes when it is whole."""
+        self._kept = kept
+        self._data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._data += data
+
+    def finish(self) -> tuple[str, str | None]:
+        """Digest, and that it is kept."""
+        digest = hashlib.sha256(self._data).hexdigest()
+        self._kept[digest] = bytes(self._data)
+        return digest, None
 
 
 @dataclass(frozen=True, slots=True)
