@@ -7,50 +7,47 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from runner.analysis.wrappers.table import Table, load
+from runner import records
+from runner.adapters import find_adapter, points_in_force, policy_in_force, wrappers_in_force
+from runner.analysis.wrappers.table import Table
+from runner.applying import Applied, ChangesOfRuns
 from runner.bound import check_bound
+from runner.changes.diff import FileDiff
 from runner.clock import SystemClock
 from runner.compile import check_workspace, grants, inherited_names, policy_layers, tighten
 from runner.deciding import Policy
-from runner.errors import BackendUnavailableError, RunnerError, SettingsError
+from runner.errors import RunnerError
 from runner.intake import build_request, checked_stdin
 from runner.model.action import Facts
 from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
+from runner.model.keeping import KeepBounds
 from runner.model.limits import LimitOverrides
 from runner.model.outcome import Outcome
-from runner.model.policy_text import PolicyTexts
 from runner.model.principal import Principal
-from runner.model.profile import Profile, Restrictions, WorkspaceMode
+from runner.model.profile import Profile, WorkspaceMode
 from runner.model.request import ExecRequest
+from runner.model.swept import Swept
 from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
-from runner.schema.policies import load_policy_dir, load_policy_texts
+from runner.recalled import RunChanges
 from runner.schema.profiles import load_profile, profile_documents, shipped_profiles
-from runner.schema.wrappers import load_wrapper_dir
 from runner.settings import Settings, host_environment, load_settings
+from runner.stores.changes import ChangeArchive
 from runner.streams import Cancellation, NullSink
 from runner.supervisor import Caller, Plan, Supervisor
 
-BUILT_IN = {
-    ("runner.backends", "native"): "runner.backends.native:create",
-    ("runner.backends", "docker"): "runner.backends.docker:create",
-    ("runner.stores", "sqlite"): "runner.stores.sqlite:create",
-    ("runner.policies", "rules"): "runner.policy.engine:create",
-    ("runner.policies", "cedar"): "runner.policy_points.cedar:create",
-    ("runner.policies", "rego"): "runner.policy_points.rego:create",
-}
-"""What ships with runner, named here too: looking through all installed packages takes longer
-than a run."""
+LOOK_EVERY_S = 600.0
+"""Kept output may be over its bounds for so long: looking through all of it takes time."""
+DISCARDED_AT_ONCE = 500
+"""Runs whose output goes before a run; `runner clean` takes all."""
 
 
 class Runner:
@@ -80,18 +77,25 @@ class Runner:
         self._wrappers = wrappers_in_force(settings)
         self._foreign = points_in_force(settings)
         clock = SystemClock()
-        self._store: Store = _load("runner.stores", "sqlite")(settings.home.value, clock)
+        self._store: Store = find_adapter("runner.stores", "sqlite")(settings.home.value, clock)
+        self._archive = ChangeArchive(settings.home.value, clock, settings.keep_changes_bytes.value)
         self._supervisor = Supervisor(
             self._store,
             clock,
             settings.keep_output_bytes.value,
             settings.keep_program_bytes.value,
+            self._archive,
         )
+        self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
+        self._clock = clock
+        self._looked_s: float | None = None
+        """When kept output was looked at, on the monotonic clock; None: not yet."""
         self._lock = threading.Lock()
         self._backends: dict[str, Backend] = {}
         self._decision_points: dict[tuple[object, ...], DecisionPoint] = {}
         self.recovered = self._store.recover()
         """Runs that were closed as `unknown` because their supervisor had died."""
+        self._changes.sweep_if_due(*self._keep_changes())
 
     @property
     def store(self) -> Store:
@@ -171,6 +175,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             token = cancel if cancel is not None else stack.enter_context(Cancellation())
             with self.refusals_recorded(request.principal.agent, request.profile):
+                self._bound_output()
                 holder = self.backend(backend)
                 policy = self.policy(request, holder.name)
                 inherited = host_environment(inherited_names(request, policy.profile))
@@ -214,7 +219,7 @@ class Runner:
         layers = policy_layers(profile, self._restrictions)
         with self._lock:
             if layers not in self._decision_points:
-                create = _load("runner.policies", "rules")
+                create = find_adapter("runner.policies", "rules")
                 self._decision_points[layers] = combine((create(layers), *self._foreign))
             decisions = self._decision_points[layers]
         return Policy(profile, decisions, grants(self._restrictions), self._wrappers)
@@ -223,14 +228,84 @@ class Runner:
         """The backend by this name, made once."""
         wanted = name or self._settings.backend.value
         with self._lock:
-            if wanted not in self._backends:
-                cache = Path(self._settings.home.value) / "cache"
-                self._backends[wanted] = _load("runner.backends", wanted)(cache)
-            return self._backends[wanted]
+            if wanted in self._backends:
+                return self._backends[wanted]
+            cache = Path(self._settings.home.value) / "cache"
+            made: Backend = find_adapter("runner.backends", wanted)(cache)
+            self._backends[wanted] = made
+        if self.recovered:  # somebody died with runs in hand: all is looked through
+            self._record_swept(made.name, made.sweep())
+        return made
 
-    def sweep(self) -> list[str]:
-        """Remove what dead supervisors left on this machine; a line for each thing."""
-        return self.backend().sweep()
+    def latest_changes(self) -> str:
+        """Id of the run whose changes were kept last; RequestError: nothing is kept of any."""
+        return self._changes.latest()
+
+    def changes(self, run_id: str) -> RunChanges:
+        """What a run changed in its workspace, and what is left of it to apply."""
+        return self._changes.view(run_id)
+
+    def diff(self, run_id: str, paths: Sequence[str] = ()) -> tuple[FileDiff, ...]:
+        """What is left of a run's changes (at these paths, else all) against the originals."""
+        return self._changes.diff(run_id, paths)
+
+    def apply(
+        self,
+        run_id: str,
+        paths: Sequence[str] = (),
+        *,
+        dry_run: bool = False,
+        agent: str | None = None,
+    ) -> Applied:
+        """Write what a run changed (at these paths, else all) into its workspace folder.
+
+        Each path is decided by the rules on writing as they stand now, and refused when what
+        stands there is not what the run saw. `agent`: who applies.
+        """
+        return self._changes.apply(run_id, paths, dry_run=dry_run, agent=agent)
+
+    def discard(self, run_id: str, *, agent: str | None = None) -> bool:
+        """Throw away what is kept of a run's changes; False: nothing was."""
+        return self._changes.discard(run_id, agent)
+
+    def sweep(self) -> Swept:
+        """Remove what dead supervisors left here, and output and changes past their bounds.
+
+        What was removed, and what could not be, is recorded. BackendError: the backend can't work
+        here, so nothing is known of what it left.
+        """
+        discarded = self._store.discard_output(self._keep_bounds)
+        if discarded.left:
+            self._record_swept(None, Swept(left=discarded.left))
+        backend = self.backend()
+        swept = backend.sweep()
+        self._record_swept(backend.name, swept)
+        changes = Swept(removed=tuple(self._changes.sweep(*self._keep_changes())))
+        return discarded + changes + swept
+
+    @property
+    def _keep_bounds(self) -> KeepBounds:
+        return KeepBounds(
+            self._settings.keep_output_days.value, self._settings.keep_output_total_bytes.value
+        )
+
+    def _bound_output(self) -> None:
+        """Now and then; a little at a time, because a run waits for it."""
+        now_s = self._clock.monotonic()
+        with self._lock:
+            if self._looked_s is not None and now_s - self._looked_s < LOOK_EVERY_S:
+                return
+            self._looked_s = now_s
+        found = self._store.discard_output(
+            self._keep_bounds, not_within_s=LOOK_EVERY_S, most=DISCARDED_AT_ONCE
+        )
+        if found.left:
+            self._record_swept(None, Swept(left=found.left))
+
+    def _record_swept(self, backend: str | None, swept: Swept) -> None:
+        if swept:
+            with self._store.transaction() as tx:
+                tx.append(records.swept(backend, swept))
 
     def try_profiles(self) -> dict[str, str | None]:
         """Build and release a sandbox under each shipped profile: name -> why it can't run."""
@@ -250,16 +325,28 @@ class Runner:
 
     def close(self) -> None:
         """End every sandbox and let go of the log; may be called twice."""
-        for backend in self._backends.values():
-            backend.close()
-        self._backends.clear()
-        self._store.close()
+        try:
+            for backend in self._backends.values():
+                backend.close()
+            for backend in self._backends.values():
+                self._record_swept(backend.name, backend.take_swept())
+        finally:
+            self._backends.clear()
+            self._store.close()
 
     def __enter__(self) -> Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _keep_changes(self) -> tuple[float, int]:
+        settings = self._settings
+        return settings.keep_changes_days.value, settings.keep_changes_total_bytes.value
+
+    def _write_rules(self, request: ExecRequest) -> tuple[Policy, Facts]:
+        policy = self.policy(request, self._settings.backend.value)
+        return policy, self._supervisor.facts(request, policy)
 
     def _check_workspace(self, directory: str) -> None:
         home = self._settings.user_home
@@ -372,51 +459,3 @@ class AsyncRunner:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def policy_in_force(settings: Settings) -> list[Restrictions]:
-    """The layers above every profile on this machine, outermost first; PolicyError: a bad one."""
-    return [
-        layer
-        for folder in settings.policy_dirs.value
-        for layer in load_policy_dir(folder.path, cast("Any", folder.kind))
-    ]
-
-
-def points_in_force(settings: Settings) -> tuple[DecisionPoint, ...]:
-    """What decides beside the rules on this machine; PolicyError: a policy that can't be used."""
-    texts = [
-        each
-        for folder in settings.policy_dirs.value
-        for each in load_policy_texts(folder.path, cast("Any", folder.kind))
-    ]
-    return decision_points(texts)
-
-
-def decision_points(texts: Sequence[PolicyTexts]) -> tuple[DecisionPoint, ...]:
-    """A decision point for each policy in another language; PolicyError: one can't be used."""
-    return tuple(_load("runner.policies", each.language)(each) for each in texts)
-
-
-def wrappers_in_force(settings: Settings) -> Table:
-    """The table of wrappers with the rows added on this machine; PolicyError: a bad file."""
-    table = load()
-    for folder in settings.wrapper_dirs.value:
-        table = load_wrapper_dir(folder.path, folder.kind, table)
-    return table
-
-
-def _load(group: str, name: str) -> Callable[..., Any]:
-    """What an entry point names; SettingsError if there is none."""
-    target = BUILT_IN.get((group, name))
-    if target is not None:
-        module, _, attribute = target.partition(":")
-        return cast("Callable[..., Any]", getattr(import_module(module), attribute))
-    for entry in entry_points(group=group, name=name):
-        try:
-            return cast("Callable[..., Any]", entry.load())
-        except ImportError as error:
-            raise BackendUnavailableError(f"{name!r} can't be loaded: {error}") from error
-    known = sorted({n for g, n in BUILT_IN if g == group} | set(entry_points(group=group).names))
-    kind = group.removeprefix("runner.").removesuffix("s")
-    raise SettingsError(f"there is no {kind} {name!r}; known are {', '.join(known)}")

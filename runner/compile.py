@@ -271,6 +271,7 @@ def _tightened(profile: Profile, layer: Restrictions) -> Profile:
             deny=tuple(denied),
             allow=tuple(name for name in profile.syscalls.allow if name not in layer.syscalls_deny),
         ),
+        apply_deny=tuple(dict.fromkeys((*profile.apply_deny, *layer.apply_deny))),
     )
 
 

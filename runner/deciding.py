@@ -19,7 +19,7 @@ from runner.compile import HOME, denied_environment, is_named
 from runner.model.action import Exec, Facts
 from runner.model.decision import Decision, Effect, MatchedRule
 from runner.model.grant import Grant
-from runner.model.intent import Intent
+from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
 from runner.model.principal import Principal
 from runner.model.profile import Profile, WorkspaceMode
 from runner.model.request import Argv, ExecRequest
@@ -93,6 +93,13 @@ def decide(request: ExecRequest, policy: Policy, facts: Facts) -> Decided:
         rewrite=None,
     )
     return Decided(request, intent, combined)
+
+
+def decide_write(request: ExecRequest, path: str, policy: Policy, facts: Facts) -> Decision:
+    """Whether a path (absolute) may be written, as if the request were `> PATH` and no more."""
+    use = PathUse(Word(path), Access.WRITE)
+    intent = Intent("sh", (SimpleCommand((), redirects=(use,)),))
+    return _asked(request, intent, policy, facts)
 
 
 def action_of(request: ExecRequest, intent: Intent, profile: Profile, facts: Facts) -> Exec:

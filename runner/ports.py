@@ -14,11 +14,13 @@ from typing import Protocol
 from runner.model.action import Action
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
+from runner.model.keeping import KeepBounds
 from runner.model.outcome import Ending
 from runner.model.principal import Principal
 from runner.model.protection import ProtectionStatus
 from runner.model.rule import CountOf
 from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
 from runner.model.usage import Usage
 
 
@@ -79,6 +81,89 @@ class OutputGate(Protocol):
         """Whether the output limit was crossed."""
 
 
+class ContentFile(Protocol):
+    """The content of one changed file, on its way to where it is kept."""
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes; what can't be written is told by `finish`."""
+
+    def finish(self) -> tuple[str, str | None]:
+        """SHA-256 of all that came, hex, and why it is not kept (a clause), or None: it is."""
+
+
+class ContentSink(Protocol):
+    """Where the contents of what a run changed are kept. Never raises for want of room."""
+
+    def refusal(self, size_bytes: int) -> str | None:
+        """Why a content of this size would not be kept (a clause), or None: there is room."""
+
+    def begin(self) -> ContentFile:
+        """The next content; one at a time."""
+
+
+class ChangeKeeper(ContentSink, Protocol):
+    """Takes in what one run changed."""
+
+    kept_bytes: int
+    """Of all contents so far."""
+
+    def finish(self, manifest: bytes) -> str | None:
+        """Make all of it durable; why it could not be (a clause), and then nothing is kept."""
+
+    def abandon(self) -> None:
+        """Keep nothing of this run; may be called twice."""
+
+
+class HeldChanges(Protocol):
+    """What is kept of one run, held by nobody else."""
+
+    def manifest(self) -> bytes:
+        """The list, as `ChangeKeeper.finish` was given it."""
+
+    def done(self) -> frozenset[int]:
+        """Numbers of the changes in the list that were applied already."""
+
+    def open(self, sha256: str) -> int:
+        """A descriptor to read the content from; StateError: it is not there or not the same."""
+
+    def settle(self, done: frozenset[int], needed: frozenset[str]) -> None:
+        """Note what was applied, durably; remove all contents but the `needed` ones."""
+
+    def remove(self) -> None:
+        """All of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRun:
+    """A run of which changes are kept."""
+
+    run_id: str
+    kept_s: float
+    """Seconds since the epoch."""
+    size_bytes: int
+    whole: bool
+    """False: its supervisor died while it kept them."""
+
+
+class ChangeArchive(Protocol):
+    """Where the contents of what runs changed are kept until they are applied or discarded."""
+
+    def keeper(self, run_id: str) -> ChangeKeeper | None:
+        """For one run that begins; None: contents are not kept."""
+
+    def held(self, run_id: str) -> AbstractContextManager[HeldChanges | None]:
+        """What is kept of a run, for a block; StateError: somebody else holds it."""
+
+    def runs(self) -> Sequence[KeptRun]:
+        """What is kept, oldest first."""
+
+    def discard(self, run_id: str) -> bool:
+        """Remove what is kept of a run; False: somebody holds it, or it is gone."""
+
+    def sweep_is_due(self, every_s: float) -> bool:
+        """Whether nobody swept for so long; notes that somebody does now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Streams:
     """A run's connections to whoever asked for it."""
@@ -90,6 +175,8 @@ class Streams:
     gate: OutputGate
     terminal: int | None = None
     """Descriptor of the caller's terminal when the run has one; its size is followed."""
+    contents: ContentSink | None = None
+    """Where the contents of what the run changed go; None: only the list is made."""
 
 
 class Lease(Protocol):
@@ -109,8 +196,12 @@ class Lease(Protocol):
         Exactly once. Never raises for what the program did; BackendError: the sandbox was lost.
         """
 
-    def release(self) -> None:
-        """Kill what is left and remove everything it had on the machine; may be called twice."""
+    def release(self) -> tuple[str, ...]:
+        """Kill what is left and remove everything it had on the machine.
+
+        Returns a line for each thing that could not be removed: why, and what to do. The backend
+        keeps those for its next sweep. Called again, it does nothing and returns nothing.
+        """
 
 
 class Backend(Protocol):
@@ -126,8 +217,18 @@ class Backend(Protocol):
     def acquire(self, spec: SandboxSpec, run_id: str) -> Lease:
         """Build a sandbox; ProtectionMissingError if a required one is withheld."""
 
-    def sweep(self) -> list[str]:
-        """Remove what dead supervisors left; returns a line for each thing removed."""
+    def sweep(self) -> Swept:
+        """Remove what dead supervisors left, and what this one could not remove before.
+
+        Tells what `take_swept` would, too. BackendUnavailableError: it can't work here at all.
+        """
+
+    def take_swept(self) -> Swept:
+        """What was cleaned up without anybody asking since this was last called.
+
+        At a start, after a build that failed, at the close. What a release could not remove, it
+        told itself.
+        """
 
     def close(self) -> None:
         """End everything this backend started; may be called twice."""
@@ -199,6 +300,15 @@ class Store(Protocol):
 
     def kept_output(self, run_id: str, stream: str) -> bytes | None:
         """What was kept, or None when there is nothing by that name."""
+
+    def discard_output(
+        self, bounds: KeepBounds, *, not_within_s: float = 0.0, most: int | None = None
+    ) -> Swept:
+        """Drop kept output that is too old or too much, the oldest first; never an open run's.
+
+        At most `most` runs' (None: all that have to go), each recorded as `output.discarded`
+        before it goes. Nothing is done if that was looked at less than `not_within_s` seconds ago.
+        """
 
     def close(self) -> None:
         """Let go of the files; may be called twice."""

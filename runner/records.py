@@ -17,10 +17,12 @@ from runner.compile import spec_digest
 from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent
-from runner.model.limits import LIMIT_KEYS, spelled
+from runner.model.keeping import KeepBounds, Kept
+from runner.model.limits import LIMIT_KEYS, Unlimited, spelled
 from runner.model.outcome import Change, Output
 from runner.model.request import Argv, ExecRequest, Program, ShellText
 from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
 
 TEXT_BYTES = 16 * 1024
 """Of a command line this much is written out; a digest covers all of it."""
@@ -28,6 +30,8 @@ MATCHED_CHARACTERS = 160
 """Of what a rule matched that was only observed; longer ones are told by their beginning."""
 CHANGES_LISTED = 200
 """Changed paths written out; a digest covers all of them."""
+SWEPT_LISTED = 200
+"""Things that a sweep removed, or could not remove, written out."""
 
 
 def decided(
@@ -98,9 +102,11 @@ def outcome_data(
     stderr: Output | None = None,
     changes: Sequence[Change] = (),
     changes_truncated: bool = False,
+    kept: tuple[str, int] | None = None,
+    left: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """An outcome as the log has it."""
-    listed = [{**asdict(change), "kind": change.kind.value} for change in changes]
+    """An outcome as the log has it. `kept`: the digest of the list of kept contents, and bytes."""
+    listed = [change_data(change) for change in changes]
     return {
         "termination": termination,
         "limit": limit,
@@ -115,8 +121,36 @@ def outcome_data(
             "truncated": changes_truncated,
             "sha256": hashlib.sha256(canonical(listed)).hexdigest(),
             "first": listed[:CHANGES_LISTED],
+            "kept": None if kept is None else {"manifest_sha256": kept[0], "bytes": kept[1]},
         },
+        "left": list(left),
     }
+
+
+def change_data(change: Change) -> dict[str, Any]:
+    """A change as the log has it."""
+    return {**asdict(change), "kind": change.kind.value}
+
+
+def discarded(runs: Sequence[Kept], bounds: KeepBounds) -> EventDraft:
+    """Whose output goes, and by which bounds."""
+    data = {
+        "runs": [each.run_id for each in runs],
+        "size_bytes": sum(each.size_bytes for each in runs),
+        "days": "unlimited" if isinstance(bounds.days, Unlimited) else bounds.days,
+        "total_bytes": bounds.total_bytes,
+    }
+    return EventDraft(EventKind.OUTPUT_DISCARDED, data)
+
+
+def swept(backend: str | None, found: Swept) -> EventDraft:
+    """What a clean-up did to this machine; `backend`: None for the state folder's."""
+    data = {
+        "backend": backend,
+        "removed": {"count": len(found.removed), "first": list(found.removed[:SWEPT_LISTED])},
+        "left": {"count": len(found.left), "first": list(found.left[:SWEPT_LISTED])},
+    }
+    return EventDraft(EventKind.MACHINE_SWEPT, data)
 
 
 def decision_data(decision: Decision) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
+from runner.adapters import decision_points
 from runner.analysis.wrappers.table import Table
-from runner.app import decision_points
 from runner.audit.event import rfc3339
 from runner.errors import PolicyError, ProfileError, RequestError
 from runner.intake import read_script

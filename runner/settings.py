@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 from runner.errors import SettingsError
 from runner.model.limits import Unlimited
 from runner.schema.problems import Problem, raise_problems, unknown
-from runner.schema.quantities import parse_size
+from runner.schema.quantities import parse_count, parse_size
 from runner.schema.yaml import Document, parse, read_file
 
 T = TypeVar("T")
@@ -34,6 +34,16 @@ DEFAULT_KEEP_OUTPUT_BYTES = 1 << 20
 """Of each stream; enough for a long traceback, and a thousand runs stay under 2 GiB."""
 DEFAULT_KEEP_PROGRAM_BYTES = 1 << 20
 """More than anybody writes by hand; what is larger is not kept at all."""
+DEFAULT_KEEP_CHANGES_BYTES = 256 << 20
+"""Of one run: sources and what a build makes of them, not a whole tree of packages."""
+DEFAULT_KEEP_CHANGES_TOTAL_BYTES = 2 << 30
+DEFAULT_KEEP_CHANGES_DAYS = 7.0
+"""What nobody looked at in a week is not waited for."""
+MOST_KEEP_CHANGES_DAYS = 3650.0
+
+DEFAULT_KEEP_OUTPUT_DAYS = 30
+DEFAULT_KEEP_OUTPUT_TOTAL_BYTES = 2 << 30
+"""A thousand runs that fill what is kept of each stream."""
 
 # What no setting can be: it would be taken for unset, or break a path.
 _FORBIDDEN = ("", "\0")
@@ -70,6 +80,16 @@ class Settings:
     """How much of each stream of a run is kept; 0 keeps nothing."""
     keep_program_bytes: Setting[int]
     """The largest text of a run that is kept beside its output; 0 keeps none."""
+    keep_output_days: Setting[int | Unlimited]
+    """How long output and programs are kept."""
+    keep_output_total_bytes: Setting[int]
+    """How much of all runs together is kept; the oldest go first."""
+    keep_changes_bytes: Setting[int]
+    """How much of the contents of what one run changed is kept; 0 keeps none."""
+    keep_changes_total_bytes: Setting[int]
+    """Of all runs together; beyond it the oldest are discarded. 0: all, at the next sweep."""
+    keep_changes_days: Setting[float]
+    """How long they are kept."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
     wrapper_dirs: Setting[tuple[PolicyFolder, ...]]
@@ -119,6 +139,21 @@ def load_settings(
         ),
         keep_program_bytes=sources.take(
             "keep_program_bytes", _kept, lambda: DEFAULT_KEEP_PROGRAM_BYTES
+        ),
+        keep_output_days=sources.take(
+            "keep_output_days", parse_count, lambda: DEFAULT_KEEP_OUTPUT_DAYS
+        ),
+        keep_output_total_bytes=sources.take(
+            "keep_output_total_bytes", _kept, lambda: DEFAULT_KEEP_OUTPUT_TOTAL_BYTES
+        ),
+        keep_changes_bytes=sources.take(
+            "keep_changes_bytes", _kept, lambda: DEFAULT_KEEP_CHANGES_BYTES
+        ),
+        keep_changes_total_bytes=sources.take(
+            "keep_changes_total_bytes", _kept, lambda: DEFAULT_KEEP_CHANGES_TOTAL_BYTES
+        ),
+        keep_changes_days=sources.take(
+            "keep_changes_days", _days, lambda: DEFAULT_KEEP_CHANGES_DAYS
         ),
         policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
         wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),
@@ -329,3 +364,13 @@ def _kept(value: object) -> int:
     if isinstance(size, Unlimited):
         raise ValueError("'unlimited' would let a program fill the disk; give a size like 1MiB")
     return size
+
+
+def _days(value: object) -> float:
+    try:
+        days = float(value) if isinstance(value, int | float | str) else -1.0
+    except ValueError:
+        days = -1.0
+    if isinstance(value, bool) or not 0 <= days <= MOST_KEEP_CHANGES_DAYS:
+        raise ValueError(f"{value!r} must be a number of days, 0 to {MOST_KEEP_CHANGES_DAYS:g}")
+    return days

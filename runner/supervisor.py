@@ -8,9 +8,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from runner import records
+from runner.changes.manifest import Manifest, digest, encode, withheld_from
 from runner.compile import compile_spec
 from runner.deciding import Decided, Policy, decide
 from runner.errors import RunnerError
@@ -21,10 +22,13 @@ from runner.model.intent import Intent
 from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Termination
 from runner.model.request import ExecRequest
 from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
 from runner.model.usage import Usage
 from runner.ports import (
     Backend,
     CancelToken,
+    ChangeArchive,
+    ChangeKeeper,
     Clock,
     Lease,
     OutputSink,
@@ -57,12 +61,19 @@ class Supervisor:
     """Decides, contains, meters and records runs; one for each state folder and process."""
 
     def __init__(
-        self, store: Store, clock: Clock, keep_output_bytes: int, keep_program_bytes: int = 0
+        self,
+        store: Store,
+        clock: Clock,
+        keep_output_bytes: int,
+        keep_program_bytes: int = 0,
+        archive: ChangeArchive | None = None,
     ) -> None:
         """`keep_output_bytes`: how much of each stream of a run is kept for `runner logs`.
 
         `keep_program_bytes`: the largest text that is kept of a program that the log does not hold.
+        `archive`: where the contents of what runs changed are kept; None: nowhere.
         """
+        self._archive = archive
         self._store = store
         self._clock = clock
         self._keep_output_bytes = keep_output_bytes
@@ -129,17 +140,22 @@ class Supervisor:
                 raise
             return outcome
         run.decided()
+        contents = self._archive.keeper(run.id) if self._archive is not None else None
+        ending: Ending | None = None
         try:
             run.keep_program(self._keep_program_bytes)
             lease = backend.acquire(plan.spec, run.id)
             try:
                 run.started(lease)
                 gate = Gate(plan.spec.limits.output_bytes, self._keep_output_bytes, run.keep)
-                streams = Streams(caller.stdin, caller.stdout, caller.stderr, gate, caller.terminal)
+                streams = Streams(
+                    caller.stdin, caller.stdout, caller.stderr, gate, caller.terminal, contents
+                )
                 ending = lease.run(streams, cancel)
             finally:
-                lease.release()
+                run.released(lease.release(), backend.take_swept())
         except RunnerError as error:
+            run.released((), backend.take_swept())  # what a build that failed left
             error.outcome = run.failed(error.code, str(error))
             raise
         except Exception as error:
@@ -148,7 +164,10 @@ class Supervisor:
         except BaseException:
             run.interrupted()
             raise
-        return run.ended(ending, gate)
+        finally:
+            if ending is None and contents is not None:
+                contents.abandon()
+        return run.ended(*run.kept(ending, contents), gate)
 
 
 class _Run:
@@ -166,6 +185,8 @@ class _Run:
         self._first: AuditEvent | None = None
         self._protections: tuple[str, ...] = ()
         self._degraded: tuple[str, ...] = ()
+        self._left: tuple[str, ...] = ()
+        self._swept = Swept()
 
     def denied(self) -> Outcome:
         """Decision and outcome in one step: nothing lies between them."""
@@ -194,6 +215,11 @@ class _Run:
                 records.started(self.id, self._request, spec, self._protections, self._degraded)
             )
 
+    def released(self, left: tuple[str, ...], swept: Swept) -> None:
+        """What the run's end could not remove, and what the backend cleaned up meanwhile."""
+        self._left += left
+        self._swept += swept
+
     def keep_program(self, limit_bytes: int) -> None:
         """What the log does not hold of the program, so that it can be decided about again."""
         text = records.program_to_keep(self._request.program)
@@ -204,7 +230,35 @@ class _Run:
         """A part of the output that is kept."""
         self._store.keep_output(self.id, stream, data)
 
-    def ended(self, ending: Ending, gate: Gate) -> Outcome:
+    def kept(
+        self, ending: Ending, contents: ChangeKeeper | None
+    ) -> tuple[Ending, tuple[str, int] | None]:
+        """Make what the run changed durable, before the event that names its digest.
+
+        The ending as it stands then, digest and bytes of what is kept (None: nothing is).
+        """
+        identity = ending.workspace_identity
+        if contents is None or identity is None or not ending.changes:
+            if contents is not None:
+                contents.abandon()
+            why = "contents are not kept (keep_changes_bytes is 0, or the backend can't)"
+            return replace(ending, changes=withheld_from(ending.changes, why)), None
+        manifest = encode(
+            Manifest(
+                self.id,
+                self._request.directory,
+                *identity,
+                ending.changes,
+                ending.changes_truncated,
+                contents.kept_bytes,
+            )
+        )
+        why_not = contents.finish(manifest)
+        if why_not is not None:
+            return replace(ending, changes=withheld_from(ending.changes, why_not)), None
+        return ending, (digest(manifest), contents.kept_bytes)
+
+    def ended(self, ending: Ending, kept: tuple[str, int] | None, gate: Gate) -> Outcome:
         """The outcome, whatever it was."""
         stdout, stderr = gate.output(STDOUT), gate.output(STDERR)
         failure = ending.failure
@@ -219,6 +273,8 @@ class _Run:
             stderr=stderr,
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
+            kept=kept,
+            left=self._left,
         )
         last = self._close(data, ending.usage)
         return self._outcome(ending, last, gate)
@@ -227,7 +283,9 @@ class _Run:
         """Runner's own failure; None if even that could not be recorded (recovery will)."""
         failure = Failure(code, message)
         data = records.outcome_data(
-            termination=Termination.RUNNER_FAILED.value, failure=(failure.code, failure.message)
+            termination=Termination.RUNNER_FAILED.value,
+            failure=(failure.code, failure.message),
+            left=self._left,
         )
         with suppress(RunnerError):
             last = self._close(data, Usage())
@@ -236,12 +294,14 @@ class _Run:
 
     def interrupted(self) -> None:
         """An interrupt ended the run; it goes on its way."""
-        data = records.outcome_data(termination=Termination.CANCELLED.value)
+        data = records.outcome_data(termination=Termination.CANCELLED.value, left=self._left)
         with suppress(RunnerError):
             self._close(data, Usage())
 
     def _close(self, data: Mapping[str, object], usage: Usage) -> AuditEvent:
         with self._store.transaction() as tx:
+            if self._swept:
+                tx.append(records.swept(self._backend, self._swept))
             last = tx.append(records.ended(self.id, self._request, data))
             tx.close_run(self.id, usage)
         return last
@@ -280,5 +340,6 @@ class _Run:
             workspace=spec.workspace.mode if gate is not None and spec is not None else None,
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
+            left=self._left,
             **streams,
         )

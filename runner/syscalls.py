@@ -55,6 +55,7 @@ CLONE_NEW_FLAGS = {
 }
 TIOCSTI = 0x5412
 TIOCLINUX = 0x541C
+INIT_PID = 1
 INT_MASK = 0xFFFFFFFF
 """The kernel truncates `int` arguments: compare 32 bits only, or `1 | 1<<32` slips past."""
 
@@ -120,6 +121,11 @@ def refusals(changes: Syscalls = DEFAULTS) -> tuple[Refusal, ...]:
             Refusal("ioctl", errno.EPERM, Masked(1, INT_MASK, command))
             for command in (TIOCSTI, TIOCLINUX)
         ]
+    if "prlimit64" not in allowed:
+        # Init has the program's user, for there may be no other, and so would let its limits be
+        # set (prlimit(2)): out of processor time it dies, the run with it, and the program's
+        # status is lost. One's own limits go by the number 0.
+        found.append(Refusal("prlimit64", errno.EPERM, Masked(0, INT_MASK, INIT_PID)))
     if "socket" not in allowed:
         found += [
             Refusal(call, errno.EAFNOSUPPORT, Masked(0, INT_MASK, family))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from runner.adapters import decision_points
 from runner.analysis.wrappers.table import Table, load
-from runner.app import decision_points
 from runner.compile import grants, policy_layers
 from runner.deciding import Policy, decide
 from runner.errors import BadInputError, PolicyError

@@ -26,6 +26,7 @@ class ProcessSample:
     """Its own, without its children's."""
     cpu_system_s: float
     rss_bytes: int
+    """Its resident memory, with or without a full share of what others map too."""
     threads: int = 1
     children_user_s: float = 0.0
     """Of the children it has waited for, and theirs (`cutime`; psutil's `children_user`)."""

@@ -23,10 +23,20 @@ class EventKind(StrEnum):
     """The outcome; the last event of a run, a denied one too."""
     RUN_RECOVERED = "run.recovered"
     """A run whose supervisor died was closed as `unknown`."""
+    CHANGES_APPLYING = "changes.applying"
+    """Which of a run's changes are about to be applied; durable before the first is."""
+    CHANGES_APPLIED = "changes.applied"
+    """What became of each of them."""
+    CHANGES_DISCARDED = "changes.discarded"
+    """What was kept of a run's changes is thrown away: by whom, or why."""
     DECISION_CHECKED = "decision.checked"
     """A decision was asked for without a run."""
     REQUEST_REFUSED = "request.refused"
     """A request that could not be decided: bad profile, bad limit, workspace refused."""
+    MACHINE_SWEPT = "machine.swept"
+    """What a clean-up of this machine removed, and what it could not remove."""
+    OUTPUT_DISCARDED = "output.discarded"
+    """Kept output goes, the oldest first: it is too old, or there is too much. Written before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,19 @@ class ChangeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """What stood at a path before the run, as the run saw it."""
+
+    type: str
+    """As `Change.type`."""
+    sha256: str | None = None
+    """Hex, of a regular file's content or a link's target. None for the rest, and where it can't be
+    told: then nobody can say whether the path changed meanwhile."""
+    executable: bool = False
+    """Of a file: whether its owner may execute it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One path that the run changed."""
 
@@ -59,6 +72,12 @@ class Change:
     """Hex, of a regular file's content or a link's target; None for the rest, for deletions, and
     for a file that is mostly a hole."""
     size_bytes: int | None = None
+    executable: bool = False
+    """Of a file: whether its owner may execute it now. No other bit of its mode is kept."""
+    original: Original | None = None
+    """Of what was modified or deleted."""
+    withheld: str | None = None
+    """Of a file or a link: why its content was not kept, in a clause; None: it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +92,8 @@ class Ending:
     failure: Failure | None = None
     changes: tuple[Change, ...] = ()
     changes_truncated: bool = False
+    workspace_identity: tuple[int, int] | None = None
+    """Device and inode of the workspace folder that the run was given; None: it had none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +144,8 @@ class Outcome:
     changes: tuple[Change, ...] = ()
     """Empty with `bind`: what such a run changed is in the folder, and was not looked at."""
     changes_truncated: bool = False
+    left: tuple[str, ...] = ()
+    """What could not be removed after it: why, and what to do; the next sweep tries again."""
 
     @property
     def status(self) -> int:

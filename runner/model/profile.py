@@ -107,6 +107,11 @@ class Profile:
     image: str | None = None
     """Image for backends that need one; None: the backend's default."""
     origin: ProfileOrigin = ProfileOrigin.FILE
+    apply_allow: tuple[str, ...] = ()
+    """Globs over paths of the workspace that are protected (`changes.protected`) and may be applied
+    all the same."""
+    apply_deny: tuple[str, ...] = ()
+    """Globs over paths of the workspace that are never applied; the layers' above it."""
     isolation: Isolation = Isolation.FULL
     landlock_minimum: int = 0
     """The least Landlock ABI to run with (landlock(7)); 0: the newest that the kernel has."""
@@ -129,6 +134,8 @@ class Restrictions:
     """Globs over profile names or files that may be used; None says nothing."""
     workspace_modes: tuple[WorkspaceMode, ...] | None = None
     """What a profile's workspace may be; None says nothing."""
+    apply_deny: tuple[str, ...] = ()
+    """Globs over paths of a workspace that are never applied, whatever a profile allows."""
     grants: tuple[Grant, ...] | None = None
     """Who may use which profiles; None says nothing."""
     isolation: Isolation | None = None

@@ -74,6 +74,8 @@ class SandboxSpec:
             and isinstance(self.limits.workspace_inodes, Unlimited)
         ):
             raise ValueError("workspace_bytes and workspace_inodes can't be held on a bound folder")
+        if self.isolation is not Isolation.FULL:
+            raise ValueError("a bound folder needs isolation: full")
         if self.syscalls.set_id_bits:
             raise ValueError("a bound folder needs syscalls with set_id_bits=False")
         inside = f"{self.workspace.target}/"

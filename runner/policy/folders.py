@@ -16,6 +16,8 @@ HOME = "/home/agent"
 """The home folder inside a sandbox."""
 NO_WORKSPACE = "/workspace"
 """Stands for the empty folder that a run without a workspace starts in."""
+_ROOT = re.compile(r"(?:/+proc/+(?:self|thread-self|[0-9]+)/+root(?=/|\Z))+")
+"""proc(5): the root folder of a process by another name."""
 _FOLDERS_LIMIT = 16
 _CHANGES_FOLDER = frozenset({"cd", "pushd", "chdir"})
 _NORMAL = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[^/]+)+")
@@ -156,6 +158,8 @@ def base_name(command: SimpleCommand) -> str:
 
 def normal(path: str) -> str:
     """An absolute path without `.`, `..` and double slashes, resolved lexically."""
+    if "/proc/" in path and (root := _ROOT.match(path)):
+        path = "/" + path[root.end() :].lstrip("/")
     if _NORMAL.fullmatch(path):
         return path
     return posixpath.normpath("/" + path.lstrip("/"))

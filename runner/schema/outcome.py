@@ -56,11 +56,14 @@ def outcome_document(outcome: Outcome, with_output: bool) -> dict[str, object]:
                     "type": change.type,
                     "sha256": change.sha256,
                     "size_bytes": change.size_bytes,
+                    "executable": change.executable,
+                    "withheld": change.withheld,
                 }
                 for change in outcome.changes
             ],
             "truncated": outcome.changes_truncated,
         },
+        "left": [printable(line) for line in outcome.left],
         "audit": asdict(outcome.audit),
     }
 

@@ -84,6 +84,10 @@ class ChangeDocument(Strict):
     type: str
     sha256: str | None
     size_bytes: int | None
+    executable: bool = Field(description="Of a file: whether its owner may execute it.")
+    withheld: str | None = Field(
+        description="Of a file or a link: why its content was not kept; null: it was."
+    )
 
 
 class WorkspaceDocument(Strict):
@@ -130,4 +134,7 @@ class OutcomeDocument(Strict):
     stderr_truncated: bool
     stderr_sha256: str | None
     workspace: WorkspaceDocument
+    left: tuple[str, ...] = Field(
+        description="What could not be removed after it: why, and what to do."
+    )
     audit: AuditDocument

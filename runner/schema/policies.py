@@ -106,6 +106,7 @@ def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) ->
         isolation=file.isolation,
         landlock_minimum=file.landlock.minimum if file.landlock is not None else 0,
         read_deny=file.read_deny,
+        apply_deny=file.apply_deny,
         profiles=file.profiles,
         workspace_modes=file.workspace_modes,
         grants=None if file.grants is None else tuple(each.to_model() for each in file.grants),

@@ -103,6 +103,16 @@ class SyscallsFile(Strict):
     allow: tuple[SyscallName, ...] = ()
 
 
+class ApplyFile(Strict):
+    """`apply:` of a profile."""
+
+    allow: tuple[NonEmpty, ...] = Field(
+        default=(),
+        description="Globs from the workspace: paths that are applied although something executes "
+        "them without being asked (.git/hooks, .envrc, ...).",
+    )
+
+
 class LandlockFile(Strict):
     """`landlock:`."""
 
@@ -167,6 +177,7 @@ class ProfileFile(Strict):
     syscalls: SyscallsFile = SyscallsFile()
     read: tuple[AbsolutePath, ...] = Field(default=(), description="Host paths shown read-only.")
     image: NonEmpty | None = Field(default=None, description="Image for backends that need one.")
+    apply: ApplyFile = ApplyFile()
     rules: ProfileRulesFile = ProfileRulesFile()
 
 
@@ -221,6 +232,9 @@ class PolicyFile(Strict):
     )
     workspace_modes: tuple[WorkspaceMode, ...] | None = Field(
         default=None, description="What a profile's workspace may be; others are refused."
+    )
+    apply_deny: tuple[NonEmpty, ...] = Field(
+        default=(), description="Globs from the workspace: paths of changes that nobody applies."
     )
     profiles: tuple[NonEmpty, ...] | None = Field(
         default=None,

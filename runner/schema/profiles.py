@@ -215,6 +215,7 @@ def _merged(
     bounds = _limits(files)
     _check_complete(chain, bounds)
     cgroup = _last((f.cgroup for f in files), CgroupMode.REQUIRED)
+    workspace = _last((f.workspace for f in files), WorkspaceMode.COPY_ON_WRITE)
     isolation = _last((f.isolation for f in files), Isolation.FULL)
     landlock = _last((f.landlock for f in files), None)
     required = _required(files, cgroup)
@@ -222,13 +223,13 @@ def _merged(
         required |= {Protection.LANDLOCK}
     if isolation is Isolation.PROCESS:
         required |= ALWAYS_IN_PROCESS_TIER
-        _check_process_tier(chain[-1].document, required)
+        _check_process_tier(chain[-1].document, required, workspace)
     return Profile(
         name=name,
         source=source,
         description=_last((f.description for f in files), "").strip(),
         threat_model=_last((f.threat_model for f in files), "").strip(),
-        workspace=_last((f.workspace for f in files), WorkspaceMode.COPY_ON_WRITE),
+        workspace=workspace,
         network=_last((f.network for f in files), NetworkMode.NONE),
         cgroup=cgroup,
         limits=Limits(**bounds),  # type: ignore[arg-type]  # each is its field's type
@@ -243,19 +244,28 @@ def _merged(
         read=_union(*(f.read for f in files)),
         image=_last((f.image for f in files), None),
         origin=origin,
+        apply_allow=_union(*(f.apply.allow for f in files)),
         isolation=isolation,
         landlock_minimum=landlock.minimum if landlock is not None else 0,
     )
 
 
-def _check_process_tier(tip: Document, required: frozenset[Protection]) -> None:
+def _check_process_tier(
+    tip: Document, required: frozenset[Protection], workspace: WorkspaceMode
+) -> None:
+    problems = []
+    if workspace is WorkspaceMode.BIND:
+        # Without mounts nothing in it can be guarded.
+        message = "bind is not there with isolation: process; use cow, or isolation: full"
+        problems.append(tip.problem(("workspace",), message))
     lacking = sorted(required & NOT_IN_PROCESS_TIER)
     if lacking:
         message = (
             f"process has no {', '.join(lacking)}; list what is given up under optional, or "
             "extend agent-process"
         )
-        raise_problems([tip.problem(("isolation",), message)], ProfileError)
+        problems.append(tip.problem(("isolation",), message))
+    raise_problems(problems, ProfileError)
 
 
 def _last(stated: Iterable[Value | None], default: Value) -> Value:

@@ -103,7 +103,8 @@ class WrapperRow(Strict):
         default=(), description="The first operand is one of these, else nothing is run."
     )
     first_if: Several = Field(
-        default=(), description="Patterns of a first operand that may be left out."
+        default=(),
+        description="Patterns of an operand that may stand first, in front of all options.",
     )
     operands: Annotated[int, Field(strict=True, ge=0, le=_OPERANDS_LIMIT)] = Field(
         default=0, description="Words in front of the command."
@@ -226,7 +227,9 @@ def _languages(kind: str) -> tuple[str, ...]:
     if kind not in ("code", "sql"):
         return _SHELLS
     rows = [row for row in load().exact.values() if row.kind == kind]
-    names = {row.name for row in rows} if kind == "code" else {n for r in rows for n in r.names}
+    if kind == "sql":
+        return tuple(sorted({name for row in rows for name in row.names}))
+    names = {row.name for row in rows if " " not in row.name}  # `deno run` is read as another
     return tuple(sorted(names))
 
 

@@ -164,6 +164,12 @@ class LogReader:
             rows = connection.execute("SELECT DISTINCT supervisor FROM runs WHERE state = 'open'")
             return [supervisor_id for (supervisor_id,) in rows]
 
+    def open_runs(self) -> frozenset[str]:
+        """Ids of the runs that have not ended, whoever holds them."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT run_id FROM runs WHERE state = 'open'").fetchall()
+        return frozenset(row[0] for row in rows)
+
     def hold_closed(self, timeout_s: float) -> bool:
         """Close the file and keep it closed until `let_open`; False: it is being read."""
         if not self._lock.acquire(timeout=timeout_s):

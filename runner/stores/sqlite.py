@@ -23,8 +23,10 @@ from runner import __version__
 from runner.audit.verify import Verification
 from runner.errors import RecordError, StateError
 from runner.model.event import AuditEvent, EventDraft, EventKind
+from runner.model.keeping import KeepBounds
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
+from runner.model.swept import Swept
 from runner.ports import Clock, Head, Totals, Transaction
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
@@ -35,6 +37,7 @@ from runner.stores.database import (
     schema_version,
     sentence,
 )
+from runner.stores.discarding import discard, looking
 from runner.stores.home import fsync_folder, prepare_home
 from runner.stores.kept import KeptOutput
 from runner.stores.liveness import LiveLock, claimed, known_supervisors
@@ -167,6 +170,24 @@ class SqliteStore:
     def kept_output(self, run_id: str, stream: str) -> bytes | None:
         """What was kept, or None when there is nothing by that name."""
         return self._kept.read(run_id, stream)
+
+    def discard_output(
+        self, bounds: KeepBounds, *, not_within_s: float = 0.0, most: int | None = None
+    ) -> Swept:
+        """Drop kept output that is too old or too much; see the port."""
+        self._check_usable()
+        now_s = self._clock.now()
+        with looking(self.home, now_s, not_within_s) as due:
+            if not due:
+                return Swept()
+            return discard(
+                self._kept,
+                bounds,
+                now_s,
+                open_runs=self._reader.open_runs,
+                transaction=self.transaction,
+                most=most,
+            )
 
     def close(self) -> None:
         """Let go of the files; may be called twice. Runs still open are then anybody's to close."""

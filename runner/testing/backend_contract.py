@@ -116,10 +116,12 @@ class LeaseContract(BackendHarness):
             spec = self.base_spec()
             lease = backend.acquire(spec, "contract-sweep")
             try:
-                expect(isinstance(backend.sweep(), list), "sweep tells no list")
+                expect(not backend.sweep().left, "a sweep left something")
                 run_lease(lease, spec, Given()).exited()
             finally:
-                lease.release()
+                expect(lease.release() == (), "a release left something")
+            expect(lease.release() == (), "a second release told something")
+            expect(not backend.take_swept(), "something was told twice")
 
 
 class BackendContract(

@@ -19,7 +19,7 @@ from runner.model.outcome import Ending, Termination
 from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection
 from runner.model.spec import SandboxSpec, Workspace
-from runner.ports import Backend, Lease, OutputSink, Streams
+from runner.ports import Backend, ContentSink, Lease, OutputSink, Streams
 from runner.streams import Cancellation, Gate, NullSink
 
 HOME = "/home/agent"
@@ -75,6 +75,7 @@ class Given:
     stdout: OutputSink = field(default_factory=NullSink)
     stderr: OutputSink = field(default_factory=NullSink)
     terminal: int | None = None
+    contents: ContentSink | None = None
 
 
 class BackendHarness(ABC):
@@ -180,9 +181,10 @@ def run_lease(
     """One run of a lease, its output kept."""
     gate = Gate(spec.limits.output_bytes, KEPT_BYTES)
     with Cancellation() as own:
-        ending = lease.run(
-            Streams(given.stdin, given.stdout, given.stderr, gate, given.terminal), cancel or own
+        streams = Streams(
+            given.stdin, given.stdout, given.stderr, gate, given.terminal, given.contents
         )
+        ending = lease.run(streams, cancel or own)
     return Ran(
         ending,
         gate.output("stdout").data,

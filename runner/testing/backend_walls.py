@@ -14,7 +14,8 @@ from pathlib import Path
 
 from runner.model.outcome import Change, ChangeKind
 from runner.model.spec import InjectedFile
-from runner.testing.backend_harness import BackendHarness, Ran, expect, same
+from runner.testing.backend_harness import BackendHarness, Given, Ran, expect, same
+from runner.testing.fakes import MemoryContents
 
 _CONNECT = """
 import socket, sys
@@ -152,6 +153,31 @@ class WorkspaceContract(BackendHarness):
                 same((path, change.sha256), (path, sha256))
         expect("kept" not in found and "sub/kept" not in found, f"not changed, but told: {found}")
         expect(not ran.ending.changes_truncated, "the list says that it was cut")
+
+    def test_contents_of_changes_are_given(self) -> None:
+        text = (
+            "printf new > a; rm b; ln -s a link; mkdir d; printf run > d/run; chmod 4755 d/run; "
+            "head -c 3000000 /dev/zero > large"
+        )
+        sink = MemoryContents()
+        with self._tree() as folder:
+            old = {name: hashlib.sha256((folder / name).read_bytes()) for name in ("a", "b")}
+            there = folder.stat()
+            ran = self.shell(text, given=Given(contents=sink), **self.on(folder)).exited()
+        found = {change.path: change for change in ran.ending.changes}
+        same(ran.ending.workspace_identity, (there.st_dev, there.st_ino))
+        for path, content in (("a", b"new"), ("link", b"a"), ("d/run", b"run")):
+            same((path, found[path].withheld), (path, None))
+            same(sink.kept.get(found[path].sha256 or ""), content)
+        same(found["large"].withheld, "it is too large")
+        same(found["large"].sha256, hashlib.sha256(bytes(3_000_000)).hexdigest())
+        same((found["d/run"].executable, found["a"].executable), (True, False))
+        for name in ("a", "b"):
+            original = found[name].original
+            expect(original is not None, f"what stood at {name} is not told")
+            if original is not None:
+                same((original.type, original.sha256), ("file", old[name].hexdigest()))
+        same(found["d"].original, None)
 
     def test_no_change_is_no_change(self) -> None:
         with self._tree() as folder:

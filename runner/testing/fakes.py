@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import select
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from runner.model.limits import LimitName
 from runner.model.outcome import Ending, Termination
 from runner.model.protection import Protection, ProtectionStatus
 from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
 from runner.model.usage import Usage
 from runner.ports import CancelToken, OutputSink, Streams
 
@@ -44,6 +46,42 @@ class FakeClock:
         self._now_s += seconds
 
 
+class MemoryContents:
+    """Keeps contents in memory, by digest; `runner.ports.ContentSink`, for tests."""
+
+    def __init__(self, most_bytes: int = 1 << 20) -> None:
+        """`most_bytes`: the largest single content that is kept."""
+        self.kept: dict[str, bytes] = {}
+        self._most_bytes = most_bytes
+
+    def refusal(self, size_bytes: int) -> str | None:
+        """Why a content of this size would not be kept."""
+        return "it is too large" if size_bytes > self._most_bytes else None
+
+    def begin(self) -> MemoryContent:
+        """The next content."""
+        return MemoryContent(self.kept)
+
+
+class MemoryContent:
+    """One content; `runner.ports.ContentFile`."""
+
+    def __init__(self, kept: dict[str, bytes]) -> None:
+        """`kept`: where it goes when it is whole."""
+        self._kept = kept
+        self._data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._data += data
+
+    def finish(self) -> tuple[str, str | None]:
+        """Digest, and that it is kept."""
+        digest = hashlib.sha256(self._data).hexdigest()
+        self._kept[digest] = bytes(self._data)
+        return digest, None
+
+
 @dataclass(frozen=True, slots=True)
 class FakeRun:
     """What one run of a `FakeBackend` does."""
@@ -57,6 +95,8 @@ class FakeRun:
     """The sandbox is lost while it runs: BackendError with this message."""
     before: Callable[[SandboxSpec], object] | None = None
     """Called when the run starts, e.g. to look at what is recorded by then."""
+    left: tuple[str, ...] = ()
+    """What its release can't remove."""
 
 
 class FakeLease:
@@ -104,9 +144,11 @@ class FakeLease:
             return Ending(Termination.CANCELLED, script.ending.usage)
         return script.ending
 
-    def release(self) -> None:
-        """Note it; may be called twice."""
+    def release(self) -> tuple[str, ...]:
+        """Note it; the first time it tells what it was told to leave."""
+        left = () if self.released else self._script.left
         self.released = True
+        return left
 
 
 class FakeBackend:
@@ -122,13 +164,13 @@ class FakeBackend:
         *,
         missing: Iterable[Protection] = (),
         degraded: Sequence[str] = (),
-        swept: Sequence[str] = (),
+        swept: Swept = Swept(),  # noqa: B008  (frozen)
         unavailable: BackendError | None = None,
     ) -> None:
         """`missing` protections are withheld; `unavailable` is raised by every `acquire`."""
         self._runs = list(runs)
         self._missing = frozenset(missing)
-        self._swept = list(swept)
+        self._swept = swept
         self._unavailable = unavailable
         self.degraded = tuple(degraded)
         self.leases: list[FakeLease] = []
@@ -166,9 +208,13 @@ class FakeBackend:
         self.leases.append(lease)
         return lease
 
-    def sweep(self) -> list[str]:
+    def sweep(self) -> Swept:
         """What it was told to have found, once."""
-        swept, self._swept = self._swept, []
+        return self.take_swept()
+
+    def take_swept(self) -> Swept:
+        """The same."""
+        swept, self._swept = self._swept, Swept()
         return swept
 
     def close(self) -> None:

@@ -23,6 +23,8 @@ from runner.audit.event import NO_PREVIOUS
 from runner.audit.merkle import leaf_hash, tree_of
 from runner.errors import RecordError
 from runner.model.event import AuditEvent, EventDraft, EventKind
+from runner.model.keeping import KeepBounds
+from runner.model.limits import UNLIMITED
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
@@ -294,6 +296,22 @@ class StoreContract(ABC):
             store.keep_output("run-2", "program", b"echo \xff")
             _same(store.kept_output("run-2", "program"), b"echo \xff")
             _refused(lambda: store.keep_output("run-1", "stdin", b"x"))
+
+    def test_kept_output_past_its_bounds_is_discarded(self) -> None:
+        with _open(self.make_store) as store:
+            _begin(store, "run-open", CODER)
+            _begin(store, "run-over", CODER)
+            for run_id in ("run-open", "run-over"):
+                store.keep_output(run_id, "stdout", b"12345")
+            _close(store, "run-over")
+            _true(not store.discard_output(KeepBounds(UNLIMITED, 5)), "what fits was discarded")
+            swept = store.discard_output(KeepBounds(UNLIMITED, 4))
+            _same((len(swept.removed), swept.left), (1, ()))
+            _same(store.kept_output("run-over", "stdout"), None)
+            _same(store.kept_output("run-open", "stdout"), b"12345")
+            last = list(store.events())[-1]
+            _same(last.kind, EventKind.OUTPUT_DISCARDED.value)
+            _same(last.run_id, None)
 
     def test_closing_twice_is_nothing(self) -> None:
         store = self.make_store()

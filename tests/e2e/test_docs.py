@@ -63,6 +63,7 @@ NOT_RUN = {
     "scripts/test": "it runs this test",
     "scripts/build-images": "takes minutes; CI does it",
     "scripts/bench": "tests/integration/test_bench.py runs what it calls",
+    "scripts/honest-work": "tests/integration/test_honest_work.py runs what it calls",
     "scripts/soak-kill": "tests/integration/test_kill.py runs what it calls",
     "scripts/with-docker": "CI starts an engine so",
     "python3 -m venv": "tests/e2e/test_packaging.py does it",
@@ -459,8 +460,17 @@ def test_reference_has_every_field_of_an_outcome() -> None:
 
 @pytest.mark.usefixtures("native")
 def test_reference_has_every_field_of_an_event(folder: Path) -> None:
-    for text in ("run -- true", "run -c 'sudo ls'", "check -- ls", "run nowhere.py"):
+    for text in (
+        *("run -- echo kept", "run -c 'sudo ls'", "check -- ls", "run nowhere.py"),
+        *("run -- touch new", "apply latest", "run -- touch other", "discard latest"),
+    ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
+    subprocess.run(
+        ["runner", "clean"],
+        env=os.environ | {"RUNNER_KEEP_OUTPUT_TOTAL_BYTES": "1"},
+        check=True,
+        capture_output=True,
+    )
     shown = subprocess.run(
         ["runner", "audit", "show", "--json", "--last", "0"],
         cwd=folder,
@@ -476,8 +486,8 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         event = json.loads(line)
         assert set(event["data"]) == told[event["kind"]], event["kind"]
         seen.add(event["kind"])
-    # Nobody's supervisor died here.
-    assert seen == set(told) - {EventKind.RUN_RECOVERED.value}
+    # Nobody's supervisor died here, and nothing was left.
+    assert seen == set(told) - {EventKind.RUN_RECOVERED.value, EventKind.MACHINE_SWEPT.value}
 
 
 # Links.

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from runner import Runner
 from runner.backends.docker import DEFAULT_IMAGE, create
 from runner.errors import BackendError, BackendUnavailableError
 from runner.testing.backend_contract import BackendContract
@@ -172,6 +174,36 @@ def test_the_hosts_folder_is_not_mounted_and_the_root_has_few_capabilities(tmp_p
     assert seen["HostConfig"]["CapDrop"] == ["ALL"]
     assert "SYS_ADMIN" not in str(seen["HostConfig"]["CapAdd"])
     assert seen["HostConfig"]["NetworkMode"] == "none"
+
+
+def test_what_a_run_changed_can_be_applied(tmp_path):
+    work = tmp_path / "work"
+    (work / "d").mkdir(parents=True)
+    (work / "a").write_text("old")
+    (work / "b").write_text("old")
+    (work / "d" / "gone").write_text("x")
+    code = (
+        "import os; open('a', 'w').write('new' * 500_000); open('b', 'w').write('new')\n"
+        "os.remove('d/gone'); os.rmdir('d'); os.symlink('a', 'l'); os.mkfifo('p')\n"
+        "open(b'\\xff\\n', 'w').write('odd'); open('s', 'w').close(); os.chmod('s', 0o4755)"
+    )
+    with Runner(home=tmp_path / "home", backend="docker") as runner:
+        outcome = runner.run(code=code, language="python", cwd=work)
+        assert outcome.exit_code == 0, outcome.stderr.data
+        (work / "b").write_text("mine")
+        fates = {
+            os.fsencode(each.change.path): each.fate.value
+            for each in runner.apply(outcome.run_id).results
+        }
+    assert fates == {
+        b"a": "applied", b"b": "changed", b"d": "applied", b"d/gone": "applied", b"l": "applied",
+        b"p": "unsupported", b"s": "applied", b"\xff\n": "applied",
+    }  # fmt: skip
+    assert (work / "a").read_text() == "new" * 500_000
+    assert (work / "b").read_text() == "mine"
+    assert (os.readlink(work / "l"), (work / "d").exists()) == ("a", False)
+    assert (work / "s").stat().st_mode & 0o7777 == 0o755
+    assert Path(os.fsdecode(bytes(work) + b"/\xff\n")).read_text() == "odd"
 
 
 def test_an_image_that_is_not_there_is_said_so():

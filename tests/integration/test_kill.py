@@ -90,10 +90,11 @@ def test_control_groups_of_the_dead_are_found(tmp_path):
     for name in (*dead, *others):
         (tmp_path / name).mkdir()
     try:
-        removed = UnifiedHierarchy(tmp_path, "").sweep()
+        swept = UnifiedHierarchy(tmp_path, "").sweep()
     finally:
         os.waitpid(unreaped, 0)
-    assert sorted(removed) == sorted(f"control group {tmp_path / name}" for name in dead)
+    assert not swept.left
+    assert sorted(swept.removed) == sorted(f"control group {tmp_path / name}" for name in dead)
     assert sorted(os.listdir(tmp_path)) == sorted(others)
 
 

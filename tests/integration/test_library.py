@@ -30,6 +30,7 @@ from runner.model.limits import LimitName
 from runner.model.outcome import Termination
 from runner.settings import PolicyFolder, Setting, Settings, load_settings
 from runner.streams import CallbackSink, Cancellation, FdSink
+from runner.testing.backend_harness import expect_no_process_with
 
 
 @pytest.fixture
@@ -414,8 +415,7 @@ def test_a_run_whose_supervisor_was_killed_is_closed_as_unknown(tmp_path, native
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    psutil.wait_procs(asleep(marker), timeout=60)
-    assert asleep(marker) == []
+    expect_no_process_with(marker)
     with Runner(home=home) as runner:
         (run_id,) = runner.recovered
         assert kinds(runner, run_id) == ["run.decided", "run.started", "run.recovered"]

@@ -70,6 +70,8 @@ def wait_until(holds):
 
 def test_process_is_found_by_its_mark():
     with subprocess.Popen(["sleep", "60"], env={"M": "mark-of-this-test"}) as child:
+        # Popen returns when execve(2) closes descriptors; the environment stands a moment later.
+        wait_until(lambda: redcode.processes_with("mark-of-this-test"))
         found = redcode.processes_with("mark-of-this-test")
         child.kill()
     assert [line.split()[1] for line in found] == [str(child.pid)]

@@ -300,6 +300,7 @@ def test_a_coprocess_of_a_plain_command_has_no_name() -> None:
 
 def test_its_assignments_are_words_then() -> None:
     assert sure(shell("coproc a k=v | b")) == ["a k=v", "b"]
+    assert sure(shell("coproc a k=v b")) == ["a k=v b"]
     assert sure(shell("a | time k=v b")) == ["a", "time k=v b", "k=v b"]
 
 

@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.syscall_process_tier",
         "runner.tiers",
         "runner.records",
+        "runner.changes",
     ),
     ("runner.deciding",),
     ("runner.supervisor",),
@@ -43,12 +44,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.backends",
         "runner.egress",
         "runner.stores",
+        "runner.workspaces",
         "runner.schema",
         "runner.policy_points",
         "runner.settings",
     ),
     ("runner.testing",),
-    ("runner.app", "runner.intake", "runner.workbench", "runner.replay"),
+    ("runner.recalled", "runner.showing", "runner.applying"),
+    ("runner.app", "runner.adapters", "runner.intake", "runner.workbench", "runner.replay"),
     ("runner.surfaces", "runner.__main__"),
 )
 
@@ -80,6 +83,7 @@ PURE = (
     "runner.syscall_process_tier",
     "runner.tiers",
     "runner.records",
+    "runner.changes",
     "runner.deciding",
 )
 # Whose business is files, processes, the network, time or chance.

@@ -478,6 +478,14 @@ def test_every_mode_of_a_workspace_can_be_said(tmp_path: Path, mode: str) -> Non
     assert load_profile(write(tmp_path / "p.yaml", text)).workspace.value == mode
 
 
+def test_a_bound_workspace_needs_the_full_tier(tmp_path: Path) -> None:
+    limits = "{workspace: unlimited, inodes: unlimited}"
+    text = f"extends: agent-process\nworkspace: bind\nlimits: {limits}\n"
+    assert "bind is not there with isolation: process" in refusal(write(tmp_path / "p.yaml", text))
+    cow = f"extends: agent-process\nworkspace: cow\nlimits: {limits}\n"
+    assert load_profile(write(tmp_path / "q.yaml", cow)).isolation is Isolation.PROCESS
+
+
 @pytest.mark.parametrize("key", ["workspace", "inodes"])
 def test_a_bound_workspace_says_that_nothing_bounds_it(tmp_path: Path, key: str) -> None:
     other = {"workspace": "inodes", "inodes": "workspace"}[key]

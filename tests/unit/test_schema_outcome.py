@@ -41,6 +41,7 @@ FULL = Outcome(
         Change("a\\b", ChangeKind.DELETED, "symlink"),
     ),
     changes_truncated=True,
+    left=("a caf\udce9 is still there",),
 )
 
 
@@ -107,6 +108,8 @@ def test_the_document_has_every_field() -> None:
                     "type": "file",
                     "sha256": "33",
                     "size_bytes": 7,
+                    "executable": False,
+                    "withheld": None,
                 },
                 {
                     "path": "a\\b",
@@ -114,10 +117,13 @@ def test_the_document_has_every_field() -> None:
                     "type": "symlink",
                     "sha256": None,
                     "size_bytes": None,
+                    "executable": False,
+                    "withheld": None,
                 },
             ],
             "truncated": True,
         },
+        "left": ["a caf\\xe9 is still there"],
         "audit": {"first_seq": 3, "last_seq": 5, "head": "ab" * 32},
     }
 

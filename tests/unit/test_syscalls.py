@@ -83,6 +83,14 @@ def test_keys_can_not_be_typed_into_a_terminal():
     assert refused("ioctl", 0, 0x5401) is None  # TCGETS: isatty
 
 
+def test_limits_of_init_can_not_be_set_and_ones_own_can():
+    for high in (0, 1 << 32):
+        assert refused("prlimit64", 1 | high) == errno.EPERM
+    assert refused("prlimit64", 0) is None
+    assert refused("prlimit64", 17) is None
+    assert refused("prlimit64", 1, changes=Syscalls(allow=("prlimit64",))) is None
+
+
 def test_personality_may_be_asked_but_not_loosened():
     assert refused("personality", 0xFFFFFFFF) is None
     assert refused("personality", 0) is None

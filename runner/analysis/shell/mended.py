@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -9,17 +10,82 @@ from runner.analysis.shell.constants import nodes
 from runner.analysis.shell.shfmt import Node
 
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
+_ASSIGNED = re.compile(
+    r"(?P<name>[A-Za-z_]\w*)(?P<index>\[.*\])?(?P<more>\+)?=", re.ASCII | re.DOTALL
+)
 _SCANNED = "scanned"
 
 
-def without_name(command: Node) -> None:
-    """Before a plain command no word names a coprocess (bash(1)); in pipes the tree has it so."""
+def in_front(command: Node) -> None:
+    """Put right what the tree makes of the words behind `coproc` and `time`."""
+    if command.get("Type") == "CoprocClause":
+        _without_name(command)
+    elif command.get("Type") == "TimeClause":
+        _without_dashes(command)
+
+
+def _without_name(command: Node) -> None:
+    """Before a plain command no word names a coprocess (bash(1)).
+
+    The tree takes the word behind `coproc` for its name, in front of what may be assignments.
+    """
     first = command.get("Stmt") or {}
     while (first.get("Cmd") or {}).get("Type") == "BinaryCmd":
         first = first["Cmd"].get("X") or {}
     plain_command = first.get("Cmd") or {}
-    if command.get("Name") and plain_command.get("Type") == "CallExpr":
-        _put_in_front(plain_command, [command.pop("Name")])
+    if plain_command.get("Type") != "CallExpr":
+        return
+    words, assigns = plain_command.get("Args") or [], plain_command.get("Assigns") or []
+    if command.get("Name"):
+        taken = command.pop("Name")
+    elif words and not (assigns and _offset(assigns[0]) < _offset(words[0])):
+        taken = words.pop(0)
+    else:
+        return
+    assign = _as_assign(taken)
+    if assign is not None:
+        plain_command["Assigns"] = [assign, *assigns]
+    else:
+        _put_in_front(plain_command, [taken])
+
+
+def _offset(node: Node) -> int:
+    return int((node.get("Pos") or {}).get("Offset", 0))
+
+
+def _as_assign(word: Node) -> Node | None:
+    """The assignment that a word is in front of a command, if it is one."""
+    parts = word.get("Parts") or []
+    literal = list(itertools.takewhile(lambda part: part.get("Type") == "Lit", parts))
+    found = _ASSIGNED.match("".join(part.get("Value", "") for part in literal))
+    if found is None:
+        return None
+    place = {"Pos": word.get("Pos"), "End": word.get("End")}
+    if found["index"] or len(literal) > 1:  # an element, or a name over two lines
+        value = [{**place, "Type": "Unknown"}]
+    else:
+        value = [{**literal[0], "Value": literal[0]["Value"][found.end() :]}, *parts[1:]]
+    name = {**place, "Value": found["name"]}
+    return {
+        **place, "Name": name, "Append": bool(found["more"]), "Value": {**place, "Parts": value},
+    }  # fmt: skip
+
+
+def _without_dashes(command: Node) -> None:
+    """Behind `time`, `--` ends its options (bash(1), Pipelines); the tree has it for a command."""
+    inner = (command.get("Stmt") or {}).get("Cmd") or {}
+    words = inner.get("Args") or []
+    parts = words[0].get("Parts") or [] if words else []
+    if inner.get("Assigns") or [part.get("Value") for part in parts] != ["--"]:
+        return
+    if parts[0].get("Type") == "Lit":
+        del words[0]
+        assigns = []
+        while words and (assign := _as_assign(words[0])) is not None:
+            assigns.append(assign)
+            del words[0]
+        if assigns:
+            inner["Assigns"] = assigns
 
 
 def timed(statement: Node) -> Node:

@@ -220,8 +220,7 @@ class _Walk:
         uses = tuple(use for each in redirects for use in self._redirect(each))
         command = node.get("Cmd") or {}
         kind = command.get("Type")
-        if kind == "CoprocClause":
-            mended.without_name(command)
+        mended.in_front(command)
         if any(node.get(key) for key in _BEHIND):
             found.construct("shell:background", place)
         for each in redirects:

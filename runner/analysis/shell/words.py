@@ -72,6 +72,7 @@ class WordReader:
         self._language = language
         self._braces = dialect != "posix"
         self._splits = dialect != "zsh"
+        self._equals = dialect == "zsh"
         self._constants = constants
         self._relied = relied
         self._chosen: dict[str, str] = {}
@@ -97,8 +98,10 @@ class WordReader:
         parts = node.get("Parts") or []
         if len(parts) == 1 and parts[0].get("Type") == "Lit":
             value = parts[0].get("Value", "")
-            if _SIMPLE.fullmatch(value):
+            if _SIMPLE.fullmatch(value) and not (self._equals and value[:1] == "="):
                 return [Word(value)]
+            if self._equals and value[:1] == "=" and _SIMPLE.fullmatch(value[1:] or "="):
+                return [Word(value[1:])]  # the program's path (zshexpn(1), "=" expansion)
         if len(parts) == 1 and self._splits and (value := self._known(parts[0])) is not None:
             # Unquoted, it is split at blanks; what splits otherwise is not known (IFS).
             return [Word(each) for each in value.split(" ") if each]

@@ -15,6 +15,8 @@ _PROGRAMS = frozenset({"--exec-path"})
 """Options that name the folder of git's own programs."""
 _TRANSPORT = "ext::"
 """git-remote-ext(1): what follows is a command."""
+_CLONED = frozenset({"-c", "--config"})
+"""Options of git-clone(1) that set what holds for the new repository."""
 _ATTACHED = frozenset({"-O"})
 """Options whose value can only be attached (git-grep(1))."""
 
@@ -31,6 +33,8 @@ def is_alone(row: Wrapper, words: tuple[Word, ...]) -> bool:
     if any(_TRANSPORT in word.text for word in arguments):
         return False
     names = row.texts.get(subcommand)
+    if names is not None and subcommand == "clone":
+        names |= _CLONED
     return names is None or next(_held(names, arguments), None) is None
 
 
@@ -56,6 +60,8 @@ def unwrap_git(readers: Readers, row: Wrapper, call: Call, place: Place) -> None
     subcommand, arguments = rest[0].text, rest[1:]
     for text in _held(row.texts.get(subcommand, table.NO_OPTIONS), arguments):
         readers.shell(text, replace(place, language="sh"))
+    for each in _held(_CLONED, arguments) if subcommand == "clone" else ():
+        held.setting(readers, row, each, place)
     for word in arguments:
         _address(readers, word, place)
     verbs = row.commands.get(subcommand, table.NO_OPTIONS)

@@ -55,11 +55,19 @@ class _Taker:
         self.taken = Taken()
 
     def run(self) -> Taken:
+        if self.wrapper.first_if:
+            self._first()
         while self.index < len(self.words) and not self.taken.stopped and self._step():
             pass
         self._operands()
         self.taken.rest = tuple(self.words[self.index :])
         return self.taken
+
+    def _first(self) -> None:
+        first = self.words[0] if self.words else Word("")
+        if not first.dynamic and any(_like(first.text, p) for p in self.wrapper.first_if):
+            self.taken.operands.append(first)
+            self.index = 1
 
     def _step(self) -> bool:
         """Take one word; False where the options end."""
@@ -163,11 +171,7 @@ class _Taker:
 
     def _operands(self) -> None:
         row = self.wrapper
-        count = row.operands
-        if row.first_if and self.index < len(self.words):
-            first = self.words[self.index]
-            count += not first.dynamic and any(_like(first.text, p) for p in row.first_if)
-        for _ in range(count):
+        for _ in range(row.operands):
             if self.index >= len(self.words):
                 break
             word = self.words[self.index]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from runner.analysis import code, languages
+from runner.analysis import code, feeds, languages
 from runner.analysis.context import Call, Place, Readers
 from runner.analysis.wrappers import options
 from runner.analysis.wrappers.table import Wrapper
@@ -23,7 +23,7 @@ _BEGINS = r"(?:\A|(?<=[\n;|{\[]))(?>[\s:]{0,64})"
 
 
 def unwrap_scripted(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
-    """`vim -c '!CMD'`, `vim +'!CMD'`, `gdb -ex 'shell CMD'`, `socat - EXEC:CMD`."""
+    """`vim -c '!CMD'`, `gdb -ex 'shell CMD'`, `gdb --args CMD`, `socat - EXEC:CMD`."""
     taken = options.take(row, call.words[1:])
     if taken.stopped:
         return
@@ -35,6 +35,10 @@ def unwrap_scripted(readers: Readers, row: Wrapper, call: Call, place: Place) ->
         texts += [replace(word, text=word.text[1:]) for word in operands if word.text[:1] == "+"]
     if row.bare and call.given is not None:
         texts.append(call.given)
+    elif row.bare and not operands and not texts:
+        feeds.run_input(readers, call, place)
+    if operands and any(option in row.exec for option, _ in taken.options):
+        readers.command(Call(tuple(operands), place))
     advised = replace(place, advice=True, language="sh")
     for text in texts:
         if text.dynamic or len(text.text) > _TEXT_LIMIT:

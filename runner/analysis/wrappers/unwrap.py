@@ -116,8 +116,6 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         _nothing_left(readers, row, taken, call, place)
         return
     looks_like_option = not rest[0].dynamic and rest[0].text[:1] == "-" and len(rest[0].text) > 1
-    # setarch(8) takes options behind its operand as well.
-    looks_like_option |= bool(row.first_if) and rest[0].dynamic and options.may_be_option(rest[0])
     if taken.doubtful or looks_like_option:
         readers.unknown(shown(call), place.in_doubt)
     _rest(readers, row, taken, call, rest, place=place)
@@ -167,6 +165,17 @@ def _subcommand(readers: Readers, row: Wrapper, call: Call, place: Place) -> Non
     if inner is not None:
         words = (Word(inner.name), *rest)
         _KINDS.get(inner.kind, _plain)(readers, inner, replace(call, words=words), place)
+
+
+def _code(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
+    """`perl -e TEXT`; `bun x CMD`, whose row tells what stands behind the subcommand."""
+    base = call.words[0].text.rsplit("/", 1)[-1]
+    rest = options.take(row, call.words[1:]).rest if row.subcommand else ()
+    if rest and f"{base} {rest[0].text}" in readers.table.exact:
+        inner = replace(place, via=(*place.via[:-1], base))
+        _subcommand(readers, row, replace(call, words=(call.words[0], *rest)), inner)
+    else:
+        languages.unwrap_code(readers, row, call, place)
 
 
 def _inner_lenient(readers: Readers, call: Call, rest: tuple[Word, ...], place: Place) -> None:
@@ -272,7 +281,7 @@ def _module(readers: Readers, name: str, call: Call, place: Place) -> None:
 _KINDS: dict[str, Callable[[Readers, Wrapper, Call, Place], None]] = {
     "shell": shells.unwrap_shell, "foreign_shell": shells.unwrap_foreign_shell,
     "source": shells.unwrap_source, "alias": shells.unwrap_alias, "find": find.unwrap_find,
-    "python": _python, "code": languages.unwrap_code, "sql": sql.unwrap_sql,
+    "python": _python, "code": _code, "sql": sql.unwrap_sql,
     "git": git.unwrap_git, "sed": sed.unwrap_sed, "subcommands": _subcommands,
     "make": make.unwrap_make, "tar": _tar, "scripted": scripted.unwrap_scripted,
 }  # fmt: skip

@@ -16,6 +16,7 @@ SUBSCRIPT = re.compile(r"\A(?>.*?\w\[).*?(?:\$\(|`)", re.DOTALL)
 Looked for behind the first subscript only, so that its time grows with the text and not faster.
 """
 _CONFIG_KEY = re.compile(r"GIT_CONFIG_KEY_(\d+)")
+_TRACE = "PS4"
 _LESS_PIPE = re.compile(r"\|{0,2}-?")
 """less(1), INPUT PREPROCESSOR: bars and a hyphen in front of the command are not part of it."""
 
@@ -38,7 +39,9 @@ def read(readers: Readers, assignments: tuple[Assignment, ...], place: Place) ->
         elif each.name in rows.prompt_variables and (
             "$(" in each.value.text or "`" in each.value.text
         ):
-            # Only a shell that somebody types into shows a prompt.
+            # Only a shell that somebody types into shows a prompt; `set -x` shows PS4 in any.
+            if each.name == _TRACE and not each.value.dynamic:
+                readers.shell(_shown(each.value), replace(inner, language="bash"))
             readers.unknown(each.value.text, inner.in_doubt)
         elif each.name.startswith("BASH_FUNC_") or (
             each.name in rows.file_variables and each.value.text
@@ -47,6 +50,11 @@ def read(readers: Readers, assignments: tuple[Assignment, ...], place: Place) ->
         elif not each.value.dynamic and SUBSCRIPT.search(each.value.text):
             # Arithmetic on it later runs what stands in the subscript.
             readers.unknown(each.value.text, inner)
+
+
+def _shown(prompt: Word) -> Word:
+    """A prompt as text that expands alike: as within double quotes (bash(1), PROMPTING)."""
+    return Word(': "' + prompt.text.replace('"', '\\"') + '"')
 
 
 def _command(variable: Assignment) -> Word:

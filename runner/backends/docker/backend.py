@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import threading
 import uuid
@@ -17,13 +16,14 @@ from runner.backends.bpf import program_for
 from runner.backends.docker.bound import look
 from runner.backends.docker.engine import Engine
 from runner.backends.docker.found import statuses
-from runner.backends.docker.lease import FILES_PREFIX, DockerLease
+from runner.backends.docker.lease import FILES_PREFIX, DockerLease, remove_folder
 from runner.backends.docker.plan import LABEL_OWNER, LABEL_RUN, Bound, unnamed
 from runner.errors import BackendError, ProtectionMissingError
 from runner.model.limits import UNLIMITED, Limits
 from runner.model.profile import CgroupMode, Isolation, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection, ProtectionStatus
 from runner.model.spec import SandboxSpec, Workspace
+from runner.model.swept import Swept
 from runner.syscalls import refusals
 
 _ENDED_STATES = frozenset({"created", "exited", "dead"})
@@ -39,6 +39,8 @@ class DockerBackend:
         self._image = image
         self._lock = threading.Lock()
         self._leases: set[_Held] = set()
+        self._left: list[_Held] = []
+        self._swept = Swept()
         self._info = self._asked()
 
     @property
@@ -58,7 +60,7 @@ class DockerBackend:
         try:
             return statuses(lease.found, self._info)
         finally:
-            lease.release()
+            self._tell(Swept(left=lease.release()))
 
     def acquire(self, spec: SandboxSpec, run_id: str) -> DockerLease:
         """Build a container whose init is ready, with the workspace's copy in it."""
@@ -94,45 +96,77 @@ class DockerBackend:
         try:
             self._judge(lease, spec)
         except BaseException:
-            lease.release()
+            self._tell(Swept(left=lease.release()))
             raise
         with self._lock:
             self._leases.add(lease)
         return lease
 
-    def sweep(self) -> list[str]:
+    def sweep(self) -> Swept:
         """Remove containers that never started or have ended, and files, of dead supervisors.
 
-        A running one needs no sweeping: it ends with its supervisor's connection.
+        A running one needs no sweeping: it ends with its supervisor's connection. And what
+        releases of this process had to leave.
         """
-        removed = []
+        swept = self.take_swept() + self._sweep_containers()
+        for folder in sorted(self.files_place.glob(f"{FILES_PREFIX}*")):
+            owner = folder.name.removeprefix(FILES_PREFIX).rpartition("-")[0]
+            if folder.lstat().st_uid == os.geteuid() and not _alive(owner):
+                why = remove_folder(folder)
+                swept += _swept(f"files of a run in {folder}", why)
+        with self._lock:
+            kept, self._left = self._left, []
+        for lease in kept:
+            left = lease.remove()
+            swept += Swept(left=left) if left else Swept((f"what run {lease.run_id} had left",))
+            self.released(lease, left, told=True)
+        return swept
+
+    def _sweep_containers(self) -> Swept:
+        swept = Swept()
         engine = Engine(self._base_url)
         try:
             for container in engine.containers(LABEL_RUN):
                 owner = container["Labels"].get(LABEL_OWNER, "")
-                if container["State"] in _ENDED_STATES and not _alive(owner):
+                if container["State"] not in _ENDED_STATES or _alive(owner):
+                    continue
+                why = None
+                try:
                     engine.remove(container["Id"])
-                    removed.append(f"container of run {container['Labels'][LABEL_RUN]}")
+                except BackendError as error:
+                    why = f"{error}; look at `docker ps -a`, then run `runner clean`"
+                swept += _swept(f"container of run {container['Labels'][LABEL_RUN]}", why)
         finally:
             engine.close()
-        for folder in self.files_place.glob(f"{FILES_PREFIX}*"):
-            owner = folder.name.removeprefix(FILES_PREFIX).rpartition("-")[0]
-            if folder.lstat().st_uid == os.geteuid() and not _alive(owner):
-                shutil.rmtree(folder, ignore_errors=True)
-                removed.append(f"files of a run in {folder}")
-        return removed
+        return swept
+
+    def take_swept(self) -> Swept:
+        """What builds that failed, and the close, left; see the port."""
+        with self._lock:
+            swept, self._swept = self._swept, Swept()
+        return swept
 
     def close(self) -> None:
         """Release every lease that is still held; may be called twice."""
         with self._lock:
             held = list(self._leases)
         for lease in held:
-            lease.release()
+            self._tell(Swept(left=lease.release()))
 
-    def forget(self, lease: DockerLease) -> None:
-        """A lease was released."""
+    def released(self, lease: _Held, left: tuple[str, ...], *, told: bool) -> None:
+        """A lease was released; what it had to leave is kept. `told`: its caller hears of it."""
         with self._lock:
             self._leases.discard(lease)
+            if left:
+                self._left.append(lease)
+        if left and not told:
+            self._tell(Swept(left=left))
+        if not left:
+            lease.close_engine()
+
+    def _tell(self, swept: Swept) -> None:
+        with self._lock:
+            self._swept += swept
 
     def _asked(self) -> dict[str, object]:
         engine = Engine(self._base_url)
@@ -194,11 +228,22 @@ class _Held(DockerLease):
             files_place=backend.files_place,
         )
 
-    def release(self) -> None:
+    def release(self) -> tuple[str, ...]:
         """As DockerLease, then the backend forgets it."""
-        super().release()
-        self._backend.forget(self)
+        if self._released:
+            return ()
+        left = super().release()
+        self._backend.released(self, left, told=self.built)
+        return left
+
+    def close_engine(self) -> None:
+        """Nothing is left to be removed."""
         self._engine.close()
+
+
+def _swept(what: str, why: str | None) -> Swept:
+    """It was removed, or it is left for this reason."""
+    return Swept((what,)) if why is None else Swept(left=(why,))
 
 
 def owner_now() -> str:

@@ -113,6 +113,15 @@ class Channel:
                     return payload
                 raise LostError(f"the sandbox's init sent {kind.name} instead of {wanted.name}")
 
+    def next_frames(self, timeout_s: float) -> list[tuple[Kind, bytes]]:
+        """Wait for what comes next, at most `timeout_s`. LostError: nothing did, or the end."""
+        self._wait(select.POLLIN, timeout_s)
+        return self.receive()
+
+    def astray(self, kind: Kind) -> LostError:
+        """The error that tells of a frame that should not have come."""
+        return LostError(f"the sandbox's init sent {kind.name} out of turn")
+
     def lost(self) -> LostError:
         """The error that tells what is known of init's end."""
         said = self._complaint.decode("utf-8", "replace").strip().splitlines()

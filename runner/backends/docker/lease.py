@@ -21,12 +21,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from runner.backends.docker import boot, packing, result
 from runner.backends.docker.channel import Channel, LostError
 from runner.backends.docker.conversation import Conversation
 from runner.backends.docker.engine import Engine
+from runner.backends.docker.fetching import fetched
 from runner.backends.docker.found import Found
 from runner.backends.docker.inside.wire import Kind, decode_json, encode, encode_json
 from runner.backends.docker.plan import Bound, Plan
@@ -69,13 +71,19 @@ class DockerLease:
         self._bound = bound
         self._files_place = files_place
         self._files: Path | None = None
+        self._workspace_identity: tuple[int, int] | None = None
         self._used = False
+        self._released = False
+        self.run_id = run_id
         self._since_s = time.time()
+        self.built = False
+        """Whether there is a caller who hears what a release leaves."""
         try:
             self.found = self._build(run_id, owner, image, program_filter)
         except BaseException:
             self.release()
             raise
+        self.built = True
         self._protections: tuple[str, ...] = ()
         self._degraded: tuple[str, ...] = ()
 
@@ -111,24 +119,47 @@ class DockerLease:
         except LostError:
             if conversation.heard.ended is None:
                 return self._lost(time.monotonic() - start_s)
-            heard = conversation.heard  # how it ended is known; the list of changes is cut
-        return result.ending(heard, self._spec.argv[0])
+            # How it ended is known; the list of changes is cut, and of no content is anything kept.
+            return result.ending(conversation.heard, self._spec.argv[0])
+        ending = result.ending(heard, self._spec.argv[0])
+        if streams.contents is None:
+            return ending
+        try:
+            changes = fetched(self._channel, heard.changes, streams.contents, SETUP_TIMEOUT_S)
+        except LostError:
+            return ending
+        return replace(ending, changes=changes, workspace_identity=self._workspace_identity)
 
-    def release(self) -> None:
-        """Kill and remove everything; may be called twice."""
+    def release(self) -> tuple[str, ...]:
+        """Kill and remove everything; see `runner.ports.Lease.release`."""
+        if self._released:
+            return ()
+        self._released = True
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        return self.remove()
+
+    def remove(self) -> tuple[str, ...]:
+        """What is still there goes; a line for what does not. May be called again."""
+        left = []
         if self._container is not None:
-            self._engine.remove(self._container)
-            self._container = None
+            try:
+                self._engine.remove(self._container)
+                self._container = None
+            except BackendError as error:
+                left.append(f"{error}; when the engine works again, run `runner clean`")
         if self._files is not None:
-            shutil.rmtree(self._files, ignore_errors=True)
-            self._files = None
+            if (why := remove_folder(self._files)) is None:
+                self._files = None
+            else:
+                left.append(why)
+        return tuple(f"run {self.run_id}: {why}" for why in left)
 
     def _build(self, run_id: str, owner: str, image: str, program_filter: bytes) -> Found:
         workspace = self._spec.workspace
         source = None if workspace.is_bound else workspace.source
+        self._workspace_identity = packing.identity(source) if source is not None else None
         entries = packing.entries(source) if source is not None else ()
         self._files_place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._files = Path(
@@ -174,3 +205,17 @@ class DockerLease:
                 changes_truncated=True,
             )
         raise LostError("the sandbox's container was lost while the program ran")
+
+
+def remove_folder(folder: Path) -> str | None:
+    """Remove it with everything in it; None, or why it is still there."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return (
+            f"the folder {folder} could not be removed: {error.strerror} at {error.filename}; "
+            "mend that and run `runner clean`"
+        )
+    return None

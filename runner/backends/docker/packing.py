@@ -5,7 +5,7 @@ what changes in between is cut to the size that was seen.
 """
 
 # A workspace may be large: pathlib costs several times as much a path.
-# ruff: noqa: PTH115, PTH118
+# ruff: noqa: PTH115, PTH116, PTH118
 
 from __future__ import annotations
 
@@ -35,6 +35,18 @@ class Entry:
     target: str = ""
     closed: bool = False
     """The caller can't read it, so nor will the program."""
+
+
+def identity(source: str) -> tuple[int, int]:
+    """Device and inode of the folder. BackendError: it is not there."""
+    try:
+        found = os.stat(source)
+    except OSError as error:
+        raise BackendError(
+            f"workspace {source!r} can't be read ({error.strerror}); "
+            "give a folder that you can read"
+        ) from error
+    return found.st_dev, found.st_ino
 
 
 def entries(source: str) -> tuple[Entry, ...]:

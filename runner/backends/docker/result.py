@@ -6,10 +6,11 @@ import errno
 import os
 from typing import Any
 
+from runner.backends.contents import change_of
 from runner.backends.docker.conversation import Heard
 from runner.errors import EXIT_NOT_FOUND, BackendError
 from runner.model.limits import LimitName
-from runner.model.outcome import Change, ChangeKind, Ending, Failure, Termination
+from runner.model.outcome import Ending, Failure, Termination
 from runner.model.usage import Usage
 
 NOT_A_PROGRAM = frozenset(
@@ -26,7 +27,7 @@ def ending(heard: Heard, program: str) -> Ending:
     if ended is None:
         raise BackendError("the sandbox's init told of no end")
     usage = _usage(ended["usage"])
-    changes = tuple(_change(change) for change in heard.changes)
+    changes = tuple(change_of(change) for change in heard.changes)
 
     def end(termination: Termination, **more: Any) -> Ending:
         return Ending(
@@ -77,14 +78,4 @@ def _usage(told: dict[str, Any]) -> Usage:
         cpu_system_s=told["cpu_system_s"],
         memory_peak_bytes=told["memory_peak_bytes"],
         processes=told["processes"],
-    )
-
-
-def _change(told: dict[str, Any]) -> Change:
-    return Change(
-        path=told["path"],
-        kind=ChangeKind(told["kind"]),
-        type=told["type"],
-        sha256=told.get("sha256"),
-        size_bytes=told.get("size_bytes"),
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from runner.backends.native import cgroups, filters, plan, scratch
+from runner.backends.native.belongings import Belongings
 from runner.backends.native.launcher.protocol import (
     Message,
     PeerGoneError,
@@ -20,7 +20,8 @@ from runner.backends.native.launcher.protocol import (
     send,
     write_plan,
 )
-from runner.backends.native.lease import NativeLease, await_death
+from runner.backends.native.lease import NativeLease
+from runner.backends.native.orphans import sweep_processes
 from runner.backends.native.plan_process import plan_process
 from runner.backends.native.zygote import Zygote, can_be_delegated
 from runner.errors import BackendError, ProtectionMissingError
@@ -33,11 +34,15 @@ from runner.model.protection import (
     ProtectionStatus,
 )
 from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
 from runner.syscall_process_tier import process_tier_refusals
 from runner.syscalls import refusals
 
 BUILD_TIMEOUT_S = 120.0
 """A build copies the workspace at the worst; beyond this something is stuck."""
+
+START_SWEEP_S = 0.2
+"""A start waits no longer for a dead supervisor's busy group: it is told, and `clean` tries on."""
 
 OUTER_BASE = 0x52554E00
 """As root each run gets a user of its own from here ("RUN"), far from what systems hand out."""
@@ -55,7 +60,8 @@ class NativeBackend:
         self._hierarchy: cgroups.Hierarchy | None = None
         self._no_hierarchy = ""
         self._leases: set[NativeLease] = set()
-        self._swept: list[str] = []
+        self._swept = Swept()
+        self._left: list[Belongings] = []
 
     @property
     def name(self) -> str:
@@ -82,11 +88,13 @@ class NativeBackend:
             folder = scratch.place(self._cache)
         build = _Build(spec, run_id, zygote, hierarchy, folder)
         try:
-            lease = build.lease(filters.compiled(refused, self._cache))
+            lease = build.lease(filters.compiled(refused, self._cache), self._forget)
         except BaseException:
             build.abandon()
+            self._keep(build.belongings, told=False)
             raise
-        self._leases.add(lease)
+        with self._lock:
+            self._leases.add(lease)
         return lease
 
     def probe(self) -> Sequence[ProtectionStatus]:
@@ -96,22 +104,56 @@ class NativeBackend:
         _, hierarchy = self._ready()
         return probe(hierarchy.detail if hierarchy else None, self._no_hierarchy, self._cache)
 
-    def sweep(self) -> list[str]:
-        """Remove control groups and folders of dead supervisors; all else died with its process."""
+    def sweep(self) -> Swept:
+        """Groups, processes and folders of dead supervisors, and what releases had to leave."""
         _, hierarchy = self._ready()
-        removed, self._swept = self._swept, []
-        removed += hierarchy.sweep() if hierarchy is not None else []
-        return removed + scratch.sweep(scratch.place(self._cache))
+        swept = self.take_swept() + sweep_processes()
+        if hierarchy is not None:
+            swept += hierarchy.sweep()
+        swept += scratch.sweep(scratch.place(self._cache))
+        with self._lock:
+            kept, self._left = self._left, []
+        for belongings in kept:
+            if left := belongings.remove():
+                swept += Swept(left=left)
+                with self._lock:
+                    self._left.append(belongings)
+            else:
+                swept += Swept(removed=(f"what run {belongings.run_id} had left",))
+        return swept
+
+    def take_swept(self) -> Swept:
+        """What the start removed and failed builds left; see the port."""
+        with self._lock:
+            swept, self._swept = self._swept, Swept()
+        return swept
 
     def close(self) -> None:
         """Release every lease and end the launcher."""
-        for lease in list(self._leases):
-            lease.release()
-        self._leases.clear()
+        with self._lock:
+            leases = list(self._leases)
+        for lease in leases:
+            left = lease.release()
+            with self._lock:
+                self._swept += Swept(left=left)
         with self._lock:
             if self._zygote is not None:
                 self._zygote.close()
                 self._zygote = None
+
+    def _forget(self, lease: NativeLease) -> None:
+        """It was released."""
+        with self._lock:
+            self._leases.discard(lease)
+        self._keep(lease.belongings, told=True)
+
+    def _keep(self, belongings: Belongings, *, told: bool) -> None:
+        """Remember what could not be removed, if there is any."""
+        if belongings.left:
+            with self._lock:
+                self._left.append(belongings)
+                if not told:
+                    self._swept += Swept(left=belongings.left)
 
     def _ready(self) -> tuple[Zygote, cgroups.Hierarchy | None]:
         """The launcher, started if need be, and where groups can be made."""
@@ -122,11 +164,9 @@ class NativeBackend:
             if self._zygote is None:
                 self._zygote, self._hierarchy, self._no_hierarchy = _start()
                 if self._hierarchy is not None:
-                    # The launcher takes its time to start. What is busy, `clean` will tell of.
-                    with contextlib.suppress(BackendError):
-                        self._swept += self._hierarchy.sweep()
-                with contextlib.suppress(BackendError):
-                    self._swept += scratch.sweep(scratch.place(self._cache))
+                    # The launcher takes its time to start: this costs none.
+                    self._swept += self._hierarchy.sweep(START_SWEEP_S)
+                self._swept += scratch.sweep(scratch.place(self._cache))
             return self._zygote, self._hierarchy
 
 
@@ -196,21 +236,20 @@ class _Build:
     ) -> None:
         self._spec = spec
         self._scratch_place = scratch_place
-        self._scratch: Path | None = None
-        self._builder = 0
         self._run_id = run_id
         self._zygote = zygote
         self._hierarchy = hierarchy
         self._rootful = os.geteuid() == 0
         self._control: socket.socket | None = None
         self._ours: list[int] = []
-        self._cgroup: cgroups.Cgroup | None = None
+        self.belongings = Belongings(run_id)
 
-    def lease(self, seccomp: bytes) -> NativeLease:
+    def lease(self, seccomp: bytes, forget: Callable[[NativeLease], None]) -> NativeLease:
         spec = self._spec
+        cgroup: cgroups.Cgroup | None = None
         if self._hierarchy is not None:
             try:
-                self._cgroup = self._hierarchy.create(self._run_id, spec.limits)
+                cgroup = self.belongings.cgroup = self._hierarchy.create(self._run_id, spec.limits)
             except OSError as error:
                 raise BackendError(f"a control group could not be made: {error}") from error
         host = plan.Host(
@@ -220,26 +259,28 @@ class _Build:
                 if self._rootful
                 else os.geteuid()
             ),
-            has_cgroup=self._cgroup is not None,
+            has_cgroup=cgroup is not None,
             workspace_identity=_identity(spec),
         )
         if self._scratch_place is None:
             header, blobs = plan.plan(spec, seccomp, host)
         else:
-            self._scratch = scratch.make(self._scratch_place, self._run_id)
-            header, blobs = plan_process(spec, seccomp, host, str(self._scratch))
-        builder = self._builder = self._spawn(header, blobs, host)
+            folder = self.belongings.folder = scratch.make(self._scratch_place, self._run_id)
+            header, blobs = plan_process(spec, seccomp, host, str(folder))
+        builder = self._spawn(header, blobs, host)
+        watched = self.belongings.add(builder, "builder")
         control = self._control
         if control is None:  # pragma: no cover
             raise BackendError("no connection to the builder")
-        if self._scratch is None:
+        if self._scratch_place is None:
             self._hear("userns")
             _write_maps(builder, host)
             send(control, {"do": "continue"})
         message, _ = self._hear("init")
         init: int = message["pid"]
-        if self._cgroup is not None:
-            self._cgroup.add(init)
+        self.belongings.add(init, "init")
+        if cgroup is not None:
+            cgroup.add(init)
         send(control, {"do": "continue"})
         message, fds = self._hear("built")
         control.settimeout(None)
@@ -247,14 +288,15 @@ class _Build:
         return NativeLease(
             spec=spec,
             control=control,
-            builder=builder,
+            builder=watched,
             init=init,
             stdio=(self._ours[0], self._ours[1], self._ours[2]),
             master=fds[0] if fds else None,
-            cgroup=self._cgroup,
+            belongings=self.belongings,
+            forget=forget,
             protections=protections,
             degraded=degraded,
-            scratch=self._scratch,
+            workspace_identity=host.workspace_identity,
         )
 
     def abandon(self) -> None:
@@ -263,13 +305,7 @@ class _Build:
             os.close(fd)
         if self._control is not None:
             self._control.close()
-        if self._cgroup is not None:
-            with contextlib.suppress(BackendError):  # the sweep finds it later
-                self._cgroup.remove()
-        if self._scratch is not None:
-            await_death(self._builder)
-            with contextlib.suppress(BackendError):
-                scratch.remove(self._scratch)
+        self.belongings.remove()
 
     def _spawn(self, header: dict[str, Any], blobs: list[bytes], host: plan.Host) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -325,7 +361,7 @@ class _Build:
         if self._spec.isolation is Isolation.PROCESS:
             outer = set()
         in_force = {str(name) for name in outer} | set(applied)
-        if self._cgroup is not None:
+        if self.belongings.cgroup is not None:
             in_force.add(Protection.CGROUP)
         missing = {str(name) for name in Protection} - in_force
         return tuple(sorted(in_force)), tuple(sorted(missing))

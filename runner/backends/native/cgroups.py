@@ -16,14 +16,18 @@ from typing import Protocol
 
 from runner.errors import BackendError
 from runner.model.limits import Limits, Unlimited
+from runner.model.swept import Swept
 
 MOUNTS = Path("/proc/self/mountinfo")
 CONTROLLERS = ("memory", "pids", "cpu")
 PERIOD_US = 100_000
 """The kernel's default scheduling period for cpu.max and cpu.cfs_quota_us."""
-REMOVE_TRIES = 200
-"""A group is busy until the kernel has let go of its last process: tried again for 2 seconds."""
-REMOVE_PAUSE_S = 0.01
+REMOVE_WITHIN_S = 2.0
+"""A group is busy until the kernel has let go of its last process: tried again for so long."""
+MEMBERS_NAMED = 10
+"""Processes that a message names; a fork bomb has thousands."""
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.0005, 0.01
+"""Between tries: short at first, because mostly the first one comes a moment too early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,8 @@ class Hierarchy(Protocol):
     def create(self, run_id: str, limits: Limits) -> Cgroup:
         """Make a group and set its limits; OSError when the kernel refuses."""
 
-    def sweep(self) -> list[str]:
-        """Remove groups whose owner is dead; a line for each."""
+    def sweep(self, within_s: float = REMOVE_WITHIN_S) -> Swept:
+        """Remove groups whose owner is dead; none takes longer than `within_s`."""
 
 
 def owner_name(run_id: str) -> str:
@@ -137,40 +141,61 @@ def _pids(group: Path) -> list[int]:
 
 
 def _kill_all(group: Path) -> None:
-    for _ in range(REMOVE_TRIES):
-        pids = [pid for pid in _pids(group) if pid > 0]
-        if not pids:
-            return
-        for pid in pids:
+    """SIGKILL to every process that is in it now; who it can't be sent to, removing tells of."""
+    for pid in _pids(group):
+        if pid > 0:  # 0: a process of another pid namespace
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, 9)
-        time.sleep(REMOVE_PAUSE_S)
 
 
-def _remove(group: Path) -> None:
-    for _ in range(REMOVE_TRIES):
+def _kill_until_empty(group: Path) -> None:
+    deadline_s, pause_s = time.monotonic() + REMOVE_WITHIN_S, FIRST_PAUSE_S
+    while _pids(group) and time.monotonic() < deadline_s:
+        _kill_all(group)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LAST_PAUSE_S)
+
+
+def _remove(group: Path, within_s: float = REMOVE_WITHIN_S) -> None:
+    """Kill what is in it and remove it. BackendError: it is still there."""
+    deadline_s, pause_s = time.monotonic() + within_s, FIRST_PAUSE_S
+    while True:
         try:
             group.rmdir()
         except FileNotFoundError:
             return
-        except OSError:
-            _kill_all(group)
-            time.sleep(REMOVE_PAUSE_S)
+        except OSError as error:
+            why = error.strerror
         else:
             return
+        _kill_all(group)
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LAST_PAUSE_S)
+    members = _pids(group)
+    named = ", ".join(map(str, members[:MEMBERS_NAMED]))
     raise BackendError(
-        f"the control group {group} is still busy with processes {_pids(group)}; "
-        "run `runner clean` later to remove it"
+        f"the control group {group} could not be removed: {why}; "
+        + (
+            f"end the processes in it ({named}) and run `runner clean`"
+            if members
+            else "remove the groups below it and run `runner clean`"
+        )
     )
 
 
-def _sweep(parent: Path) -> list[str]:
-    removed = []
-    for group in parent.glob("run-*"):
+def _sweep(parent: Path, within_s: float) -> Swept:
+    removed, left = [], []
+    for group in sorted(parent.glob("run-*")):
         if group.is_dir() and owner_is_dead(group.name):
-            _remove(group)
-            removed.append(f"control group {group}")
-    return removed
+            try:
+                _remove(group, within_s)
+            except BackendError as error:
+                left.append(str(error))
+            else:
+                removed.append(f"control group {group}")
+    return Swept(tuple(removed), tuple(left))
 
 
 class UnifiedHierarchy:
@@ -206,9 +231,9 @@ class UnifiedHierarchy:
             raise
         return _UnifiedGroup(group)
 
-    def sweep(self) -> list[str]:
+    def sweep(self, within_s: float = REMOVE_WITHIN_S) -> Swept:
         """Remove groups whose owner is dead."""
-        return _sweep(self._parent)
+        return _sweep(self._parent, within_s)
 
 
 class _UnifiedGroup:
@@ -230,9 +255,9 @@ class _UnifiedGroup:
         )
 
     def kill(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # Linux before 5.14: one by one then
             _write(self._group / "cgroup.kill", 1)
-        _kill_all(self._group)
+        _kill_until_empty(self._group)
 
     def remove(self) -> None:
         _remove(self._group)
@@ -275,9 +300,10 @@ class LegacyHierarchy:
             raise
         return group
 
-    def sweep(self) -> list[str]:
+    def sweep(self, within_s: float = REMOVE_WITHIN_S) -> Swept:
         """Remove groups whose owner is dead."""
-        return [line for parent in set(self._parents.values()) for line in _sweep(parent)]
+        found = (_sweep(parent, within_s) for parent in sorted(set(self._parents.values())))
+        return sum(found, Swept())
 
 
 class _LegacyGroup:
@@ -302,11 +328,17 @@ class _LegacyGroup:
 
     def kill(self) -> None:
         for folder in self._groups.values():
-            _kill_all(folder)
+            _kill_until_empty(folder)
 
     def remove(self) -> None:
-        for folder in self._groups.values():
-            _remove(folder)
+        failures = []
+        for folder in sorted(set(self._groups.values())):
+            try:
+                _remove(folder)
+            except BackendError as error:  # the others are removed all the same
+                failures.append(str(error))
+        if failures:
+            raise BackendError("; ".join(failures))
 
 
 class NoHierarchyError(Exception):

@@ -11,20 +11,23 @@ import socket
 import struct
 import termios
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from runner.backends.native import scratch
-from runner.backends.native.cgroups import Cgroup, Reading
+from runner.backends.native.belongings import Belongings, Watched
+from runner.backends.native.cgroups import Reading
+from runner.backends.native.collecting import collected
+from runner.backends.native.launcher.listing import MOST_FDS
 from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
+from runner.backends.native.resident import proportional_bytes
 from runner.backends.pump import Pump
 from runner.errors import BackendError
 from runner.metering.limits import crossed
 from runner.metering.sampled import ProcessSample, SampledUsage
 from runner.metering.usage import cpu_s
 from runner.model.limits import LimitName, Unlimited
-from runner.model.outcome import Change, ChangeKind, Ending, Failure, Termination
+from runner.model.outcome import Change, Ending, Failure, Termination
 from runner.model.spec import SandboxSpec
 from runner.model.usage import Usage
 from runner.ports import CancelToken, Streams
@@ -54,27 +57,31 @@ class NativeLease:
         *,
         spec: SandboxSpec,
         control: socket.socket,
-        builder: int,
+        builder: Watched,
         init: int,
         stdio: tuple[int, int, int],
         master: int | None,
-        cgroup: Cgroup | None,
+        belongings: Belongings,
+        forget: Callable[[NativeLease], None],
         protections: tuple[str, ...],
         degraded: tuple[str, ...],
-        scratch: Path | None,
+        workspace_identity: tuple[int, int] | None,
     ) -> None:
         """`stdio`: our ends of the program's pipes; `master`: its terminal instead, or None.
 
-        `scratch`: the run's folder in the tier `process`, to be removed; None in the full one.
+        `belongings`: what goes with the lease; `forget` is called when it was released.
+        `workspace_identity`: device and inode of the folder that the run was given.
         """
-        self._scratch = scratch
         self._spec = spec
+        self._workspace_identity = workspace_identity
         self._control = control
         self._builder = builder
         self._init = init
         self._stdio = stdio
         self._master = master
-        self._cgroup = cgroup
+        self.belongings = belongings
+        self._cgroup = belongings.cgroup
+        self._forget = forget
         self._protections = protections
         self._degraded = degraded
         self._sampled = SampledUsage()
@@ -108,12 +115,12 @@ class NativeLease:
         self._used = True
         pump = self._make_pump(streams)
         try:
-            pump.on_readable(self._control.fileno(), lambda: self._hear(pump))
+            pump.on_readable(self._control.fileno(), lambda: self._hear(pump, streams))
             pump.on_readable(cancel.fileno(), lambda: self._cancelled(pump, cancel))
             started_s = time.monotonic()
             self._follow_terminal(streams)
             try:
-                send(self._control, {"do": "run"})
+                send(self._control, {"do": "run", "keep": streams.contents is not None})
             except PeerGoneError:
                 self._lost()
             pump.run(
@@ -125,21 +132,18 @@ class NativeLease:
             pump.close()
         return self._ending(streams)
 
-    def release(self) -> None:
-        """Kill what is left and remove everything; may be called twice."""
+    def release(self) -> tuple[str, ...]:
+        """Kill what is left and remove everything; see the port."""
         if self._released:
-            return
+            return ()
         self._released = True
         self._control.close()  # the builder takes this as its end and kills init
         if not self._used:
             for fd in {fd for fd in (*self._stdio, self._master) if fd is not None and fd >= 0}:
                 os.close(fd)
-        await_death(self._builder, self._init)
-        if self._cgroup is not None:
-            self._cgroup.kill()
-            self._cgroup.remove()
-        if self._scratch is not None:
-            scratch.remove(self._scratch)
+        left = self.belongings.remove()
+        self._forget(self)
+        return left
 
     def _make_pump(self, streams: Streams) -> Pump:
         stdin_to, stdout_from, stderr_from = self._stdio
@@ -164,9 +168,9 @@ class NativeLease:
             tty=True,
         )
 
-    def _hear(self, pump: Pump) -> None:
+    def _hear(self, pump: Pump, streams: Streams) -> None:
         try:
-            message, _ = receive(self._control)
+            message, fds = receive(self._control, MOST_FDS)
         except PeerGoneError:
             pump.forget(self._control.fileno())
             self._lost()
@@ -177,7 +181,9 @@ class NativeLease:
                 if self._cgroup is not None:
                     self._look_at(self._cgroup.read())
             case "changes":
-                self._changes += [_change(record) for record in message["changes"]]
+                self._changes += collected(message["changes"], fds, streams.contents)
+                with contextlib.suppress(PeerGoneError):  # told by the next word that does not come
+                    send(self._control, {"do": "next"})
             case "done":
                 self._changes_truncated = message["truncated"]
                 self._done = True
@@ -221,8 +227,7 @@ class NativeLease:
         self._follow_terminal(streams)
         wall_s = self._spec.limits.wall_s
         if not isinstance(wall_s, Unlimited) and time.monotonic() > started_s + wall_s + LATE_S:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._builder, signal.SIGKILL)
+            self._builder.kill()
 
     def _look_at(self, reading: Reading) -> None:
         self._last = reading
@@ -253,6 +258,13 @@ class NativeLease:
                             threads=process.num_threads(),
                         )
                     )
+        bound = self._spec.limits.memory_bytes
+        if not isinstance(bound, Unlimited) and sum(s.rss_bytes for s in samples) > bound:
+            # A hundred forks share most of their pages, which would count a hundred times.
+            samples = [
+                replace(s, rss_bytes=proportional_bytes(s.pid, s.rss_bytes)) if s.rss_bytes else s
+                for s in samples
+            ]
         if len(samples) > 1:
             self._sampled.feed(samples)
         most = self._spec.limits.processes
@@ -299,6 +311,7 @@ class NativeLease:
             usage,
             changes=tuple(self._changes),
             changes_truncated=self._changes_truncated,
+            workspace_identity=self._workspace_identity,
         )
         if ended["exec_errno"] is not None:
             return _not_executed(ending, self._spec, ended["exec_errno"])
@@ -354,16 +367,6 @@ class NativeLease:
         )
 
 
-def _change(record: dict[str, Any]) -> Change:
-    return Change(
-        path=record["path"],
-        kind=ChangeKind(record["kind"]),
-        type=record["type"],
-        sha256=record["sha256"],
-        size_bytes=record["size_bytes"],
-    )
-
-
 def _not_executed(ending: Ending, spec: SandboxSpec, code: int) -> Ending:
     program = spec.argv[0]
     if code in (errno.ENOENT, errno.ENOTDIR):
@@ -376,16 +379,3 @@ def _not_executed(ending: Ending, spec: SandboxSpec, code: int) -> Ending:
     if code not in NOT_A_PROGRAM:
         failure = Failure("program_not_started", f"the program {program!r} {why}")
     return replace(ending, termination=Termination.EXITED, exit_code=127, failure=failure)
-
-
-def await_death(*pids: int) -> None:
-    """Wait until builder and init are gone; they are the launcher's children, so by looking."""
-    pids = tuple(pid for pid in pids if pid > 0)
-    deadline_s = time.monotonic() + LATE_S
-    while time.monotonic() < deadline_s:
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return
-        time.sleep(0.001)
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)

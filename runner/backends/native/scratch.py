@@ -13,6 +13,7 @@ from pathlib import Path
 
 from runner.backends.native.cgroups import owner_is_dead, owner_name
 from runner.errors import BackendError
+from runner.model.swept import Swept
 
 SHARED = Path("/var/tmp")  # noqa: S108  (each folder is made anew, by a name that nobody has)
 """As root, whose state no run's user may enter."""
@@ -66,17 +67,21 @@ def remove(folder: Path) -> None:
         os.close(parent)
 
 
-def sweep(parent: Path) -> list[str]:
-    """Remove folders whose owner is dead; a line for each."""
-    removed = []
+def sweep(parent: Path) -> Swept:
+    """Remove folders whose owner is dead."""
+    removed, left = [], []
     for folder in parent.glob(f"{_PREFIX}run-*"):
         with contextlib.suppress(FileNotFoundError):
             found = folder.lstat()
             ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
             if ours and owner_is_dead(folder.name.removeprefix(_PREFIX)):
-                remove(folder)
-                removed.append(f"folder {folder}")
-    return removed
+                try:
+                    remove(folder)
+                except BackendError as error:
+                    left.append(str(error))
+                else:
+                    removed.append(f"folder {folder}")
+    return Swept(tuple(removed), tuple(left))
 
 
 def _empty(parent: int, name: str) -> None:

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import runner
+from runner.backends.native.cgroups import owner_name
 from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
 from runner.errors import BackendError
 
@@ -36,7 +38,9 @@ class Zygote:
         self._channel = ours
         self._lock = threading.Lock()
         channel_fd = str(theirs.fileno())
-        command = [sys.executable, "-I", "-S", "-c", _BOOT, _PACKAGE_PARENT, channel_fd]
+        # The last word is for whoever looks for launchers of the dead.
+        owner = owner_name("launcher")
+        command = [sys.executable, "-I", "-S", "-c", _BOOT, _PACKAGE_PARENT, channel_fd, owner]
         environment = {"LANG": "C.UTF-8"}
         if delegated:
             command = [*_SCOPE, *command]
@@ -102,6 +106,14 @@ class Zygote:
             self._process.wait()
         if self._process.stderr is not None:
             self._process.stderr.close()
+
+
+def owner_of(words: Sequence[str]) -> str | None:
+    """Whose launcher (`cgroups.owner_name`) runs by this command line; None: it is none."""
+    match words:
+        case [_, "-I", "-S", "-c", boot, _, _, owner] if boot == _BOOT:
+            return owner
+    return None
 
 
 def _bus_environment() -> dict[str, str]:

@@ -168,6 +168,17 @@ def _summary(body: bytes) -> str:
             says = " ".join(str(part) for part in parts if part is not None)
         case "run.started":
             says = f"degraded: {', '.join(data['degraded'])}" if data["degraded"] else ""
+        case "changes.applying":
+            says = f"{data['count']} changes"
+        case "changes.applied":
+            says = f"{data['applied']['count']} applied, {data['not_applied']['count']} not"
+        case "changes.discarded":
+            says = data["why"]
+        case "machine.swept":
+            removed, left = data["removed"]["count"], data["left"]["count"]
+            says = f"removed {removed}, left {left}"
+        case "output.discarded":
+            says = f"of {len(data['runs'])} runs, {data['size_bytes']} bytes"
         case "request.refused":
             says = _one_line(data["message"])
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -43,15 +44,19 @@ def show(
 
 
 def clean() -> None:
-    """Remove what runs left on this machine whose supervisor died; close their records."""
+    """Remove what dead supervisors left, and kept output past its bounds; close open records."""
     from runner.app import Runner  # noqa: PLC0415
 
     with Runner() as runner:
         recovered = runner.recovered
-        removed = runner.sweep()
+        swept = runner.sweep()
     for run_id in recovered:
         print(f"closed as unknown: {run_id}")
-    for line in removed:
+    for line in swept.removed:
         print(f"removed: {line}")
-    if not recovered and not removed:
+    for line in swept.left:
+        print(f"runner: left: {line}", file=sys.stderr)
+    if swept.left:
+        raise typer.Exit(1)
+    if not recovered and not swept:
         print("nothing was left")

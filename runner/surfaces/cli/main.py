@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from runner.errors import EXIT_RUNNER, RunnerError
-from runner.surfaces.cli import audit, config, doctor, explain, policy, profile, run
+from runner.surfaces.cli import audit, changes, config, doctor, explain, policy, profile, run
 
 EPILOG = (
     "Exit codes: the program's own; 124 a limit ended it; 125 runner failed or a protection is "
@@ -76,6 +76,7 @@ def _root(
 
 run.register(app)
 explain.register(app)
+changes.register(app)
 audit.register(app)
 doctor.register(app)
 config.register(app)

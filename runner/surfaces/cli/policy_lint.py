@@ -47,7 +47,7 @@ def lint(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Look for what is wrong; see LINT_HELP."""
-    from runner.app import wrappers_in_force  # noqa: PLC0415
+    from runner.adapters import wrappers_in_force  # noqa: PLC0415
     from runner.settings import load_settings  # noqa: PLC0415
     from runner.workbench import (  # noqa: PLC0415
         foreign_policies,

@@ -82,7 +82,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Decide again; see DIFF_HELP."""
-    from runner.app import (  # noqa: PLC0415
+    from runner.adapters import (  # noqa: PLC0415
         points_in_force,
         policy_in_force,
         wrappers_in_force,

@@ -147,6 +147,8 @@ def _report(outcome: Outcome, result: str | None, *, as_json: bool) -> None:
         print(f"runner: rewrite: {outcome.decision.reason}", file=sys.stderr)
     if line := _closing_line(outcome):
         print(f"runner: {line}", file=sys.stderr)
+    for left in outcome.left:
+        print(f"runner: left: {left}", file=sys.stderr)
 
 
 def _closing_line(outcome: Outcome) -> str | None:

@@ -1,4 +1,4 @@
-"""1, 2, 8, 9, 24: links of the workspace that lead out of it, followed in every way."""
+"""1, 2, 8: links of the workspace that lead out of it, followed in every way."""
 
 import os
 import struct

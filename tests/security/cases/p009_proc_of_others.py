@@ -4,6 +4,12 @@ import os
 
 from probe import main, read
 
+GAPS = {
+    "docker": {
+        "read cmdline of init": "process 1 is shown; its words are the same for every run",
+    },
+}
+
 
 def attack(probe):
     for name in ("root", "cwd", "exe", "ns/net", "ns/mnt", "ns/user"):

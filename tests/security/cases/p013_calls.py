@@ -1,4 +1,4 @@
-"""13, 14, 15, 18, 65, 68 to 74, 82: calls that are refused whatever their arguments."""
+"""13 to 15, 18, 65, 68 to 74, 82: calls that are refused whatever their arguments."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""25, 29: paths longer than any message. The list is cut and says so; the outcome stays."""
+"""25: paths longer than any message. The list is cut and says so; the outcome stays."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""63, 64, 96: what has left its parent and ignores every signal ends with the run."""
+"""63, 64: what has left its parent and ignores every signal ends with the run."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""66, 69, 84: signals to process 1, to all, and to those outside."""
+"""66: signals to process 1, to all, and to those outside."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""81, 83, 84: limits raised, address randomisation switched off, the filter loosened."""
+"""66, 81, 83, 84: limits raised, or init's taken away, address layout and filter loosened."""
 
 import ctypes
 import errno
@@ -18,6 +18,14 @@ class Program(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
+GAPS = {
+    "docker": {
+        "CPU has a bound": "processor time is held by the control group alone",
+        "CPU None": "processor time is held by the control group alone",
+    },
+}
+
+
 def add_filter():
     program = Program(1, ALLOW_ALL)
     return call("seccomp", FILTER, 0, ctypes.byref(program))
@@ -33,6 +41,23 @@ def attack(probe):
         probe.refused(name, lambda n=number, h=hard: resource.setrlimit(n, (h + 1, h + 1)))
         free = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         probe.refused(name, lambda n=number, f=free: resource.setrlimit(n, f))
+    # Init has the same user: without processor time it would be killed, and the run with it.
+    for name in ("CPU", "DATA", "AS", "NOFILE", "NPROC", "FSIZE"):
+        number = getattr(resource, f"RLIMIT_{name}")
+        probe.refused(
+            f"{name} of init", lambda n=number: resource.prlimit(1, n, (0, 0)), errno.EPERM
+        )
+        high = struct.pack("=QQ", 0, 0)
+        probe.refused(
+            f"{name} of init, by a number with a bit more",
+            lambda n=number, h=high: call("prlimit64", 1 | 1 << 32, n, h, 0),
+            errno.EPERM,
+        )
+    for _ in range(1000):
+        if os.fork() == 0:
+            os.fork()  # an orphan, which is work for init
+            os._exit(0)
+        os.wait()
     for flag in (*LOOSE, 0x80000000, 0x80040000):
         for high in (0, 1 << 32):
             probe.refused("personality", lambda f=flag | high: call("personality", f), errno.EPERM)
@@ -42,6 +67,9 @@ def attack(probe):
 
 
 def twin(probe):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    own = resource.RLIMIT_NOFILE, (min(64, hard), hard)
+    probe.works("its own by its number", lambda: resource.prlimit(os.getpid(), *own))
     probe.works("lowered", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32)))
     probe.works("asked", lambda: call("personality", 0xFFFFFFFF))
     probe.works("a filter of its own", add_filter)

@@ -1,4 +1,4 @@
-"""89, 90, 91: bytes and names without end, wherever something can be written; holes are none."""
+"""87, 89, 91: bytes and names without end, wherever something can be written; holes are none."""
 
 import os
 

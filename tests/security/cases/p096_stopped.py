@@ -1,4 +1,4 @@
-"""95, 96: a tree that stopped itself, behind children that ignore every end."""
+"""96: a tree that stopped itself, behind children that ignore every end."""
 
 import os
 import signal

@@ -5,9 +5,11 @@ does the same thing legitimately: so a broken sandbox, in which nothing works, c
 safe one. Both say in lines what is wrong, and how much was tried.
 
 Constants of a case, all optional, are read by the test without importing it: `LIMITS` (as a
-request's), `EXPECTED` (fields of the outcome, by mode), `TERMINAL`, `ORDER` of the modes. The
-numbers of a case: 1 to 29 files, 30 to 60 network, 61 to 86 processes, 87 to 100 resources, from
-101 on what leaks.
+request's), `EXPECTED` (fields of the outcome, by mode), `TERMINAL`, `ORDER` of the modes, `WITHOUT`
+(protection -> what to expect where it is not in force, and as `gap` what is not withstood then),
+`GAPS` (target -> how a line that says what is wrong may begin -> why that is known),
+`NOT_ON` (target -> why it can't run there). The numbers of a case: 1 to 29 files, 30 to 60 network,
+61 to 86 processes, 87 to 100 resources, from 101 on what leaks.
 """
 
 import ctypes
@@ -69,6 +71,7 @@ NUMBERS = {
     "personality": (135, 92),
     "pidfd_getfd": (438, 438),
     "pivot_root": (155, 41),
+    "prlimit64": (302, 261),
     "process_madvise": (440, 440),
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),

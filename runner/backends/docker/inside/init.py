@@ -235,8 +235,12 @@ class Init:
                 return status
             if pid == 0:
                 return status
-            if self._child is not None and pid == self._child.pid:
+            if self._is_end_of_child(pid, one):
                 status = one
+
+    def _is_end_of_child(self, pid: int, status: int) -> bool:
+        """Not a stop: that comes from a program that asked its parent to trace it (ptrace(2))."""
+        return self._child is not None and pid == self._child.pid and not os.WIFSTOPPED(status)
 
     def _kill_all(self) -> int | None:
         """Kill and reap until no process but this one is left; the program's wait status."""
@@ -248,7 +252,7 @@ class Init:
                 pid, one = os.waitpid(-1, 0)
             except ChildProcessError:
                 return status
-            if self._child is not None and pid == self._child.pid:
+            if self._is_end_of_child(pid, one):
                 status = one
 
     def _drain(self) -> None:
@@ -275,7 +279,7 @@ class Init:
         part_bytes = 0
         for change in found:
             part.append(change)
-            part_bytes += len(change["path"])
+            part_bytes += len(change["path"]) + len(change.get("target") or "")
             if part_bytes >= CHANGES_FRAME_BYTES or len(part) >= CHANGES_A_FRAME:
                 self._send(encode_json(Kind.CHANGES, part))
                 part, part_bytes = [], 0
@@ -287,9 +291,22 @@ class Init:
         self._flush()
         try:
             while True:
-                self._next()
+                kind, payload = self._next()
+                if kind is Kind.FETCH:
+                    self._fetch(_bytes(decode_json(payload)))
         except SupervisorGoneError:
             return
+
+    def _fetch(self, name: bytes) -> None:
+        """Send a file's content; nothing is alive that could change it."""
+        fd = tree.opened(self._root, name) if self._root is not None else None
+        if fd is not None:
+            try:
+                while data := os.read(fd, READ_BYTES):
+                    self._send(encode(Kind.KEPT, data))
+            finally:
+                os.close(fd)
+        self._send(encode_json(Kind.KEPT_END, fd is not None))
 
     # Descriptors.
 

@@ -148,8 +148,7 @@ def changes(
         seen.add(name)
         before = known.get(name)
         kind = type_of(status.st_mode)
-        sha256 = None
-        size_bytes = None
+        sha256 = size_bytes = target = None
         if kind == "file":
             size_bytes = status.st_size
             if size_bytes <= left_bytes:
@@ -170,13 +169,56 @@ def changes(
                 "type": kind,
                 "sha256": sha256,
                 "size_bytes": size_bytes,
+                "executable": _is_executable(kind, status.st_mode),
+                "original": None if before is None else _original(before),
+                "target": None if target is None else _text(target),
             }
         )
     if not cut:
         for name in known.keys() - seen:
-            found.append({"path": _text(name), "kind": "deleted", "type": known[name].type})
+            before = known[name]
+            found.append(
+                {
+                    "path": _text(name),
+                    "kind": "deleted",
+                    "type": before.type,
+                    "original": _original(before),
+                }
+            )
     found.sort(key=lambda change: _bytes(change["path"]))
     return found[:CHANGES_MAX], cut or len(found) > CHANGES_MAX
+
+
+def opened(root: bytes, name: bytes) -> int | None:
+    """A regular file below `root`, open for reading; None: no such file stands there.
+
+    Step by step, so that no link is followed and no path is too long.
+    """
+    *folders, last = name.split(b"/")
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        found = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    if stat.S_ISREG(os.fstat(found).st_mode):
+        return found
+    os.close(found)
+    return None
+
+
+def _original(known: Known) -> dict[str, Any]:
+    executable = _is_executable(known.type, known.mode)
+    return {"type": known.type, "sha256": known.sha256, "executable": executable}
+
+
+def _is_executable(kind: str, mode: int) -> bool:
+    return kind == "file" and bool(mode & stat.S_IXUSR)
 
 
 def _walk(root: bytes) -> Iterator[tuple[bytes, bytes, os.stat_result | None]]:

@@ -35,6 +35,8 @@ class Kind(IntEnum):
     WINDOW = 8
     """JSON: `[rows, columns]` of the caller's terminal."""
     KILL = 9
+    FETCH = 10
+    """JSON: a changed file's path; its content comes as `KEPT` and ends with `KEPT_END`."""
 
     READY = 32
     """JSON: what is in force around init, as it found it."""
@@ -50,6 +52,10 @@ class Kind(IntEnum):
     """JSON: whether the list of changes was cut."""
     FATAL = 39
     """JSON: a sentence; init could not do its work."""
+    KEPT = 40
+    """Bytes of the file that was asked for."""
+    KEPT_END = 41
+    """JSON: whether all of it came."""
 
 
 class WireError(Exception):

@@ -15,7 +15,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
-from runner.backends.native.launcher import assembly, inside, kernel, staging, trees, workspace
+from runner.backends.native.launcher import (
+    assembly,
+    inside,
+    kernel,
+    listing,
+    staging,
+    trees,
+    workspace,
+)
 from runner.backends.native.launcher.protocol import (
     Message,
     PeerGoneError,
@@ -112,6 +120,8 @@ class Builder:
         self._ended_by: str | None = None
         self._deadline_s: float | None = None
         self._exec_errno: int | None = None
+        self._keep = False
+        self._since_ns = 0
 
     def serve(self) -> None:
         """The whole run, from namespaces to the list of changes."""
@@ -241,6 +251,8 @@ class Builder:
         message, _ = receive(self._control)
         if message.get("do") != "run":
             raise PeerGoneError
+        self._keep = message["keep"]
+        self._since_ns = trees.tick_ns()
         started_s = time.monotonic()
         if self._plan["wall_s"] is not None:
             self._deadline_s = started_s + self._plan["wall_s"]
@@ -317,14 +329,19 @@ class Builder:
         )
         truncated = False
         if stage.workspace.upper_fd >= 0:
-            truncated = trees.send_all(
-                self._changes(stage),
-                lambda part: send(self._control, {"at": "changes", "changes": part}),
-            )
+            truncated = listing.send_all(self._changes(stage), self._send_part, keep=self._keep)
         send(self._control, {"at": "done", "truncated": truncated})
         # Stay until the supervisor has read it: a closed socket must mean that all was said.
         with contextlib.suppress(PeerGoneError):
             receive(self._control)
+
+    def _send_part(self, part: list[trees.Record], fds: tuple[int, ...]) -> None:
+        """One at a time: descriptors under way are bounded, and so is what waits in the socket."""
+        send(self._control, {"at": "changes", "changes": part}, fds)
+        while True:
+            message, _ = receive(self._control)
+            if message.get("do") == "next":  # a word to end the run may have crossed its end
+                return
 
     def _reap(self) -> resource.struct_rusage:
         """Wait for init, and with it all of the run; what it used."""
@@ -337,10 +354,12 @@ class Builder:
         if laid.baseline is not None:
             found = trees.changed_in_copy(laid.upper_fd, laid.baseline)
         else:
-            found = trees.changed_in_overlay(laid.upper_fd, laid.merged_fd, laid.lower_fd)
+            found = trees.changed_in_overlay(
+                laid.upper_fd, laid.merged_fd, laid.lower_fd, self._since_ns
+            )
         # Where an injected file stood was made by us, and the program could not touch it.
         ours = _mount_points(self._plan)
-        return (record for record in found if record is None or record["path"] not in ours)
+        return (each for each in found if each is None or each.record["path"] not in ours)
 
 
 def _mount_points(plan: Message) -> set[str]:

@@ -5,7 +5,6 @@ Both are forks of the builder and never return from here.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from runner.backends.native.launcher import assembly, kernel, landlock
+from runner.backends.native.launcher import assembly, kernel, landlock, programs
 from runner.backends.native.launcher.protocol import Message
 
 GO = b"g"
@@ -122,7 +121,9 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter) -> NoRe
     status = keep_only(ends.status)
     while True:
         pid, wait_status = os.waitpid(-1, 0)
-        if pid == program:
+        # Not a stop, which comes from a program that asked to be traced by its parent (ptrace(2)),
+        # where a profile allows that.
+        if pid == program and not os.WIFSTOPPED(wait_status):
             os.write(status, str(wait_status).encode())
             os._exit(0)  # the kernel kills whatever is left in here
 
@@ -191,7 +192,7 @@ def become_program(
         os._exit(125)
     os.umask(0o022)
     try:
-        _execute(plan["argv"], plan["env"])
+        programs.execute(plan["argv"], plan["env"])
     except OSError as error:
         reporter.say({"exec": error.errno})
     os._exit(127)
@@ -201,21 +202,6 @@ def _continued(reporter: Reporter, fd: int) -> Reporter:
     moved = Reporter(fd)
     moved.applied = reporter.applied
     return moved
-
-
-def _execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
-    """execve(2) along the run's own PATH, like execvp(3); a script without `#!` is not guessed."""
-    name = argv[0]
-    if "/" in name:
-        os.execve(name, argv, environment)
-    found = errno.ENOENT
-    for folder in environment.get("PATH", "").split(":"):
-        try:
-            os.execve(f"{folder or '.'}/{name}", argv, environment)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                found = error.errno or found
-    raise OSError(found, os.strerror(found))
 
 
 def _rlimits(plan: Message) -> None:

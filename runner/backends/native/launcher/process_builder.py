@@ -16,7 +16,7 @@ import contextlib
 import os
 import resource
 import signal
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from runner.backends.native.launcher import (
     assembly,
@@ -26,10 +26,10 @@ from runner.backends.native.launcher import (
     process_inside,
     staging,
     trees,
+    workspace,
 )
 from runner.backends.native.launcher.builder import Builder, BuildError, _step
 from runner.backends.native.launcher.measure import Measure, count
-from runner.backends.native.launcher.workspace import Laid
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -80,14 +80,16 @@ class ProcessBuilder(Builder):
         self._measure = Measure(written, plan["scratch_bytes"], plan["scratch_inodes"])
         if plan["workspace"]["source"] is not None:
             self._copy(stage, folders["workspace"], owner)
-        elif plan["workspace"]["mode"] != "none":
-            stage.workspace = Laid(upper_fd=folders["workspace"], baseline={})
+        elif plan["workspace"]["mode"] == "tmpfs":
+            stage.workspace = workspace.Laid(upper_fd=folders["workspace"], baseline={})
         self._inject(folders, owner)
         return stage
 
     def _copy(self, stage: staging.Stage, target: int, owner: int | None) -> None:
         plan = self._plan
-        source = _open_workspace(plan["workspace"])
+        folder = workspace.opened(plan["workspace"])
+        source = os.open(".", _FOLDER, dir_fd=folder)
+        os.close(folder)
         try:
             most_bytes = plan["scratch_bytes"] or float("inf")
             most_inodes = plan["scratch_inodes"] or float("inf")
@@ -98,7 +100,9 @@ class ProcessBuilder(Builder):
                     "the workspace does not fit into the limits 'workspace' and 'inodes' of the "
                     "profile, and isolation: process works on a copy",
                 )
-            stage.workspace = Laid(upper_fd=target, baseline=trees.copy(source, target, owner))
+            stage.workspace = workspace.Laid(
+                upper_fd=target, baseline=trees.copy(source, target, owner)
+            )
         finally:
             os.close(source)
 
@@ -157,20 +161,6 @@ class ProcessBuilder(Builder):
         if self._init > 0:
             self._kill_all()
             self._reap()
-
-
-def _open_workspace(workspace: dict[str, Any]) -> int:
-    """The folder that was decided about, by identity and by a path that held no link then."""
-    try:
-        folder = kernel.open_resolved(workspace["source"])
-        found = os.fstat(folder)
-        if (found.st_dev, found.st_ino) == (workspace["dev"], workspace["ino"]):
-            opened = os.open(".", _FOLDER, dir_fd=folder)
-            os.close(folder)
-            return opened
-    except OSError as error:
-        raise BuildError("setup", f"the workspace can't be opened: {error}") from error
-    raise BuildError("setup", f"the folder at {workspace['source']} was replaced meanwhile")
 
 
 def threads_of(uid: int) -> int:

@@ -12,32 +12,44 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 CHUNK_BYTES = 1 << 20
-MOST_CHANGES = 20_000
-"""More are counted as truncated: the list is for people and goes into a record."""
 MOST_HOLE_BYTES = 64 << 20
 """Of holes in sparse files this much is read, over all files; then they go without a digest. What
 is really there is bounded by the scratch, but a file of a page can claim to be exabytes long."""
-MOST_LISTED_BYTES = 8 << 20
-"""Of paths, over all changes: long ones cost a program nothing, and each is held and recorded."""
-MOST_PATH_BYTES = 4096
-"""PATH_MAX (limits.h): a longer one names nothing in any call."""
 MOST_DEPTH = 256
 """Deeper folders are listed, not entered: recursion and descriptors (three a level) are bounded."""
 
+MOST_ORIGINAL_BYTES = 1 << 30
+"""Of originals this much is read for their digests; what is beyond it can't be applied over."""
+
 Record = dict[str, Any]
 
-Found = Iterator[Record | None]
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A change, and where its content can be opened until the next one is asked for."""
+
+    record: Record
+    name: bytes = b""
+    folder_fd: int = -1
+    """-1: there is no content to keep."""
+
+
+Found = Iterator[Finding | None]
 """Changes in order; None: here something was left out."""
 
+
+_CLOCK_REALTIME_COARSE = 5
+"""clock_gettime(2), linux/time.h; Python has no name for it."""
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # NONBLOCK: a FIFO put in a file's place must not hold us up.
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +134,9 @@ def _copy_folder(
             elif kind == "file":
                 digest = _copy_file(name, found, source_fd, target_fd)
             elif kind == "symlink":
-                os.symlink(os.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
+                target = os.readlink(name, dir_fd=source_fd)
+                os.symlink(target, name, dir_fd=target_fd)
+                digest = hashlib.sha256(target).hexdigest()
             elif kind == "fifo":
                 os.mkfifo(name, 0o600, dir_fd=target_fd)
             else:
@@ -145,7 +159,7 @@ def _copy_folder(
 
 def _copy_file(name: bytes, found: os.stat_result, source_fd: int, target_fd: int) -> str:
     digest = hashlib.sha256()
-    with _opened(name, _OPEN_FILE, source_fd, found) as source:
+    with _opened(name, OPEN_FILE, source_fd, found) as source:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         target = os.open(name, flags, 0o600, dir_fd=target_fd)
         try:
@@ -188,9 +202,10 @@ def _names(folder_fd: int) -> list[bytes]:
 class Digester:
     """Reads contents for their digests, as long as they are worth it."""
 
-    def __init__(self) -> None:
-        """Nothing was read yet."""
+    def __init__(self, most_bytes: int | None = None) -> None:
+        """`most_bytes`: what all contents together may have; None: what the scratch can hold."""
         self._holes_left_bytes = MOST_HOLE_BYTES
+        self._left_bytes = most_bytes
 
     def content(
         self, name: bytes, folder_fd: int, found: os.stat_result
@@ -208,8 +223,12 @@ class Digester:
         if hole_bytes > self._holes_left_bytes:
             return None, found.st_size
         self._holes_left_bytes -= hole_bytes
+        if self._left_bytes is not None:
+            if found.st_size > self._left_bytes:
+                return None, found.st_size
+            self._left_bytes -= found.st_size
         digest = hashlib.sha256()
-        with _opened(name, _OPEN_FILE, folder_fd) as fd:
+        with _opened(name, OPEN_FILE, folder_fd) as fd:
             while chunk := os.read(fd, CHUNK_BYTES):
                 digest.update(chunk)
         return digest.hexdigest(), found.st_size
@@ -220,7 +239,8 @@ def changed_in_copy(folder_fd: int, baseline: Baseline) -> Found:
     seen: set[bytes] = set()
     yield from _walk_copy(folder_fd, b"", baseline, seen, Digester(), 0)
     for path in sorted(baseline.keys() - seen):
-        yield _record(path, "deleted", baseline[path].type)
+        known = baseline[path]
+        yield Finding(_record(path, "deleted", known.type, original=_known_original(known)))
 
 
 def _walk_copy(
@@ -241,14 +261,12 @@ def _walk_copy(
         identity = (found.st_ino, found.st_ctime_ns, found.st_size)
         if before is None or before.identity != identity:
             digest, size = digester.content(name, folder_fd, found)
-            same = before is not None and (
-                (before.type, before.mode) == (kind, stat.S_IMODE(found.st_mode))
-                and (before.sha256 == digest or kind != "file")
-                and kind != "symlink"
-            )
-            if not same:
+            now = (kind, stat.S_IMODE(found.st_mode), digest)
+            if before is None or (before.type, before.mode, before.sha256) != now:
                 word = "created" if before is None else "modified"
-                yield _record(path, word, kind, digest, size)
+                original = None if before is None else _known_original(before)
+                record = _record(path, word, kind, digest, size, found, original)
+                yield Finding(record, name, folder_fd)
         if kind == "directory" and depth >= MOST_DEPTH:
             yield None
         elif kind == "directory":
@@ -256,13 +274,42 @@ def _walk_copy(
                 yield from _walk_copy(inner, path + b"/", baseline, seen, digester, depth + 1)
 
 
-def changed_in_overlay(upper_fd: int, merged_fd: int, lower_fd: int) -> Found:
+def _known_original(known: Known) -> Record:
+    return _original_record(known.type, known.sha256, known.mode)
+
+
+@dataclass(frozen=True, slots=True)
+class _Originals:
+    """Tells what stood in the lower layer, which is the host's own folder and may change."""
+
+    since_ns: int
+    digester: Digester
+
+    def of(self, name: bytes, folder_fd: int, found: os.stat_result) -> Record:
+        digest = None
+        if found.st_ctime_ns <= self.since_ns:
+            try:
+                digest, _ = self.digester.content(name, folder_fd, found)
+            except OSError:
+                digest = None  # not ours to read, or gone this moment: nobody can compare it
+        return _original_record(type_of(found.st_mode), digest, found.st_mode)
+
+
+def tick_ns() -> int:
+    """The time that a change of a file would be marked with now (CLOCK_REALTIME_COARSE)."""
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+
+
+def changed_in_overlay(upper_fd: int, merged_fd: int, lower_fd: int, since_ns: int) -> Found:
     """What an overlay's upper layer holds that differs from the lower one.
 
     The upper layer tells where to look, the merged view what is there now: so nothing depends on
-    how this kernel marks what was deleted (Documentation/filesystems/overlayfs.rst).
+    how this kernel marks what was deleted (Documentation/filesystems/overlayfs.rst). `since_ns`:
+    when the program started (`tick_ns`). An original that was changed after it may not be what
+    the program saw, and goes without a digest.
     """
-    return _walk_overlay(upper_fd, merged_fd, lower_fd, b"", Digester(), 0)
+    originals = _Originals(since_ns, Digester(MOST_ORIGINAL_BYTES))
+    return _walk_overlay(upper_fd, merged_fd, lower_fd, b"", Digester(), originals, 0)
 
 
 def _walk_overlay(
@@ -271,6 +318,7 @@ def _walk_overlay(
     lower_fd: int | None,
     prefix: bytes,
     digester: Digester,
+    originals: _Originals,
     depth: int,
 ) -> Found:
     merged = _names(merged_fd)
@@ -280,10 +328,12 @@ def _walk_overlay(
         before = _stat_or_none(name, lower_fd)
         kind = type_of(found.st_mode)
         digest, size = digester.content(name, upper_fd, found)
-        if before is None:
-            yield _record(path, "created", kind, digest, size)
+        if before is None or lower_fd is None:
+            yield Finding(_record(path, "created", kind, digest, size, found), name, upper_fd)
         elif _differs(name, lower_fd, before, found, digest, digester):
-            yield _record(path, "modified", kind, digest, size)
+            original = originals.of(name, lower_fd, before)
+            record = _record(path, "modified", kind, digest, size, found, original)
+            yield Finding(record, name, upper_fd)
         if kind == "directory" and depth >= MOST_DEPTH:
             yield None
         elif kind == "directory":
@@ -293,17 +343,40 @@ def _walk_overlay(
                 _folder_or_none(name, lower_fd, before) as inner_lower,
             ):
                 yield from _walk_overlay(
-                    inner_upper, inner_merged, inner_lower, path + b"/", digester, depth + 1
-                )
+                    inner_upper, inner_merged, inner_lower, path + b"/", digester, originals,
+                    depth + 1,
+                )  # fmt: skip
+        elif before is not None and lower_fd is not None and stat.S_ISDIR(before.st_mode):
+            # Something else stands where a folder was: what was in it is gone.
+            yield from _emptied(name, lower_fd, path, before, originals, depth)
     if lower_fd is not None:
         for name in sorted(set(_names(lower_fd)).difference(merged)):
             gone = os.stat(name, dir_fd=lower_fd, follow_symlinks=False)
-            yield from _deleted(name, lower_fd, prefix + name, gone, depth)
+            yield from _deleted(name, lower_fd, prefix + name, gone, originals, depth)
 
 
-def _deleted(name: bytes, lower_fd: int, path: bytes, before: os.stat_result, depth: int) -> Found:
+def _deleted(
+    name: bytes,
+    lower_fd: int,
+    path: bytes,
+    before: os.stat_result,
+    originals: _Originals,
+    depth: int,
+) -> Found:
     """A path that is gone, and with a folder all that was in it."""
-    yield _record(path, "deleted", type_of(before.st_mode))
+    original = originals.of(name, lower_fd, before)
+    yield Finding(_record(path, "deleted", original["type"], original=original))
+    yield from _emptied(name, lower_fd, path, before, originals, depth)
+
+
+def _emptied(
+    name: bytes,
+    lower_fd: int,
+    path: bytes,
+    before: os.stat_result,
+    originals: _Originals,
+    depth: int,
+) -> Found:
     if depth >= MOST_DEPTH:
         if stat.S_ISDIR(before.st_mode):
             yield None
@@ -311,12 +384,14 @@ def _deleted(name: bytes, lower_fd: int, path: bytes, before: os.stat_result, de
     with _folder_or_none(name, lower_fd, before) as inner:
         for below in _names(inner) if inner is not None else ():
             found = os.stat(below, dir_fd=inner, follow_symlinks=False)
-            yield from _deleted(below, cast("int", inner), path + b"/" + below, found, depth + 1)
+            yield from _deleted(
+                below, cast("int", inner), path + b"/" + below, found, originals, depth + 1
+            )
 
 
 def _differs(
     name: bytes,
-    lower_fd: int | None,
+    lower_fd: int,
     before: os.stat_result,
     found: os.stat_result,
     digest: str | None,
@@ -324,7 +399,7 @@ def _differs(
 ) -> bool:
     if before.st_mode != found.st_mode:
         return True
-    if stat.S_ISDIR(found.st_mode) or lower_fd is None:
+    if stat.S_ISDIR(found.st_mode):
         return False
     if before.st_size != found.st_size or (digest is None and stat.S_ISREG(found.st_mode)):
         return True
@@ -366,6 +441,8 @@ def _record(
     type_: str,
     sha256: str | None = None,
     size_bytes: int | None = None,
+    found: os.stat_result | None = None,
+    original: Record | None = None,
 ) -> Record:
     return {
         "path": os.fsdecode(path),
@@ -373,31 +450,14 @@ def _record(
         "type": type_,
         "sha256": sha256,
         "size_bytes": size_bytes,
+        "executable": found is not None and _is_executable(type_, found.st_mode),
+        "original": original,
     }
 
 
-def send_all(changes: Found, send: Callable[[list[Record]], None]) -> bool:
-    """Pass the changes on in parts that fit a message; True if that was not all of them."""
-    part: list[Record] = []
-    part_bytes = listed_bytes = 0
-    whole = True
-    try:
-        for count, record in enumerate(changes):
-            if count >= MOST_CHANGES or listed_bytes > MOST_LISTED_BYTES:
-                whole = False
-                break
-            path_bytes = len(os.fsencode(record["path"])) if record is not None else 0
-            if record is None or path_bytes > MOST_PATH_BYTES:
-                whole = False
-                continue
-            listed_bytes += path_bytes
-            part.append(record)
-            part_bytes += 6 * path_bytes + 200  # JSON may write a byte as \uXXXX
-            if part_bytes > 64 * 1024:
-                send(part)
-                part, part_bytes = [], 0
-    except OSError:
-        whole = False  # a tree made to be unreadable: what was read of it stands, and says so
-    if part:
-        send(part)
-    return not whole
+def _original_record(type_: str, sha256: str | None, mode: int) -> Record:
+    return {"type": type_, "sha256": sha256, "executable": _is_executable(type_, mode)}
+
+
+def _is_executable(type_: str, mode: int) -> bool:
+    return type_ == "file" and bool(mode & stat.S_IXUSR)

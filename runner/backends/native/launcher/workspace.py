@@ -40,7 +40,7 @@ class Laid:
     """What the copy looked like at first; None for an overlay."""
 
 
-def clone(workspace: Message) -> int:
+def opened(workspace: Message) -> int:
     """The folder that was decided about, by identity and by a path that held no link then."""
     source = workspace["source"]
     replaced = WorkspaceError(f"the folder at {source} was replaced meanwhile")
@@ -53,6 +53,12 @@ def clone(workspace: Message) -> int:
     found = os.fstat(folder)
     if (found.st_dev, found.st_ino) != (workspace["dev"], workspace["ino"]):
         raise replaced
+    return folder
+
+
+def clone(workspace: Message) -> int:
+    """A detached mount of the folder that was decided about."""
+    folder, source = opened(workspace), workspace["source"]
     # A clone without what is mounted below shows what that covers.
     if mount_point := mount_point_below(source):
         raise WorkspaceError(
@@ -203,6 +209,9 @@ def _overlay(owner: int | None) -> bool:
     # The upper layer has to hold what was changed, not point to the lower one for it, which is
     # some kernels' default; with userxattr it never does.
     options += ",userxattr" if owner is None else ",redirect_dir=nofollow,metacopy=off"
+    # A folder lists its entries under the numbers that stat(2) gives, and all of them are of one
+    # device, as on any other file system (overlayfs.rst, "Inode properties").
+    options += ",xino=on"
     try:
         kernel.mount(
             "workspace",

@@ -1,0 +1,76 @@
+"""Finds what stands behind the ports: entry points, and the layers in force on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from runner.analysis.wrappers.table import Table, load
+from runner.errors import BackendUnavailableError, SettingsError
+from runner.model.policy_text import PolicyTexts
+from runner.model.profile import Restrictions
+from runner.ports import DecisionPoint
+from runner.schema.policies import load_policy_dir, load_policy_texts
+from runner.schema.wrappers import load_wrapper_dir
+from runner.settings import Settings
+
+BUILT_IN = {
+    ("runner.backends", "native"): "runner.backends.native:create",
+    ("runner.backends", "docker"): "runner.backends.docker:create",
+    ("runner.stores", "sqlite"): "runner.stores.sqlite:create",
+    ("runner.policies", "rules"): "runner.policy.engine:create",
+    ("runner.policies", "cedar"): "runner.policy_points.cedar:create",
+    ("runner.policies", "rego"): "runner.policy_points.rego:create",
+}
+"""What ships with runner, named here too: looking through all installed packages takes longer
+than a run."""
+
+
+def policy_in_force(settings: Settings) -> list[Restrictions]:
+    """The layers above every profile on this machine, outermost first; PolicyError: a bad one."""
+    return [
+        layer
+        for folder in settings.policy_dirs.value
+        for layer in load_policy_dir(folder.path, cast("Any", folder.kind))
+    ]
+
+
+def points_in_force(settings: Settings) -> tuple[DecisionPoint, ...]:
+    """What decides beside the rules on this machine; PolicyError: a policy that can't be used."""
+    texts = [
+        each
+        for folder in settings.policy_dirs.value
+        for each in load_policy_texts(folder.path, cast("Any", folder.kind))
+    ]
+    return decision_points(texts)
+
+
+def decision_points(texts: Sequence[PolicyTexts]) -> tuple[DecisionPoint, ...]:
+    """A decision point for each policy in another language; PolicyError: one can't be used."""
+    return tuple(find_adapter("runner.policies", each.language)(each) for each in texts)
+
+
+def wrappers_in_force(settings: Settings) -> Table:
+    """The table of wrappers with the rows added on this machine; PolicyError: a bad file."""
+    table = load()
+    for folder in settings.wrapper_dirs.value:
+        table = load_wrapper_dir(folder.path, folder.kind, table)
+    return table
+
+
+def find_adapter(group: str, name: str) -> Callable[..., Any]:
+    """What an entry point names; SettingsError if there is none."""
+    target = BUILT_IN.get((group, name))
+    if target is not None:
+        module, _, attribute = target.partition(":")
+        return cast("Callable[..., Any]", getattr(import_module(module), attribute))
+    for entry in entry_points(group=group, name=name):
+        try:
+            return cast("Callable[..., Any]", entry.load())
+        except ImportError as error:
+            raise BackendUnavailableError(f"{name!r} can't be loaded: {error}") from error
+    known = sorted({n for g, n in BUILT_IN if g == group} | set(entry_points(group=group).names))
+    kind = group.removeprefix("runner.").removesuffix("s")
+    raise SettingsError(f"there is no {kind} {name!r}; known are {', '.join(known)}")

@@ -1,0 +1,1 @@
+"""What a run changed, as data: what was kept, what may be applied, in which order. Pure."""
