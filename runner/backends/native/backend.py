@@ -371,8 +371,6 @@ def _for_process_tier(spec: SandboxSpec) -> SandboxSpec:
     """With all that the tier stands on required. ProtectionMissingError: what it can't give is."""
     for protection in sorted(spec.requires & NOT_IN_PROCESS_TIER):
         raise ProtectionMissingError(protection, "isolation: process has none")
-    if spec.workspace.is_bound:
-        raise BackendError("isolation: process works on a copy; it can't bind the workspace")
     return replace(
         spec,
         requires=spec.requires | ALWAYS_IN_PROCESS_TIER,
