@@ -22,6 +22,7 @@ GAPS = {
         "/boot": "the image has files of its own by such names",
         "users": "the image has users of its own",
         "processes": "process 1 is shown",
+        "/sys [": "/sys is there, its telling parts are masked",
     },
 }
 
