@@ -47,10 +47,11 @@ SPARE_INODES = 64
 HOME = "/home/agent"
 # The engine's own lists (oci/defaults.go), and what else tells of the machine.
 MASKED_PATHS = (
-    "/proc/asound", "/proc/acpi", "/proc/bus", "/proc/cmdline", "/proc/config.gz", "/proc/driver",
-    "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/key-users",
-    "/proc/kmsg", "/proc/latency_stats", "/proc/modules", "/proc/partitions", "/proc/sched_debug",
-    "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/proc/version_signature",
+    "/proc/asound", "/proc/acpi", "/proc/bus", "/proc/cmdline", "/proc/config.gz",
+    "/proc/diskstats", "/proc/driver", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore",
+    "/proc/keys", "/proc/key-users", "/proc/kmsg", "/proc/latency_stats", "/proc/mdstat",
+    "/proc/modules", "/proc/partitions", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+    "/proc/timer_stats", "/proc/version_signature",
     "/sys/block", "/sys/bus", "/sys/class", "/sys/devices/pci0000:00", "/sys/devices/virtual/dmi",
     "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/hypervisor", "/sys/kernel",
     "/sys/module", "/sys/power",

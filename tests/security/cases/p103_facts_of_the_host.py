@@ -15,6 +15,16 @@ ABSENT = (
     "/etc/runner", "/etc/ssl/private", "/etc/krb5.keytab", "/var/lib/dbus", "/var/log",
     "/root/.ssh", "/home/user", "/boot", "/run/secrets", "/var/run/secrets", "/lost+found",
 )  # fmt: skip
+GAPS = {
+    "docker": {
+        "/etc/": "the image has files of its own by such names",
+        "/var/log": "the image has files of its own by such names",
+        "/boot": "the image has files of its own by such names",
+        "users": "the image has users of its own",
+        "processes": "process 1 is shown",
+        "/sys [": "/sys is there, its telling parts are masked",
+    },
+}
 
 
 def attack(probe):
