@@ -231,7 +231,7 @@ def run_module(desk: Desk, python: str, module: str, known: Known) -> Row:
         same=len({*outside, *inside}) - len(steady),
         listed=len(steady) - len(new),
         unsteady=tuple(sorted({d.test for d in found} - {d.test for d in steady})),
-        results=Counter(result for result, _ in inside.values()),
+        results=dict(Counter(result for result, _ in inside.values())),
         outside_s=outer.wall_s,
         inside_s=inner.wall_s,
         problems=tuple(problems),

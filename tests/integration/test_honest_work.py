@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_pythons_own_tests(desk, module):
         pytest.skip(f"{row.skipped}: apt-get install libpython{version}-testsuite")
     assert not row.problems, "\n".join(row.problems)
     assert row.results["ok"] > row.tests / 2
+    assert json.loads(json.dumps(asdict(row)))["results"] == row.results
 
 
 def test_the_profile_grants_no_more_rights_than_agent():
