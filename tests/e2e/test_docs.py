@@ -486,8 +486,9 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         event = json.loads(line)
         assert set(event["data"]) == told[event["kind"]], event["kind"]
         seen.add(event["kind"])
-    # Nobody's supervisor died here, and nothing was left.
-    assert seen == set(told) - {EventKind.RUN_RECOVERED.value, EventKind.MACHINE_SWEPT.value}
+    # Nobody's supervisor died here; whether another's left something is a matter of the machine.
+    rare = {EventKind.RUN_RECOVERED.value, EventKind.MACHINE_SWEPT.value}
+    assert seen | rare == set(told)
 
 
 # Links.
