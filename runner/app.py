@@ -95,7 +95,7 @@ class Runner:
         self._decision_points: dict[tuple[object, ...], DecisionPoint] = {}
         self.recovered = self._store.recover()
         """Runs that were closed as `unknown` because their supervisor had died."""
-        self._changes.sweep_if_due(*self._keep_changes())
+        self._changes.sweep_if_due(self._changes_bounds)
 
     @property
     def store(self) -> Store:
@@ -274,19 +274,25 @@ class Runner:
         What was removed, and what could not be, is recorded. BackendError: the backend can't work
         here, so nothing is known of what it left.
         """
-        discarded = self._store.discard_output(self._keep_bounds)
+        discarded = self._store.discard_output(self._output_bounds)
         if discarded.left:
             self._record_swept(None, Swept(left=discarded.left))
         backend = self.backend()
         swept = backend.sweep()
         self._record_swept(backend.name, swept)
-        changes = Swept(removed=tuple(self._changes.sweep(*self._keep_changes())))
+        changes = Swept(removed=tuple(self._changes.sweep(self._changes_bounds)))
         return discarded + changes + swept
 
     @property
-    def _keep_bounds(self) -> KeepBounds:
+    def _output_bounds(self) -> KeepBounds:
         return KeepBounds(
             self._settings.keep_output_days.value, self._settings.keep_output_total_bytes.value
+        )
+
+    @property
+    def _changes_bounds(self) -> KeepBounds:
+        return KeepBounds(
+            self._settings.keep_changes_days.value, self._settings.keep_changes_total_bytes.value
         )
 
     def _bound_output(self) -> None:
@@ -297,7 +303,7 @@ class Runner:
                 return
             self._looked_s = now_s
         found = self._store.discard_output(
-            self._keep_bounds, not_within_s=LOOK_EVERY_S, most=DISCARDED_AT_ONCE
+            self._output_bounds, not_within_s=LOOK_EVERY_S, most=DISCARDED_AT_ONCE
         )
         if found.left:
             self._record_swept(None, Swept(left=found.left))
@@ -339,10 +345,6 @@ class Runner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _keep_changes(self) -> tuple[float, int]:
-        settings = self._settings
-        return settings.keep_changes_days.value, settings.keep_changes_total_bytes.value
 
     def _write_rules(self, request: ExecRequest) -> tuple[Policy, Facts]:
         policy = self.policy(request, self._settings.backend.value)

@@ -22,8 +22,11 @@ from runner.changes.plan import Fate, Result, leads_out, ordered, unsupported
 from runner.changes.protected import names, protected
 from runner.deciding import Policy, decide_write
 from runner.errors import EXIT_DENIED, EXIT_RUNNER, RequestError, StateError
+from runner.metering.keeping import to_drop
 from runner.model.action import Facts
 from runner.model.event import EventDraft, EventKind
+from runner.model.keeping import KeepBounds, Kept
+from runner.model.limits import UNLIMITED
 from runner.model.outcome import Change, ChangeKind
 from runner.model.principal import Principal
 from runner.model.profile import Profile
@@ -36,7 +39,6 @@ from runner.workspaces.folder import WorkspaceFolder
 
 SWEEP_EVERY_S = 60.0
 """A sweep looks at each run of which something is kept; a pipeline starts many runners."""
-DAY_S = 86_400.0
 _MOST_TARGET_BYTES = 4096
 """PATH_MAX (limits.h): no link's target is longer."""
 
@@ -159,25 +161,19 @@ class ChangesOfRuns:
             held.remove()
         return True
 
-    def sweep(self, keep_days: float, keep_total_bytes: int) -> list[str]:
+    def sweep(self, bounds: KeepBounds) -> list[str]:
         """Discard what is older, and the oldest of what is more; a line for each run."""
-        kept = list(self._archive.runs())
-        now_s = self._clock.now()
-        total_bytes = sum(run.size_bytes for run in kept)
-        told = []
-        for run in kept:
-            if not run.whole:
-                why = "unfinished"
-            elif now_s - run.kept_s >= keep_days * DAY_S:
-                why = "expired"
-            elif total_bytes > keep_total_bytes:
-                why = "total"
-            else:
-                continue
-            if self._sweep_one(run.run_id, why):
-                total_bytes -= run.size_bytes
-                told.append(f"changes of {run.run_id} ({why})")
-        return told
+        runs, now_s = list(self._archive.runs()), self._clock.now()
+        whole = [Kept(run.run_id, run.kept_s, run.size_bytes) for run in runs if run.whole]
+        expired = to_drop(whole, now_s, bounds.days, UNLIMITED)
+        due = [(run.run_id, "unfinished") for run in runs if not run.whole]
+        due += [
+            (each.run_id, "expired" if each in expired else "total")
+            for each in to_drop(whole, now_s, bounds.days, bounds.total_bytes)
+        ]
+        return [
+            f"changes of {run_id} ({why})" for run_id, why in due if self._sweep_one(run_id, why)
+        ]
 
     def _sweep_one(self, run_id: str, why: str) -> bool:
         try:
@@ -188,10 +184,10 @@ class ChangesOfRuns:
             return False  # somebody is at work on it
         return self._archive.discard(run_id)
 
-    def sweep_if_due(self, keep_days: float, keep_total_bytes: int) -> None:
+    def sweep_if_due(self, bounds: KeepBounds) -> None:
         """`sweep`, unless it was done a moment ago."""
         if self._archive.sweep_is_due(SWEEP_EVERY_S):
-            self.sweep(keep_days, keep_total_bytes)
+            self.sweep(bounds)
 
     def _record_discarded(self, run_id: str, why: str, principal: Principal | None) -> None:
         with self._store.transaction() as tx:

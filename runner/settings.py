@@ -37,9 +37,8 @@ DEFAULT_KEEP_PROGRAM_BYTES = 1 << 20
 DEFAULT_KEEP_CHANGES_BYTES = 256 << 20
 """Of one run: sources and what a build makes of them, not a whole tree of packages."""
 DEFAULT_KEEP_CHANGES_TOTAL_BYTES = 2 << 30
-DEFAULT_KEEP_CHANGES_DAYS = 7.0
+DEFAULT_KEEP_CHANGES_DAYS = 7
 """What nobody looked at in a week is not waited for."""
-MOST_KEEP_CHANGES_DAYS = 3650.0
 
 DEFAULT_KEEP_OUTPUT_DAYS = 30
 DEFAULT_KEEP_OUTPUT_TOTAL_BYTES = 2 << 30
@@ -88,7 +87,7 @@ class Settings:
     """How much of the contents of what one run changed is kept; 0 keeps none."""
     keep_changes_total_bytes: Setting[int]
     """Of all runs together; beyond it the oldest are discarded. 0: all, at the next sweep."""
-    keep_changes_days: Setting[float]
+    keep_changes_days: Setting[int | Unlimited]
     """How long they are kept."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
@@ -153,7 +152,7 @@ def load_settings(
             "keep_changes_total_bytes", _kept, lambda: DEFAULT_KEEP_CHANGES_TOTAL_BYTES
         ),
         keep_changes_days=sources.take(
-            "keep_changes_days", _days, lambda: DEFAULT_KEEP_CHANGES_DAYS
+            "keep_changes_days", parse_count, lambda: DEFAULT_KEEP_CHANGES_DAYS
         ),
         policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
         wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),
@@ -364,13 +363,3 @@ def _kept(value: object) -> int:
     if isinstance(size, Unlimited):
         raise ValueError("'unlimited' would let a program fill the disk; give a size like 1MiB")
     return size
-
-
-def _days(value: object) -> float:
-    try:
-        days = float(value) if isinstance(value, int | float | str) else -1.0
-    except ValueError:
-        days = -1.0
-    if isinstance(value, bool) or not 0 <= days <= MOST_KEEP_CHANGES_DAYS:
-        raise ValueError(f"{value!r} must be a number of days, 0 to {MOST_KEEP_CHANGES_DAYS:g}")
-    return days

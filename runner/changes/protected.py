@@ -24,6 +24,7 @@ PROTECTED: tuple[tuple[str, tuple[str, ...]], ...] = (
         "git runs what hooks, settings and a rebase's steps name (githooks(5), git-config(1))",
         (
             "**/.git/**", "**/*.git/hooks/**", "**/*.git/config", "**/.gitconfig",
+            "**/.gitmodules",
             "**/.config/git/**", "**/hooks/applypatch-msg", "**/hooks/commit-msg",
             "**/hooks/fsmonitor-watchman", "**/hooks/post-*", "**/hooks/pre-*",
             "**/hooks/prepare-commit-msg", "**/hooks/push-to-checkout", "**/hooks/sendemail-*",
@@ -53,7 +54,7 @@ PROTECTED: tuple[tuple[str, tuple[str, ...]], ...] = (
             "**/.config/systemd/**", "**/.config/environment.d/**", "**/.local/bin/**",
             "**/.tmux.conf", "**/.screenrc", "**/.lessfilter", "**/.lesskey", "**/.ssh/**",
             "**/.gnupg/**", "**/.aws/**", "**/.kube/**", "**/.docker/**", "**/.netrc",
-            "**/.curlrc", "**/.wgetrc",
+            "**/.curlrc", "**/.wgetrc", "**/.ripgreprc",
         ),
     ),
     (

@@ -495,10 +495,10 @@ def test_old_changes_and_the_oldest_of_too_many_go(tmp_path, work, native):
     made = "open('a', 'w').write('x' * 900)"
     with Runner(settings=settings_with(tmp_path, keep_changes_total_bytes=1000)) as runner:
         old, new = ran(runner, work, made), ran(runner, work, made)
-        assert f"changes of {old} (total)" in runner.sweep()
+        assert f"changes of {old} (total)" in runner.sweep().removed
         assert runner.changes(old).gone == "its changes were discarded (total)"
         assert runner.changes(new).gone is None
-    with Runner(settings=settings_with(tmp_path, keep_changes_days=0.0)) as runner:
+    with Runner(settings=settings_with(tmp_path, keep_changes_days=0)) as runner:
         # Swept when it was opened, for nobody had done that for a minute.
         assert runner.changes(new).gone == "its changes were discarded (expired)"
 

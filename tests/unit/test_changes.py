@@ -18,6 +18,7 @@ from runner.changes.manifest import Manifest
 from runner.changes.plan import chosen, is_plain, leads_out, ordered, unsupported
 from runner.changes.protected import PROTECTED, names, protected
 from runner.errors import RequestError, StateError
+from runner.model.guarded import GUARDED_PATHS
 from runner.model.outcome import Change, ChangeKind, Original
 
 
@@ -67,6 +68,12 @@ PATHS = (
 @pytest.mark.parametrize(("path", "is_protected"), PATHS)
 def test_what_executes_unasked_is_protected(path, is_protected):
     assert (protected(path) is not None) is is_protected
+
+
+@pytest.mark.parametrize("pattern", GUARDED_PATHS)
+def test_what_a_bound_folder_guards_is_protected(pattern):
+    path = pattern.replace("*", "name")
+    assert protected(path) or protected(f"{path}/below")
 
 
 def test_every_pattern_is_written_as_it_is_compared():
