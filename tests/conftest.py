@@ -7,12 +7,14 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from runner import Runner
 
 # No test asserts a time, Hypothesis' own deadlines included: machines are slow, or emulated. And
 # nothing is written into the clone.
@@ -95,6 +97,21 @@ def workspace(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """An empty folder, to be worked on."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def runner(tmp_path: Path, native: None) -> Iterator[Runner]:
+    """The library on a state folder of this test's own."""
+    with Runner(home=tmp_path / "home") as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

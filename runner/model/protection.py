@@ -34,7 +34,7 @@ LANDLOCK_OF_PROCESS_TIER = 6
 """The first ABI that keeps signals inside (Linux 6.12): without it the tier `process` has no wall
 between a run and the caller's other processes."""
 
-NOT_IN_PROCESS_TIER = frozenset(
+NAMESPACES = frozenset(
     {
         Protection.USER_NAMESPACE,
         Protection.MOUNT_NAMESPACE,
@@ -42,11 +42,15 @@ NOT_IN_PROCESS_TIER = frozenset(
         Protection.NETWORK_NAMESPACE,
         Protection.IPC_NAMESPACE,
         Protection.UTS_NAMESPACE,
-        Protection.CGROUP_NAMESPACE,
-        Protection.READONLY_ROOT,
-        Protection.PRIVATE_PROC,
     }
 )
+"""Those that stand before anything runs in a sandbox; it is given the cgroup's later, if at all."""
+
+NOT_IN_PROCESS_TIER = NAMESPACES | {
+    Protection.CGROUP_NAMESPACE,
+    Protection.READONLY_ROOT,
+    Protection.PRIVATE_PROC,
+}
 """What `isolation: process` can't give."""
 
 ALWAYS_IN_PROCESS_TIER = frozenset(

@@ -11,6 +11,7 @@ from runner.model.limits import LimitName
 from runner.model.outcome import Termination
 from runner.ports import Backend
 from runner.streams import FdSink
+from runner.testing.backend_filling import FILL, FILL_INODES
 from runner.testing.backend_harness import (
     NO_LIMIT,
     BackendHarness,
@@ -21,25 +22,6 @@ from runner.testing.backend_harness import (
     same,
 )
 
-_FILL = """
-import os, sys, time
-try:
-    with open(sys.argv[1] + "/filler", "wb") as file:
-        while True:
-            file.write(b"x" * 65536); file.flush()
-except OSError:
-    pass
-time.sleep(1000)
-"""
-_FILL_INODES = """
-import sys, time
-try:
-    for n in range(1000000):
-        open(f"{sys.argv[1]}/f{n}", "w").close()
-except OSError:
-    pass
-time.sleep(1000)
-"""
 _FORK_BOMB = """
 import os
 while True:
@@ -104,7 +86,7 @@ class LimitContract(BackendHarness):
 
     def test_memory_in_files_counts_as_what_may_be_written(self) -> None:
         more: dict[str, Any] = {"workspace_bytes": 4 << 20}
-        self._ends_by(LimitName.WORKSPACE, _FILL, "/dev/shm", **more)  # noqa: S108
+        self._ends_by(LimitName.WORKSPACE, FILL, "/dev/shm", **more)  # noqa: S108
 
     def test_processes_stop_a_fork_bomb(self) -> None:
         self._bomb(_FORK_BOMB)
@@ -134,16 +116,16 @@ class LimitContract(BackendHarness):
     def test_workspace_bytes(self) -> None:
         with self.folder(a="1") as folder:
             more = {**self.on(folder), "workspace_bytes": 4 << 20}
-            self._ends_by(LimitName.WORKSPACE, _FILL, str(folder), **more)
+            self._ends_by(LimitName.WORKSPACE, FILL, str(folder), **more)
 
     def test_workspace_bytes_in_tmp(self) -> None:
         more: dict[str, Any] = {"workspace_bytes": 4 << 20}
-        self._ends_by(LimitName.WORKSPACE, _FILL, "/tmp", **more)  # noqa: S108
+        self._ends_by(LimitName.WORKSPACE, FILL, "/tmp", **more)  # noqa: S108
 
     def test_workspace_inodes(self) -> None:
         with self.folder(a="1") as folder:
             more = {**self.on(folder), "workspace_inodes": 200}
-            self._ends_by(LimitName.WORKSPACE, _FILL_INODES, str(folder), **more)
+            self._ends_by(LimitName.WORKSPACE, FILL_INODES, str(folder), **more)
 
     def test_what_fits_may_be_written(self) -> None:
         with self.folder(a="1") as folder:

@@ -15,6 +15,7 @@ from runner.model.limits import LimitName
 from runner.model.outcome import Termination
 from runner.model.profile import WorkspaceMode
 from runner.model.spec import InjectedFile
+from runner.testing.backend_filling import FILL, FILL_INODES
 from runner.testing.backend_harness import BackendHarness, Ran, expect, same
 
 SOMEBODY, SOMEBODY_ELSE = 61001, 61002
@@ -25,25 +26,6 @@ BOUNDED = (*APART, WorkspaceMode.TMPFS)
 
 _CHANGE = "printf new > a; rm b; mkdir d; printf deep > d/e; ln -s a link"
 
-_FILL = """
-import sys, time
-try:
-    with open("filler", "wb") as file:
-        while True:
-            file.write(b"x" * 65536); file.flush()
-except OSError:
-    pass
-time.sleep(1000)
-"""
-_FILL_INODES = """
-import time
-try:
-    for n in range(1000000):
-        open(f"f{n}", "w").close()
-except OSError:
-    pass
-time.sleep(1000)
-"""
 _SET_ID = """
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
@@ -140,11 +122,11 @@ class ModeContract(BackendHarness):
 
     def test_bytes_are_held_in_every_mode_that_is_apart(self) -> None:
         for mode in BOUNDED:
-            self._ends_full(mode, _FILL)
+            self._ends_full(mode, FILL)
 
     def test_inodes_are_held_in_every_mode_that_is_apart(self) -> None:
         for mode in BOUNDED:
-            self._ends_full(mode, _FILL_INODES)
+            self._ends_full(mode, FILL_INODES)
 
     def test_a_bound_folder_is_changed_at_once_and_nothing_is_listed(self) -> None:
         with self._bindable(a="old", b="gone", kept="kept") as folder:
@@ -219,7 +201,7 @@ class ModeContract(BackendHarness):
     def _ends_full(self, mode: WorkspaceMode, text: str) -> None:
         with self.folder(a="1") as folder, self.backend() as backend:
             more = {"workspace_bytes": 4 << 20, "workspace_inodes": 200}
-            ran = self.python(text, backend=backend, **self.on(folder, mode), **more)
+            ran = self.python(text, ".", backend=backend, **self.on(folder, mode), **more)
             same((mode, ran.ending.termination, ran.ending.limit),
                  (mode, Termination.LIMIT, LimitName.WORKSPACE))  # fmt: skip
             self.still_works(backend)

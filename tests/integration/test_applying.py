@@ -39,19 +39,6 @@ rules:
 
 
 @pytest.fixture
-def work(tmp_path) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def runner(tmp_path, native):
-    with Runner(home=tmp_path / "home") as made:
-        yield made
-
-
-@pytest.fixture
 def profile(tmp_path):
     def write(*allowed: str) -> str:
         path = tmp_path / "mine.yaml"

@@ -33,19 +33,6 @@ from runner.streams import CallbackSink, Cancellation, FdSink
 from runner.testing.backend_harness import expect_no_process_with
 
 
-@pytest.fixture
-def work(tmp_path) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def runner(tmp_path, native):
-    with Runner(home=tmp_path / "home") as made:
-        yield made
-
-
 def kinds(runner: Runner, run_id: str | None = None) -> list[str]:
     return [event.kind for event in runner.store.events(run_id)]
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import pytest
 
@@ -44,13 +43,6 @@ def store(tmp_path) -> Iterator[SqliteStore]:
 def policy() -> Policy:
     profile = load_profile("agent")
     return Policy(profile, decision_point(policy_layers(profile, [])))
-
-
-@pytest.fixture
-def work(tmp_path) -> Path:
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return folder
 
 
 def run(

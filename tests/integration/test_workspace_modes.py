@@ -40,12 +40,6 @@ def give(folder: Path) -> None:
             os.chown(path, SOMEBODY, SOMEBODY, follow_symlinks=False)
 
 
-@pytest.fixture
-def runner(tmp_path, native):
-    with Runner(home=tmp_path / "home") as made:
-        yield made
-
-
 def profile(tmp_path: Path, mode: str) -> str:
     path = tmp_path / f"{mode}.yaml"
     path.write_text(PROFILE.format(mode=mode))

@@ -29,6 +29,7 @@ from runner.model.profile import CgroupMode, Isolation
 from runner.model.protection import (
     ALWAYS_IN_PROCESS_TIER,
     LANDLOCK_OF_PROCESS_TIER,
+    NAMESPACES,
     NOT_IN_PROCESS_TIER,
     Protection,
     ProtectionStatus,
@@ -350,16 +351,7 @@ class _Build:
     def _tier(self, applied: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         # What has no step of its own in the inner processes was a step of the builder's, which
         # fails as a whole.
-        outer = {
-            Protection.USER_NAMESPACE,
-            Protection.MOUNT_NAMESPACE,
-            Protection.PID_NAMESPACE,
-            Protection.NETWORK_NAMESPACE,
-            Protection.IPC_NAMESPACE,
-            Protection.UTS_NAMESPACE,
-        }
-        if self._spec.isolation is Isolation.PROCESS:
-            outer = set()
+        outer = NAMESPACES if self._spec.isolation is Isolation.FULL else frozenset()
         in_force = {str(name) for name in outer} | set(applied)
         if self.belongings.cgroup is not None:
             in_force.add(Protection.CGROUP)
