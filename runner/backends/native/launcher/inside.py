@@ -186,13 +186,14 @@ def become_program(
     required = set(plan["required"])
     reporter.step("landlock", walls.landlock, "landlock" in required)
     reporter.step("no_capabilities", walls.capabilities)
+    program = programs.look(plan["argv"], plan["env"])
     reporter.step("seccomp", lambda: kernel.install_seccomp(seccomp))
     reporter.say({"ready": sorted(set(reporter.applied))})
     if os.read(4, 1) != GO:
         os._exit(125)
     os.umask(0o022)
     try:
-        programs.execute(plan["argv"], plan["env"])
+        programs.execute(program, plan["argv"], plan["env"])
     except OSError as error:
         reporter.say({"exec": error.errno})
     os._exit(127)

@@ -23,24 +23,44 @@ FIRST_LINE_BYTES = 256
 """As much as the kernel reads of it (BINPRM_BUF_SIZE)."""
 
 
-def execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
-    """execve(2) along the run's own PATH, like execvp(3); a script without `#!` is not guessed."""
+Found = list[tuple[str, int]]
+"""Paths to try in turn, each with the errno that looking at it met; 0: it may be executed."""
+
+
+def look(argv: list[str], environment: dict[str, str]) -> Found:
+    """Where the program may be, along the run's own PATH, like execvp(3).
+
+    Before the seccomp filter, which may refuse what it takes (openat2(2)).
+    """
     name = argv[0]
     if "/" in name:
-        _execute(name, argv, environment)
-    found = errno.ENOENT
-    for folder in environment.get("PATH", "").split(":"):
+        paths = [name]
+    else:
+        folders = environment.get("PATH", "").split(":")
+        paths = [f"{folder or '.'}/{name}" for folder in folders]
+    return [(path, _looked_at(path)) for path in paths]
+
+
+def execute(found: Found, argv: list[str], environment: dict[str, str]) -> NoReturn:
+    """execve(2) what `look` found; a script without `#!` is not guessed. OSError: none could be."""
+    refused = errno.ENOENT
+    for path, looked in found:
         try:
-            _execute(f"{folder or '.'}/{name}", argv, environment)
+            if looked:
+                raise OSError(looked, os.strerror(looked))
+            os.execve(path, argv, environment)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                found = error.errno or found
-    raise OSError(found, os.strerror(found))
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR) or len(found) == 1:
+                refused = error.errno or refused
+    raise OSError(refused, os.strerror(refused))
 
 
-def _execute(path: str, argv: list[str], environment: dict[str, str]) -> NoReturn:
-    _refuse_links_of_proc(os.fsencode(path))
-    os.execve(path, argv, environment)
+def _looked_at(path: str) -> int:
+    try:
+        _refuse_links_of_proc(os.fsencode(path))
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def _refuse_links_of_proc(path: bytes) -> None:
