@@ -119,7 +119,7 @@ def compile_spec(
     RequestError: a limit looser than the profile's, or a word, path or variable that can't be.
     BackendError: an obligation that no backend here meets. PolicyError: an unknown one.
     """
-    _check_obligations(obligations)
+    check_obligations(obligations)
     limits = _limits(request.limits, profile)
     workspace = _workspace(request.directory, profile.workspace)
     argv, files = _program(request, workspace)
@@ -251,7 +251,8 @@ def _tightened(profile: Profile, layer: Restrictions) -> Profile:
     )
 
 
-def _check_obligations(obligations: Sequence[str]) -> None:
+def check_obligations(obligations: Sequence[str]) -> None:
+    """BackendError or PolicyError: what a decision obliges runner to is more than it can do."""
     for obligation in obligations:
         if obligation == DECIDE_AT_EXEC:
             raise BackendError(

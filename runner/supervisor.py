@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from runner import records
-from runner.compile import compile_spec
+from runner.compile import check_obligations, compile_spec
 from runner.deciding import Decided, Policy, decide
 from runner.errors import RunnerError
 from runner.model.action import Facts
@@ -84,8 +84,10 @@ class Supervisor:
         return Plan(decided.intent, decided.decision, spec)
 
     def check(self, request: ExecRequest, policy: Policy) -> Decision:
-        """Only the decision, recorded as such."""
+        """Only the decision, recorded as such; BackendError where a run could not be held to it."""
         decided = self._decide(request, policy)
+        if decided.permitted:
+            check_obligations(decided.decision.obligations)
         with self._store.transaction() as tx:
             tx.append(records.checked(request, decided.intent, decided.decision))
         return decided.decision

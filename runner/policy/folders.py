@@ -54,11 +54,13 @@ class Folders:
     unknown: bool = False
     """Some `cd` goes where only running would tell."""
     home: str | None = HOME
+    workspace: str = NO_WORKSPACE
 
     @classmethod
     def of(cls, action: Exec) -> Folders:
         """The workspace, and wherever a `cd` in the text leads from there."""
-        folders = cls([normal(action.workspace or NO_WORKSPACE)])
+        workspace = normal(action.workspace or NO_WORKSPACE)
+        folders = cls([workspace], workspace=workspace)
         commands = action.intent.commands
         assigned = {each.name for command in commands for each in command.assignments}
         if "HOME" in action.environment or "HOME" in assigned:

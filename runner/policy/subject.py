@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from enum import StrEnum
@@ -10,6 +11,7 @@ from runner.model.action import Exec
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
 from runner.policy import touched
 from runner.policy.folders import Folders, NamedPath
+from runner.policy.notation import joined
 
 ADVICE = frozenset({"python", "perl", "ruby", "node", "php", "lua", "awk"})
 """Readers in `via` whose findings are advice (`runner.analysis`)."""
@@ -38,6 +40,7 @@ class Subject:
     __slots__ = (
         "_folders",
         "_hosts",
+        "_joined",
         "_paths",
         "_reads",
         "_shown",
@@ -55,6 +58,7 @@ class Subject:
         "name",
         "trusted_name",
         "via",
+        "workspace",
     )
 
     def __init__(
@@ -76,8 +80,13 @@ class Subject:
         trusted_name: bool = True,
         doubtful: bool = False,
         source: tuple[SimpleCommand, Folders] | None = None,
+        workspace: str | None = None,
     ) -> None:
-        """`paths`, `hosts` and `shown` None: worked out from `source`."""
+        """`paths`, `hosts` and `shown` None: worked out from `source`.
+
+        `workspace`: what patterns on paths that begin with `./` start from; None: nothing does.
+        """
+        self.workspace = workspace
         self.kind = kind
         self.name = name
         """None: it is no command of a name."""
@@ -101,6 +110,7 @@ class Subject:
         self._hosts = hosts
         self._shown = shown
         self._split: tuple[tuple[str, ...], tuple[Word, ...]] | None = None
+        self._joined: tuple[Word | None, ...] | None = None
 
     @property
     def source(self) -> SimpleCommand | None:
@@ -128,6 +138,15 @@ class Subject:
         unsure = tuple([w for w in words if w.dynamic]) if len(known) < len(words) else ()
         self._split = known, unsure
         return self._split
+
+    @property
+    def joined(self) -> tuple[Word | None, ...]:
+        """Of each argument what it is with the next one as its value, if it can be an option."""
+        if self._joined is None:
+            words = self.arguments
+            pairs = [joined(one, other) for one, other in itertools.pairwise(words)]
+            self._joined = (*pairs, None) if words else ()
+        return self._joined
 
     @property
     def paths(self) -> tuple[NamedPath, ...]:
@@ -250,6 +269,7 @@ def _of_command(
         trusted_name=trusted,
         doubtful=command.doubtful,
         source=(command, folders),
+        workspace=folders.workspace,
     )
 
 
@@ -294,6 +314,7 @@ def _path_finding(use: PathUse, folders: Folders, requested: frozenset[str]) -> 
         shown=f"{use.access.value} {use.path.text}"[:_SHOWN_LIMIT],
         advice=True,
         defaulted=False,
+        workspace=folders.workspace,
     )
 
 

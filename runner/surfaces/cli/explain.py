@@ -78,6 +78,7 @@ def explain(
 ) -> None:
     """Explain a decision; see EXPLAIN_HELP."""
     from runner.app import Runner  # noqa: PLC0415
+    from runner.compile import check_obligations  # noqa: PLC0415
     from runner.deciding import action_of, decide  # noqa: PLC0415
     from runner.policy.explain import explain as explained  # noqa: PLC0415
     from runner.policy.others import parted  # noqa: PLC0415
@@ -97,6 +98,8 @@ def explain(
             "`runner check` says what it decides"
         )
     decided = decide(request, policy, facts)
+    if decided.permitted:
+        check_obligations(decided.decision.obligations)
     action = action_of(request, decided.intent, policy.profile, facts)
     found = explained(by_rules, action, every=every, beside=beside)
     told = _Told(decided, found, rules, files, logged.logged if logged is not None else None)
