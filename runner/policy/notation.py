@@ -52,9 +52,7 @@ def joined(option: Word, value: Word) -> Word | None:
         head = option.text + "="
         if not value.dynamic:
             return Word(head + value.text)
-        return Word(
-            f"{head}{value.text}", True, head + value.prefix, value.suffix, many=value.many
-        )
+        return Word(f"{head}{value.text}", True, head + value.prefix, value.suffix, many=value.many)
     if value.dynamic:
         end, many = value.suffix, option.many or value.many
     else:

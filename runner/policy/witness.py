@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from runner.model.intent import Word
 from runner.model.rule import Match
 from runner.policy.circumstances import Circumstances, agent_names
 from runner.policy.conditions import argument, argument_could, path_globs
@@ -114,7 +113,7 @@ def _of_circumstances(match: Match, key: str, circumstances: Circumstances) -> I
 def _words(stated: Iterable[str], subject: Subject) -> list[str]:
     """Those that surely match, or else those that could."""
     patterns = globs(stated)
-    options = [each for each in patterns if option_name(each.pattern)]
+    options = tuple(each for each in patterns if option_name(each.pattern))
     following = subject.arguments[1:]
     told = [(word.text, word, patterns) for word in subject.arguments]
     told += [
@@ -134,9 +133,7 @@ def _words(stated: Iterable[str], subject: Subject) -> list[str]:
     ]
 
 
-def _paths(
-    stated: Iterable[str], paths: Sequence[NamedPath], workspace: str | None
-) -> list[str]:
+def _paths(stated: Iterable[str], paths: Sequence[NamedPath], workspace: str | None) -> list[str]:
     patterns = path_globs(stated, workspace)
     sure = [
         place

@@ -143,7 +143,7 @@ class MatchFile(Strict):
 
     command: Words | None = Field(default=None, description="The command's name is one of these.")
     args: Words | None = Field(
-        default=None, description="Each pattern matches some argument; --mode=fast the two words too."
+        default=None, description="Each pattern matches some argument; --a=b the words --a b too."
     )
     any_args: Words | None = Field(default=None, description="At least one matches some argument.")
     args_in_order: Words | None = Field(

@@ -67,8 +67,10 @@ _COMMANDS = (
      "A=1 ls", "curl https://a.com", 'curl "$x"', "x=1", "rm *.o", "ls; )", "cd /; rm x",
      "find $x", "rm /*", 'sh -c "ls $x"', "/usr/bin/git push", "./ls -la", "PATH=. ls",
      "python3 -c \"open('/x', 'w')\"", 'rm -rf "$x/build"', "cp /etc/x b", 'git "$x" -vf',
-     "tee .git/hooks/x", "cp a --mode fast", 'ls --mode "$x" --force', 'ls "--$x" fast',
-     "cd /srv; tee ws/out/x", "rm -rf ./*", "env LD_PRELOAD=x ls", "git -c a=b pull --force", "ls /usr/*"]
+     "tee .git/hooks/x",
+     "cp a --mode fast", 'ls --mode "$x" --force', 'ls "--$x" fast',
+     "cd /srv; tee ws/out/x", "rm -rf ./*", "ls /usr/*",
+     "env LD_PRELOAD=x ls", "git -c a=b pull --force"]
 )  # fmt: skip
 _CHANCE = random.Random(3)
 _TEXTS = _COMMANDS + ["; ".join(_CHANCE.sample(_COMMANDS, k)) for k in (2, 3) for _ in range(25)]
