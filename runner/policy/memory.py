@@ -55,12 +55,13 @@ class Memory:
         """What its decision depends on."""
         told = id(action.intent)
         if self._plain:
-            return told, action.workspace, action.environment
+            return told, action.workspace, action.environment, _links(action)
         facts = action.facts
         return (
             told,
             action.workspace,
             action.environment,
+            _links(action),
             action.principal if self._principal else None,
             action.labels if self._labels else None,
             action.profile if self._profile else None,
@@ -79,6 +80,11 @@ class Memory:
         """Remember it, for as long as the intent lives."""
         weight = _DECISION_BYTES + len(decision.reason) + _VARIABLE_BYTES * len(action.environment)
         self._decisions.put(key, (ref(action.intent), decision), weight)
+
+
+def _links(action: Exec) -> Hashable:
+    links = action.facts.links
+    return tuple(links.items()) if links else ()
 
 
 def _leaves(nodes: Iterator[Node]) -> Iterator[Leaf]:

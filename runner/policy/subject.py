@@ -10,7 +10,8 @@ from enum import StrEnum
 from runner.model.action import Exec
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
 from runner.policy import touched
-from runner.policy.folders import Folders, NamedPath
+from runner.policy.folders import Folders, NamedPath, base_name
+from runner.policy.links import NOT_FOLLOWED
 from runner.policy.notation import joined
 
 ADVICE = frozenset({"python", "perl", "ruby", "node", "php", "lua", "awk"})
@@ -191,25 +192,26 @@ class Subject:
             return
         command, folders = self._source
         written = touched.written(command)
+        follow = not folders.links or base_name(command) not in NOT_FOLLOWED
         if not written.words and not command.redirects:
-            self._paths = self._reads = tuple(folders.operands(self.arguments))
+            self._paths = self._reads = tuple(folders.operands(self.arguments, follow=follow))
             self._writes = ()
             return
         by_word: dict[int, list[NamedPath]] = {}
         for index, word in written.words:
-            by_word.setdefault(index, []).extend(folders.operand(word, sure=True))
+            by_word.setdefault(index, []).extend(folders.operand(word, sure=True, follow=follow))
         writes = [path for paths in by_word.values() for path in paths]
         paths: list[NamedPath] = []
         reads: list[NamedPath] = []
         for index, word in enumerate(self.arguments):
-            operands = folders.operand(word)
+            operands = folders.operand(word, follow=follow)
             paths += operands
             only_written = by_word.get(index, ()) if written.only else ()
             reads += [path for path in operands if path not in only_written]
         for use in command.redirects:
-            path = folders.named(use.path, redirect=True)
-            paths.append(path)
-            (writes if use.access is Access.WRITE else reads).append(path)
+            named = folders.every(use.path, redirect=True)
+            paths += named
+            (writes if use.access is Access.WRITE else reads).extend(named)
         self._paths, self._reads, self._writes = tuple(paths), tuple(reads), tuple(writes)
 
 
@@ -305,7 +307,7 @@ def _outside(
 
 
 def _path_finding(use: PathUse, folders: Folders, requested: frozenset[str]) -> Subject:
-    path = (folders.named(use.path),)
+    path = tuple(folders.every(use.path))
     return Subject(
         Kind.FINDING,
         paths=path,
