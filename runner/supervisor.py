@@ -8,9 +8,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
-from runner import records
+from runner import linked, records
 from runner.compile import check_obligations, compile_spec
 from runner.deciding import Decided, Policy, decide
 from runner.errors import RunnerError
@@ -41,6 +41,8 @@ class Plan:
     intent: Intent
     decision: Decision
     spec: SandboxSpec | None
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Links of the workspace that it was decided with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Supervisor:
             spec = compile_spec(
                 decided.request, policy.profile, decided.decision.obligations, inherited
             )
-        return Plan(decided.intent, decided.decision, spec)
+        return Plan(decided.intent, decided.decision, spec, decided.facts.links)
 
     def check(self, request: ExecRequest, policy: Policy) -> Decision:
         """Only the decision, recorded as such; BackendError where a run could not be held to it."""
@@ -89,7 +91,11 @@ class Supervisor:
         if decided.permitted:
             check_obligations(decided.decision.obligations)
         with self._store.transaction() as tx:
-            tx.append(records.checked(request, decided.intent, decided.decision))
+            tx.append(
+                records.checked(
+                    request, decided.intent, decided.decision, links=decided.facts.links
+                )
+            )
         return decided.decision
 
     def facts(self, request: ExecRequest, policy: Policy) -> Facts:
@@ -102,7 +108,7 @@ class Supervisor:
         return Facts(now_s, runs)
 
     def _decide(self, request: ExecRequest, policy: Policy) -> Decided:
-        return decide(request, policy, self.facts(request, policy))
+        return decide(request, policy, self.facts(request, policy), linked.find)
 
     def run(
         self,
@@ -257,6 +263,7 @@ class _Run:
             decision=plan.decision,
             spec=plan.spec,
             backend=self._backend,
+            links=plan.links,
         )
 
     def _outcome(self, ending: Ending, last: AuditEvent, gate: Gate | None = None) -> Outcome:

@@ -132,7 +132,7 @@ class Folders:
         return [f"{base}/{text}" for base in self.bases]
 
     def _led(self, text: str, *, follow: bool) -> tuple[list[str], list[str]]:
-        """Where a literal path may be, also through links; and its ends where it may be anywhere."""
+        """Where a literal path may be, links followed; and its ends where it may be anywhere."""
         found: dict[str, None] = {}
         unknown: list[str] = []
         for raw in self._raw(text) or ():

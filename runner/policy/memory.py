@@ -35,6 +35,12 @@ class Memory:
         keys = {leaf.key for leaf in leaves}
         self._hours = [leaf for leaf in leaves if isinstance(leaf, Within)]
         self._often = [leaf for leaf in leaves if isinstance(leaf, Often)]
+        self.paths = bool((keys | names) & {"paths", "reads", "writes"}) or any(
+            node.states("paths", "reads", "writes")
+            for layer in layers
+            for node in (rule.tree for rule in layer.rules)
+        )
+        """Whether some rule states paths."""
         self._principal = bool(keys & {"agents", "sessions", "tenants", "uids"}) or (
             "principal" in names
         )
