@@ -89,7 +89,8 @@ class Folders:
                 elif each.from_link and each.target.text[:1] not in ("/", "~"):
                     self.links.add(place, each.target.text)
                 else:
-                    for target in self._raw(each.target.text) or [None]:
+                    raw = self._raw(each.target.text)
+                    for target in [None] if raw is None else raw:
                         self.links.add(place, target)
 
     def _change(self, operands: tuple[Word, ...]) -> None:
