@@ -69,7 +69,7 @@ _COMMANDS = (
      "python3 -c \"open('/x', 'w')\"", 'rm -rf "$x/build"', "cp /etc/x b", 'git "$x" -vf',
      "tee .git/hooks/x",
      "cp a --mode fast", 'ls --mode "$x" --force', 'ls "--$x" fast',
-     "cd /srv; tee ws/out/x", "rm -rf ./*", "ls /usr/*",
+     "cd /srv; tee ws/out/x", "rm -rf ./*", "ls /usr/*", "ln -s / l; rm l/x", "ln -s $x l; ls l/*",
      "env LD_PRELOAD=x ls", "git -c a=b pull --force"]
 )  # fmt: skip
 _CHANCE = random.Random(3)
@@ -178,7 +178,8 @@ RUNS: list[Mapping[tuple[CountOf, float], int]] = [
     {(CountOf.AGENT, 3600.0): 3},
 ]
 FACTS = st.builds(Facts, st.sampled_from([None, 0.0, 50_000.0, 1e300, float("nan")]),
-                  st.sampled_from(RUNS))  # fmt: skip
+                  st.sampled_from(RUNS),
+                  st.sampled_from([{}, {}, {"x": "/etc/x", "/srv/ws/.git": "/usr"}]))  # fmt: skip
 ACTIONS = st.builds(
     Exec,
     PRINCIPALS,
