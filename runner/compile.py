@@ -124,7 +124,7 @@ def compile_spec(
     BackendError: an obligation that no backend here meets. PolicyError: an unknown one.
     ProtectionMissingError: one is required that `isolation: process` can't give.
     """
-    _check_obligations(obligations)
+    check_obligations(obligations)
     requires, landlock_minimum = required_walls(profile)
     limits = _limits(request.limits, profile)
     workspace = _workspace(request.directory, profile.workspace)
@@ -275,7 +275,8 @@ def _tightened(profile: Profile, layer: Restrictions) -> Profile:
     )
 
 
-def _check_obligations(obligations: Sequence[str]) -> None:
+def check_obligations(obligations: Sequence[str]) -> None:
+    """BackendError or PolicyError: what a decision obliges runner to is more than it can do."""
     for obligation in obligations:
         if obligation == DECIDE_AT_EXEC:
             raise BackendError(

@@ -8,7 +8,7 @@ the facts that its caller looks up.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -23,6 +23,7 @@ from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
 from runner.model.principal import Principal
 from runner.model.profile import Profile, WorkspaceMode
 from runner.model.request import Argv, ExecRequest
+from runner.policy import following
 from runner.ports import DecisionPoint
 
 
@@ -49,6 +50,10 @@ class Policy:
         return f"sha256:{hashlib.sha256(canonical(whole)).hexdigest()}"
 
 
+FindLinks = Callable[[str, Sequence[str]], Mapping[str, str]]
+"""Looks up the links of a workspace that paths go through (`runner.linked.find`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """A request, read and decided."""
@@ -58,6 +63,8 @@ class Decided:
     intent: Intent
     """What reading told of what was asked for."""
     decision: Decision
+    facts: Facts = Facts()
+    """What it depended on beside the request, with the links of what was asked for."""
 
     @property
     def permitted(self) -> bool:
@@ -65,19 +72,27 @@ class Decided:
         return self.decision.permits or self.decision.rewrite is not None
 
 
-def decide(request: ExecRequest, policy: Policy, facts: Facts) -> Decided:
-    """Read the request and decide about it; what a rule puts in its place is decided as well."""
+def decide(
+    request: ExecRequest, policy: Policy, facts: Facts, find_links: FindLinks | None = None
+) -> Decided:
+    """Read the request and decide about it; what a rule puts in its place is decided as well.
+
+    `find_links`: asked once it is read; None: `facts` tells of all that there are.
+    """
     intent = read(request.program, policy.wrappers)
+    given, facts = facts, _with_links(request, intent, policy, facts, find_links)
     decision = _asked(request, intent, policy, facts)
     if decision.effect is not Effect.REWRITE or not decision.enforced or decision.rewrite is None:
-        return Decided(request, intent, replace(decision, rewrite=None))
+        return Decided(request, intent, replace(decision, rewrite=None), facts)
     instead = replace(request, program=Argv(decision.rewrite))
-    second = _asked(instead, read(instead.program, policy.wrappers), policy, facts)
+    other = read(instead.program, policy.wrappers)
+    known = _with_links(instead, other, policy, given, find_links)
+    second = _asked(instead, other, policy, known)
     if second.permits:
         obligations = tuple(sorted({*decision.obligations, *second.obligations}))
         observed = (*decision.observed, *second.observed)
         return Decided(
-            instead, intent, replace(decision, obligations=obligations, observed=observed)
+            instead, intent, replace(decision, obligations=obligations, observed=observed), facts
         )
     # A rewrite of a rewrite is not followed: two rules that undo each other would have no end.
     effect = Effect.DENY if second.effect is Effect.REWRITE else second.effect
@@ -92,7 +107,24 @@ def decide(request: ExecRequest, policy: Policy, facts: Facts) -> Decided:
         observed=(*decision.observed, *second.observed),
         rewrite=None,
     )
-    return Decided(request, intent, combined)
+    return Decided(request, intent, combined, facts)
+
+
+def _with_links(
+    request: ExecRequest,
+    intent: Intent,
+    policy: Policy,
+    facts: Facts,
+    find_links: FindLinks | None,
+) -> Facts:
+    if find_links is None or not policy.decisions.follows_links:
+        return facts
+    action = action_of(request, intent, policy.profile, facts)
+    if policy.profile.workspace is WorkspaceMode.NONE or action.workspace is None:
+        return facts
+    paths = following.paths(action)
+    links = find_links(action.workspace, paths) if paths else {}
+    return replace(facts, links=links) if links else facts
 
 
 def decide_write(request: ExecRequest, path: str, policy: Policy, facts: Facts) -> Decision:

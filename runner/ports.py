@@ -45,6 +45,10 @@ class DecisionPoint(Protocol):
     def counted(self) -> frozenset[tuple[CountOf, float]]:
         """Whose earlier runs, within how many seconds, an action's `facts` must tell."""
 
+    @property
+    def follows_links(self) -> bool:
+        """Whether links that paths go through, which an action's `facts` tell, can matter."""
+
     def decide(self, action: Action) -> Decision:
         """Never raises on any action; what can't be evaluated is a deny that says so."""
 

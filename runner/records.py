@@ -42,12 +42,13 @@ def decided(
     decision: Decision,
     spec: SandboxSpec | None,
     backend: str,
+    links: Mapping[str, str] | None = None,
 ) -> EventDraft:
     """The first event of a run: what was asked, what reading told, what was decided."""
     return EventDraft(
         EventKind.RUN_DECIDED,
         {
-            **_asked(request, intent),
+            **_asked(request, intent, links),
             "backend": backend,
             "decision": decision_data(decision),
             "spec_digest": spec_digest(spec) if spec is not None else None,
@@ -58,9 +59,15 @@ def decided(
     )
 
 
-def checked(request: ExecRequest, intent: Intent, decision: Decision) -> EventDraft:
+def checked(
+    request: ExecRequest,
+    intent: Intent,
+    decision: Decision,
+    *,
+    links: Mapping[str, str] | None = None,
+) -> EventDraft:
     """A decision that was asked for without a run."""
-    data = {**_asked(request, intent), "decision": decision_data(decision)}
+    data = {**_asked(request, intent, links), "decision": decision_data(decision)}
     return EventDraft(EventKind.DECISION_CHECKED, data, request.principal)
 
 
@@ -179,7 +186,8 @@ def _observed_rule(rule: MatchedRule) -> dict[str, Any]:
     return {**_rule(rule), "matched": rule.matched[:MATCHED_CHARACTERS]}
 
 
-def _asked(request: ExecRequest, intent: Intent) -> dict[str, Any]:
+def _asked(request: ExecRequest, intent: Intent, links: Mapping[str, str] | None) -> dict[str, Any]:
+    found = {"links": [list(each) for each in links.items()]} if links else {}
     return {
         "profile": request.profile,
         "program": _program(request.program),
@@ -193,6 +201,7 @@ def _asked(request: ExecRequest, intent: Intent) -> dict[str, Any]:
             "dynamic_commands": len(intent.dynamic_commands),
             "unreadable": intent.unreadable,
         },
+        **found,
     }
 
 

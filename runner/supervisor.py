@@ -8,11 +8,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
-from runner import records
+from runner import linked, records
 from runner.changes.manifest import Manifest, digest, encode, withheld_from
-from runner.compile import compile_spec
+from runner.compile import check_obligations, compile_spec
 from runner.deciding import Decided, Policy, decide
 from runner.errors import RunnerError
 from runner.model.action import Facts
@@ -45,6 +45,8 @@ class Plan:
     intent: Intent
     decision: Decision
     spec: SandboxSpec | None
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Links of the workspace that it was decided with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,19 @@ class Supervisor:
             spec = compile_spec(
                 decided.request, policy.profile, decided.decision.obligations, inherited
             )
-        return Plan(decided.intent, decided.decision, spec)
+        return Plan(decided.intent, decided.decision, spec, decided.facts.links)
 
     def check(self, request: ExecRequest, policy: Policy) -> Decision:
-        """Only the decision, recorded as such."""
+        """Only the decision, recorded as such; BackendError where a run could not be held to it."""
         decided = self._decide(request, policy)
+        if decided.permitted:
+            check_obligations(decided.decision.obligations)
         with self._store.transaction() as tx:
-            tx.append(records.checked(request, decided.intent, decided.decision))
+            tx.append(
+                records.checked(
+                    request, decided.intent, decided.decision, links=decided.facts.links
+                )
+            )
         return decided.decision
 
     def facts(self, request: ExecRequest, policy: Policy) -> Facts:
@@ -111,7 +119,7 @@ class Supervisor:
         return Facts(now_s, runs)
 
     def _decide(self, request: ExecRequest, policy: Policy) -> Decided:
-        return decide(request, policy, self.facts(request, policy))
+        return decide(request, policy, self.facts(request, policy), linked.find)
 
     def run(
         self,
@@ -315,6 +323,7 @@ class _Run:
             decision=plan.decision,
             spec=plan.spec,
             backend=self._backend,
+            links=plan.links,
         )
 
     def _outcome(self, ending: Ending, last: AuditEvent, gate: Gate | None = None) -> Outcome:

@@ -331,6 +331,7 @@ def _cases(loaded: LoadedCases) -> Iterator[Case]:
             labels=checked.labels,
             at_s=datetime.fromisoformat(at).timestamp() if at is not None else None,
             calls=_counted(calls),
+            links=loaded.given(case, "links") or {},
         )
 
 

@@ -71,7 +71,8 @@ class Match:
     commands: tuple[str, ...] = ()
     """The command's name is one of these."""
     args: tuple[str, ...] = ()
-    """Each pattern matches some argument; `-r` also matches inside a bundle (`-rf`)."""
+    """Each pattern matches some argument; `-r` also matches inside a bundle (`-rf`), and `--a=b`
+    the two words `--a b`."""
     any_args: tuple[str, ...] = ()
     """At least one pattern matches some argument."""
     paths: tuple[str, ...] = ()

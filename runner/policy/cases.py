@@ -56,6 +56,8 @@ class Case:
     """When it is decided, in seconds since the epoch; None: not stated."""
     calls: Mapping[tuple[CountOf, float], int] = field(default_factory=dict)
     """Earlier runs, by whose and within how many seconds; those that are not stated are 0."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Links in the workspace, each with what it leads to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def try_case(case: Case, counted: frozenset[tuple[CountOf, float]], decide: Deci
         for key in case.calls
         if key not in counted
     ]
-    facts = Facts(case.at_s, {key: case.calls.get(key, 0) for key in counted})
+    facts = Facts(case.at_s, {key: case.calls.get(key, 0) for key in counted}, case.links)
     failures += _differences(case.expected, decide(case, facts))
     return Result(case.name, case.place.source, case.place, tuple(failures))
 

@@ -51,6 +51,11 @@ class CombinedDecisionPoint:
         """What any of them needs counted."""
         return frozenset().union(*(point.counted for point in self._points))
 
+    @property
+    def follows_links(self) -> bool:
+        """Whether links matter to any of them."""
+        return any(point.follows_links for point in self._points)
+
     def decide(self, action: Action) -> Decision:
         """Never raises; a point that does is a deny that says so, and so is no point at all."""
         answers = [ask(point, action) for point in self._points]

@@ -52,6 +52,8 @@ class Logged:
     labels: tuple[tuple[str, str], ...]
     program: Mapping[str, Any]
     decision: Mapping[str, Any]
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Of the workspace, as they were when it was decided."""
 
     @property
     def effect(self) -> Effect:
@@ -126,6 +128,7 @@ def logged_decision(event: Mapping[str, Any]) -> Logged:
             labels=tuple(data["labels"].items()),
             program=data["program"],
             decision=data["decision"],
+            links=dict(data.get("links", ())),
         )
         # What is used later is looked at now, so that a strange event is refused here.
         _ = logged.effect, logged.enforced, logged.shown, list(_observed_rules(logged))
@@ -200,7 +203,7 @@ class History:
         for of, window_s in counted:
             begun = self._begun.get((of, _key(logged.principal, of)), [])
             runs[of, window_s] = len(begun) - bisect_left(begun, logged.at_s - window_s)
-        return Facts(logged.at_s, runs)
+        return Facts(logged.at_s, runs, logged.links)
 
     def take(self, logged: Logged) -> None:
         """A run that began; a decision that was only asked for is none."""

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from runner.analysis.context import is_glob
 from runner.model.intent import Word
 from runner.policy.circumstances import Circumstances
-from runner.policy.folders import HOME, NamedPath
+from runner.policy.folders import NamedPath
 from runner.policy.globs import Glob, globs, is_literal
 from runner.policy.hold import Hold, Reading
+from runner.policy.notation import from_home, in_workspace, is_local, option_name
 from runner.policy.subject import Subject
 
 _SYSTEM_FOLDERS = frozenset(
@@ -121,11 +122,12 @@ class OfAny:
 class AnyArgument:
     """One of `args`, or `any_args`: some argument matches one of the patterns."""
 
-    __slots__ = ("_flag", "_patterns", "_texts", "key", "stated")
+    __slots__ = ("_flag", "_options", "_patterns", "_texts", "key", "stated")
 
     def __init__(self, key: str, patterns: tuple[str, ...]) -> None:
         self.key, self.stated = key, ", ".join(patterns)
         self._patterns = globs(patterns)
+        self._options = tuple(each for each in self._patterns if option_name(each.pattern))
         self._texts = frozenset(filter(is_literal, patterns))
         self._flag = all(
             each.pattern.startswith("-") and each.pattern[1:2] != "-" for each in self._patterns
@@ -143,6 +145,13 @@ class AnyArgument:
         for word in subject.unsure:
             if any(argument_could(each, word) for each in self._patterns):
                 singles, many = singles or not word.many, many or word.many
+        if self._options:
+            for word in filter(None, subject.joined):
+                hold = _with_value(self._options, word)
+                if hold is Hold.SURELY:
+                    return SURE
+                if hold is Hold.POSSIBLY:
+                    singles, many = singles or not word.many, many or word.many
         return Witness(False, singles, many, self._flag) if singles or many else NEVER
 
     def narrow(self, subject: Subject) -> Hold:
@@ -176,13 +185,16 @@ class InOrder:
     def _reached(self, subject: Subject, *, dynamic: bool) -> int:
         """How many patterns find their words; each takes the first word that it can."""
         patterns, reached = self._patterns, 0
-        for word in subject.arguments:
+        for word, pair in zip(subject.arguments, subject.joined, strict=True):
             if word.dynamic and not dynamic:
                 continue
             first = True
             while reached < len(patterns):
                 each = patterns[reached]
                 matches = argument_could(each, word) if word.dynamic else argument(each, word.text)
+                if not matches and pair is not None and option_name(each.pattern):
+                    least = Hold.POSSIBLY if dynamic else Hold.SURELY
+                    matches = _with_value((each,), pair) >= least
                 # Several flags may stand in one word, and a word may become several.
                 flags = reached > 0 and _is_flag(each) and _is_flag(patterns[reached - 1])
                 again = first or (word.many if word.dynamic else flags)
@@ -195,7 +207,7 @@ class InOrder:
 class Paths:
     """`paths`, `reads`, `writes`: some path matches; read narrowly, every one."""
 
-    __slots__ = ("_of", "_patterns", "key", "stated")
+    __slots__ = ("_local", "_of", "_patterns", "key", "stated")
 
     def __init__(
         self,
@@ -204,12 +216,19 @@ class Paths:
         of: Callable[[Subject], tuple[NamedPath, ...]],
     ) -> None:
         self.key, self.stated = key, ", ".join(patterns)
-        self._patterns = globs(map(from_home, patterns), path=True)
+        self._patterns = path_globs(patterns, None)
+        self._local = tuple(filter(is_local, patterns))
         self._of = of
+
+    def _of_workspace(self, subject: Subject) -> tuple[Glob, ...]:
+        """All patterns, those that say where in the workspace as absolute ones."""
+        if not self._local:
+            return self._patterns
+        return (*self._patterns, *path_globs(self._local, subject.workspace))
 
     def witness(self, subject: Subject) -> Witness:
         """Read widely."""
-        patterns = self._patterns
+        patterns = self._of_workspace(subject)
         singles = many = False
         for path in self._of(subject):
             if not path.dynamic:
@@ -223,7 +242,7 @@ class Paths:
 
     def narrow(self, subject: Subject) -> Hold:
         """Read narrowly: there are some, and each matches wherever it may be."""
-        patterns, paths = self._patterns, self._of(subject)
+        patterns, paths = self._of_workspace(subject), self._of(subject)
         hold = Hold.SURELY if paths else Hold.NO
         for path in paths:
             if not path.dynamic:
@@ -301,9 +320,20 @@ def _could_bundle(letter: str, prefix: str) -> bool:
     return flags[:1] == "-" and flags[1:2] != "-" and (not equals or letter in flags)
 
 
-def from_home(pattern: str) -> str:
-    """A pattern on paths, with `~` as the sandbox's home folder."""
-    return HOME + pattern[1:] if pattern == "~" or pattern.startswith("~/") else pattern
+def path_globs(patterns: Iterable[str], workspace: str | None) -> tuple[Glob, ...]:
+    """Patterns on paths, compiled; where there is no workspace, without those that are in it."""
+    absolute = [from_home(each) for each in patterns if not is_local(each)]
+    if workspace is not None:
+        absolute += [in_workspace(each, workspace) for each in patterns if is_local(each)]
+    return globs(absolute, path=True)
+
+
+def _with_value(options: Iterable[Glob], word: Word) -> Hold:
+    """How far an option and its value in the next word, joined, match one of these patterns."""
+    if not word.dynamic:
+        return _some(tuple(options), word.text)
+    could = any(each.could_match(word.prefix, word.suffix) for each in options)
+    return Hold.POSSIBLY if could else Hold.NO
 
 
 def _is_flag(glob: Glob) -> bool:

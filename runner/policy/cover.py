@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from runner.model.decision import Effect
 from runner.model.rule import Match, Rule
-from runner.policy.conditions import from_home
 from runner.policy.globs import is_literal
 from runner.policy.languages import disjoint, includes
 from runner.policy.matching import CompiledRule
+from runner.policy.notation import from_home, is_local, option_name
 from runner.policy.subject import Kind
 
 _FLAG = re.compile(r"-[A-Za-z0-9]")
@@ -237,7 +237,14 @@ def _takes_all(whole: str, part: str) -> bool:
     """Whether `whole` matches each literal argument that `part` does, bundles of flags too."""
     if whole == part:
         return True
-    return includes(whole, part) and (not _FLAG.fullmatch(part) or includes(whole, "-?*"))
+    if not includes(whole, part):
+        return False
+    option = option_name(part)
+    if option is not None and not includes(whole, option):
+        # The value may be the next word, which only a pattern on the same option sees.
+        value = len(option) + 1
+        return option == option_name(whole) and includes(whole[value:], part[value:])
+    return not _FLAG.fullmatch(part) or includes(whole, "-?*")
 
 
 def _on_paths(field: str, whole: Match, node: Match, sides: Sides) -> bool:
@@ -269,7 +276,13 @@ def _patterns(
 
 
 def _path(whole: str, part: str) -> bool:
-    return includes(from_home(whole), from_home(part), path=True)
+    if is_local(whole) or not is_local(part):
+        # A path in whatever workspace is one at no place that is known.
+        return is_local(whole) is is_local(part) and includes(
+            from_home(whole), from_home(part), path=True
+        )
+    anywhere = (part[1:] or "/", "/**" + part[1:])  # in `/`, or in any other workspace
+    return all(includes(from_home(whole), each, path=True) for each in anywhere)
 
 
 def _host(whole: str, part: str) -> bool:

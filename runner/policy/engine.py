@@ -72,7 +72,9 @@ class RulesDecisionPoint:
             for each in frequencies(rule.match)
         )
         every = (*self.layers, *self._observing.layers)
-        self._memory = Memory(every) if indexed else None
+        memory = Memory(every)
+        self._memory = memory if indexed else None
+        self._follows_links = memory.paths
         self._quiet = self._by_default()
 
     @property
@@ -84,6 +86,11 @@ class RulesDecisionPoint:
     def counted(self) -> frozenset[tuple[CountOf, float]]:
         """What the rules' frequencies need counted."""
         return self._counted
+
+    @property
+    def follows_links(self) -> bool:
+        """Whether some rule states paths."""
+        return self._follows_links
 
     def decide(self, action: Action) -> Decision:
         """Never raises; what can't be evaluated is a deny that says so."""

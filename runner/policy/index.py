@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from runner.model.rule import Match
 from runner.policy.circumstances import Circumstances, agent_names
-from runner.policy.conditions import from_home
 from runner.policy.folders import NamedPath
 from runner.policy.globs import is_literal
 from runner.policy.matching import CompiledRule
+from runner.policy.notation import from_home, is_local, local
 from runner.policy.subject import Subject
 
 _ENOUGH = 4
@@ -198,8 +198,7 @@ def _needs(match: Match) -> Iterator[Need]:
         keys = [_key(field, pattern) for pattern in patterns]
         if field in _PATHS:
             # All that stands in a folder (`/usr/*`) is known as well.
-            literal = filter(is_literal, patterns)
-            keys += [Key(f"{field}@", "is", posixpath.dirname(each)) for each in literal]
+            keys += [_folder_key(field, each) for each in filter(is_literal, patterns)]
         if len(keys) <= _ALTERNATIVES_LIMIT and all(key is not None for key in keys):
             yield tuple(key for key in keys if key is not None)
     for part in match.all_of:
@@ -241,8 +240,17 @@ def _base(pattern: str) -> str:
     return "*" if "[" in pattern or "\\" in pattern else posixpath.basename(pattern)
 
 
+def _folder_key(field: str, pattern: str) -> Key | None:
+    """What is known of the folder in which the literal path stands."""
+    if not is_local(pattern):
+        return Key(f"{field}@", "is", posixpath.dirname(pattern))
+    return Key(f"{field}@.", "is", posixpath.dirname(pattern)) if pattern != "." else None
+
+
 def _key(field: str, pattern: str) -> Key | None:
     """What a text that matches the pattern surely has; None: nothing that can be filed."""
+    if field in _PATHS and is_local(pattern):
+        return _local_key(field, pattern)
     below = field in _PATHS and pattern.endswith("/**") and len(pattern) > 3
     if below:
         pattern = pattern[:-3]  # It matches the folder itself, and all below.
@@ -256,6 +264,15 @@ def _key(field: str, pattern: str) -> Key | None:
     if head and head not in {"-", "--"}:
         return Key(field, "starts", head)
     return Key(field, "ends", tail) if tail else None
+
+
+def _local_key(field: str, pattern: str) -> Key:
+    """Of a pattern that says where in the workspace."""
+    if is_literal(pattern):
+        return Key(f"{field}.", "is", pattern)
+    head = re.split(r"[*?\[\\]", pattern)[0]
+    # `./out/**` matches the folder itself too, which has no slash behind it.
+    return Key(f"{field}.", "starts", head.rstrip("/") if pattern.endswith("/**") else head)
 
 
 def _path_key(field: str, pattern: str, head: str, tail: str, *, below: bool) -> Key | None:
@@ -286,6 +303,9 @@ def _name(subject: Subject, _: Circumstances) -> _Texts:
 
 def _arguments(subject: Subject, _: Circumstances) -> _Texts:
     texts = subject.literals
+    if any(text[:2] == "--" and "=" not in text for text in texts):
+        pairs = [pair.text for pair in subject.joined if pair is not None and not pair.dynamic]
+        texts = (*texts, *pairs)
     bundled = [
         f"-{letter}"
         for text in texts
@@ -315,6 +335,20 @@ def _folders(paths: tuple[NamedPath, ...]) -> _Texts:
     return [path.inside for path in paths if path.inside is not None], False
 
 
+def _local_places(paths: tuple[NamedPath, ...], workspace: str | None) -> _Texts:
+    places, dynamic = _places(paths)
+    if workspace is None:
+        return (), dynamic
+    return [found for each in places if (found := local(each, workspace)) is not None], dynamic
+
+
+def _local_folders(paths: tuple[NamedPath, ...], workspace: str | None) -> _Texts:
+    folders, _ = _folders(paths)
+    if workspace is None:
+        return _NOTHING
+    return [found for each in folders if (found := local(each, workspace)) is not None], False
+
+
 def _hosts(subject: Subject, _: Circumstances) -> _Texts:
     hosts = subject.hosts
     if not hosts:
@@ -336,6 +370,12 @@ _FIELDS: dict[str, Callable[[Subject, Circumstances], _Texts]] = {
     "paths#": lambda subject, _: _components(subject.paths),
     "reads#": lambda subject, _: _components(subject.reads),
     "writes#": lambda subject, _: _components(subject.writes),
+    "paths.": lambda subject, _: _local_places(subject.paths, subject.workspace),
+    "reads.": lambda subject, _: _local_places(subject.reads, subject.workspace),
+    "writes.": lambda subject, _: _local_places(subject.writes, subject.workspace),
+    "paths@.": lambda subject, _: _local_folders(subject.paths, subject.workspace),
+    "reads@.": lambda subject, _: _local_folders(subject.reads, subject.workspace),
+    "writes@.": lambda subject, _: _local_folders(subject.writes, subject.workspace),
     "paths@": lambda subject, _: _folders(subject.paths),
     "reads@": lambda subject, _: _folders(subject.reads),
     "writes@": lambda subject, _: _folders(subject.writes),

@@ -35,6 +35,12 @@ class Memory:
         keys = {leaf.key for leaf in leaves}
         self._hours = [leaf for leaf in leaves if isinstance(leaf, Within)]
         self._often = [leaf for leaf in leaves if isinstance(leaf, Often)]
+        self.paths = bool((keys | names) & {"paths", "reads", "writes"}) or any(
+            node.states("paths", "reads", "writes")
+            for layer in layers
+            for node in (rule.tree for rule in layer.rules)
+        )
+        """Whether some rule states paths."""
         self._principal = bool(keys & {"agents", "sessions", "tenants", "uids"}) or (
             "principal" in names
         )
@@ -55,12 +61,13 @@ class Memory:
         """What its decision depends on."""
         told = id(action.intent)
         if self._plain:
-            return told, action.workspace, action.environment
+            return told, action.workspace, action.environment, _links(action)
         facts = action.facts
         return (
             told,
             action.workspace,
             action.environment,
+            _links(action),
             action.principal if self._principal else None,
             action.labels if self._labels else None,
             action.profile if self._profile else None,
@@ -79,6 +86,11 @@ class Memory:
         """Remember it, for as long as the intent lives."""
         weight = _DECISION_BYTES + len(decision.reason) + _VARIABLE_BYTES * len(action.environment)
         self._decisions.put(key, (ref(action.intent), decision), weight)
+
+
+def _links(action: Exec) -> Hashable:
+    links = action.facts.links
+    return tuple(links.items()) if links else ()
 
 
 def _leaves(nodes: Iterator[Node]) -> Iterator[Leaf]:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runner.model.rule import Match
-from runner.policy.conditions import from_home
 from runner.policy.cover import covers_match
+from runner.policy.folders import HOME
 from runner.policy.globs import is_literal
 from runner.policy.languages import disjoint
+from runner.policy.notation import from_home, in_workspace, is_local
 
 _SYSTEM_PROGRAM = re.compile(r"/(?:usr/(?:local/)?)?s?bin/([^/*?\[\\]+)")
 _PORT = re.compile(r"[^:]+:[0-9*]+")
@@ -129,18 +130,28 @@ def _path(pattern: str, field: str, *, doubtful: bool) -> Iterator[Problem]:
     why = _no_path(pattern)
     if why is not None:
         clean = posixpath.normpath(pattern)
-        yield Problem(
-            f"{field} '{pattern}' matches no path that is written out: {why}",
-            f"write {clean}"
-            if pattern.startswith(("/", "~"))
-            else f"write **/{clean} for wherever it is, or its absolute path, or ~/ in front",
-            useless=True,
-        )
+        what = f"{field} '{pattern}' matches no path that is written out: {why}"
+        yield Problem(what, _instead(pattern, clean), useless=True)
     elif doubtful and pattern.rpartition("/")[2] in ("*", "**"):
         yield Problem(
             f"{field} '{pattern}' matches '\"$dir/file\"' as well, because $dir can be there",
             "end it in a name, or say on_doubt: passes",
         )
+
+
+def _instead(pattern: str, clean: str) -> str:
+    """`clean`: the pattern, normalised."""
+    climbs = clean == ".." or clean.startswith("../")
+    if climbs:
+        return "write the absolute path; ./ in front is a place in the workspace, and never above"
+    if is_local(pattern):
+        return f"write {clean if clean == '.' else './' + clean}"
+    if pattern.startswith(("/", "~", "**")):
+        return f"write {clean}"
+    return (
+        f"write **/{clean} for wherever it is, ./{clean} for the one in the workspace, or its "
+        "absolute path, or ~/ in front"
+    )
 
 
 def _host(pattern: str) -> Iterator[Problem]:
@@ -159,7 +170,7 @@ def _no_name(pattern: str) -> bool:
 
 def _no_path(pattern: str) -> str | None:
     """Why no path that is written out matches, or None. Paths are absolute and normalised."""
-    absolute = from_home(pattern)
+    absolute = in_workspace(pattern, HOME) if is_local(pattern) else from_home(pattern)
     if disjoint(absolute, "/**", path=True):
         return "paths are compared as absolute ones"
     if "[" in absolute or "\\" in absolute or absolute == "/":

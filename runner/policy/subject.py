@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from enum import StrEnum
@@ -9,7 +10,9 @@ from enum import StrEnum
 from runner.model.action import Exec
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
 from runner.policy import touched
-from runner.policy.folders import Folders, NamedPath
+from runner.policy.folders import Folders, NamedPath, base_name
+from runner.policy.links import NOT_FOLLOWED
+from runner.policy.notation import joined
 
 ADVICE = frozenset({"python", "perl", "ruby", "node", "php", "lua", "awk"})
 """Readers in `via` whose findings are advice (`runner.analysis`)."""
@@ -38,6 +41,7 @@ class Subject:
     __slots__ = (
         "_folders",
         "_hosts",
+        "_joined",
         "_paths",
         "_reads",
         "_shown",
@@ -55,6 +59,7 @@ class Subject:
         "name",
         "trusted_name",
         "via",
+        "workspace",
     )
 
     def __init__(
@@ -76,8 +81,13 @@ class Subject:
         trusted_name: bool = True,
         doubtful: bool = False,
         source: tuple[SimpleCommand, Folders] | None = None,
+        workspace: str | None = None,
     ) -> None:
-        """`paths`, `hosts` and `shown` None: worked out from `source`."""
+        """`paths`, `hosts` and `shown` None: worked out from `source`.
+
+        `workspace`: what patterns on paths that begin with `./` start from; None: nothing does.
+        """
+        self.workspace = workspace
         self.kind = kind
         self.name = name
         """None: it is no command of a name."""
@@ -101,6 +111,7 @@ class Subject:
         self._hosts = hosts
         self._shown = shown
         self._split: tuple[tuple[str, ...], tuple[Word, ...]] | None = None
+        self._joined: tuple[Word | None, ...] | None = None
 
     @property
     def source(self) -> SimpleCommand | None:
@@ -128,6 +139,15 @@ class Subject:
         unsure = tuple([w for w in words if w.dynamic]) if len(known) < len(words) else ()
         self._split = known, unsure
         return self._split
+
+    @property
+    def joined(self) -> tuple[Word | None, ...]:
+        """Of each argument what it is with the next one as its value, if it can be an option."""
+        if self._joined is None:
+            words = self.arguments
+            pairs = [joined(one, other) for one, other in itertools.pairwise(words)]
+            self._joined = (*pairs, None) if words else ()
+        return self._joined
 
     @property
     def paths(self) -> tuple[NamedPath, ...]:
@@ -172,25 +192,26 @@ class Subject:
             return
         command, folders = self._source
         written = touched.written(command)
+        follow = not folders.links or base_name(command) not in NOT_FOLLOWED
         if not written.words and not command.redirects:
-            self._paths = self._reads = tuple(folders.operands(self.arguments))
+            self._paths = self._reads = tuple(folders.operands(self.arguments, follow=follow))
             self._writes = ()
             return
         by_word: dict[int, list[NamedPath]] = {}
         for index, word in written.words:
-            by_word.setdefault(index, []).extend(folders.operand(word, sure=True))
+            by_word.setdefault(index, []).extend(folders.operand(word, sure=True, follow=follow))
         writes = [path for paths in by_word.values() for path in paths]
         paths: list[NamedPath] = []
         reads: list[NamedPath] = []
         for index, word in enumerate(self.arguments):
-            operands = folders.operand(word)
+            operands = folders.operand(word, follow=follow)
             paths += operands
             only_written = by_word.get(index, ()) if written.only else ()
             reads += [path for path in operands if path not in only_written]
         for use in command.redirects:
-            path = folders.named(use.path, redirect=True)
-            paths.append(path)
-            (writes if use.access is Access.WRITE else reads).append(path)
+            named = folders.every(use.path, redirect=True)
+            paths += named
+            (writes if use.access is Access.WRITE else reads).extend(named)
         self._paths, self._reads, self._writes = tuple(paths), tuple(reads), tuple(writes)
 
 
@@ -250,6 +271,7 @@ def _of_command(
         trusted_name=trusted,
         doubtful=command.doubtful,
         source=(command, folders),
+        workspace=folders.workspace,
     )
 
 
@@ -285,7 +307,7 @@ def _outside(
 
 
 def _path_finding(use: PathUse, folders: Folders, requested: frozenset[str]) -> Subject:
-    path = (folders.named(use.path),)
+    path = tuple(folders.every(use.path))
     return Subject(
         Kind.FINDING,
         paths=path,
@@ -294,6 +316,7 @@ def _path_finding(use: PathUse, folders: Folders, requested: frozenset[str]) -> 
         shown=f"{use.access.value} {use.path.text}"[:_SHOWN_LIMIT],
         advice=True,
         defaulted=False,
+        workspace=folders.workspace,
     )
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from runner.model.intent import Word
 from runner.model.rule import Match
 from runner.policy.circumstances import Circumstances, agent_names
-from runner.policy.conditions import argument, argument_could, from_home
+from runner.policy.conditions import argument, argument_could, path_globs
 from runner.policy.folders import NamedPath
 from runner.policy.globs import Glob, globs
 from runner.policy.hold import Condition, Hold
+from runner.policy.notation import option_name
 from runner.policy.subject import Subject
 
 _SHOWN = 5
@@ -72,13 +72,13 @@ def _because(  # noqa: PLR0911  (one for each kind of condition)
         case "command":
             return [subject.name.text] if subject.name is not None else []
         case "args":
-            return _words((match.args[number],), subject.arguments)
+            return _words((match.args[number],), subject)
         case "any_args":
-            return _words(match.any_args, subject.arguments)
+            return _words(match.any_args, subject)
         case "args_in_order":
-            return _words(match.ordered_args, subject.arguments)
+            return _words(match.ordered_args, subject)
         case "paths" | "reads" | "writes":
-            return _paths(getattr(match, key), getattr(subject, key))
+            return _paths(getattr(match, key), getattr(subject, key), subject.workspace)
         case "hosts":
             patterns = globs(host.lower().rstrip(".") for host in match.hosts)
             return [h.text for h in subject.hosts if h.dynamic or _any(patterns, h.text)]
@@ -110,23 +110,31 @@ def _of_circumstances(match: Match, key: str, circumstances: Circumstances) -> I
             return []
 
 
-def _words(stated: Iterable[str], words: Sequence[Word]) -> list[str]:
+def _words(stated: Iterable[str], subject: Subject) -> list[str]:
     """Those that surely match, or else those that could."""
     patterns = globs(stated)
+    options = tuple(each for each in patterns if option_name(each.pattern))
+    following = subject.arguments[1:]
+    told = [(word.text, word, patterns) for word in subject.arguments]
+    told += [
+        (f"{word.text} {value.text}", pair, options)
+        for word, value, pair in zip(subject.arguments, following, subject.joined, strict=False)
+        if pair is not None
+    ]
     sure = [
-        word.text
-        for word in words
-        if not word.dynamic and any(argument(each, word.text) for each in patterns)
+        text
+        for text, word, against in told
+        if not word.dynamic and any(argument(each, word.text) for each in against)
     ]
     return sure or [
-        word.text
-        for word in words
-        if word.dynamic and any(argument_could(each, word) for each in patterns)
+        text
+        for text, word, against in told
+        if word.dynamic and any(argument_could(each, word) for each in against)
     ]
 
 
-def _paths(stated: Iterable[str], paths: Sequence[NamedPath]) -> list[str]:
-    patterns = globs(map(from_home, stated), path=True)
+def _paths(stated: Iterable[str], paths: Sequence[NamedPath], workspace: str | None) -> list[str]:
+    patterns = path_globs(stated, workspace)
     sure = [
         place
         for path in paths

@@ -100,6 +100,11 @@ class CedarDecisionPoint:
         """Nothing: Cedar policies count no runs."""
         return frozenset()
 
+    @property
+    def follows_links(self) -> bool:
+        """They do: Cedar policies may ask for paths."""
+        return True
+
     def decide(self, action: Action) -> Decision:
         """Never raises; what can't be evaluated is a deny that says so."""
         try:

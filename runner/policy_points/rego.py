@@ -88,6 +88,11 @@ class RegoDecisionPoint:
         """Nothing: Rego policies count no runs."""
         return frozenset()
 
+    @property
+    def follows_links(self) -> bool:
+        """They do: Rego modules may ask for paths."""
+        return True
+
     def decide(self, action: Action) -> Decision:
         """Never raises; what can't be evaluated is a deny that says so."""
         try:

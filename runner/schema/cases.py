@@ -109,6 +109,9 @@ class GivenFile(Strict):
     )
     workspace: Folder | None = Field(default=None, description="The run's folder; /workspace.")
     at: Moment | None = Field(default=None, description="When it is decided, with its zone.")
+    links: dict[NonEmpty, NonEmpty] | None = Field(
+        default=None, description="Links in the run's folder, and where they lead: {l: /etc}."
+    )
     calls: Counts | None = Field(
         default=None, description="Earlier runs, by whose and how far back: {agent/1h: 120}."
     )

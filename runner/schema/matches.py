@@ -142,7 +142,9 @@ class MatchFile(Strict):
     """Conditions, each a pattern or a list; all that are stated must hold."""
 
     command: Words | None = Field(default=None, description="The command's name is one of these.")
-    args: Words | None = Field(default=None, description="Each pattern matches some argument.")
+    args: Words | None = Field(
+        default=None, description="Each pattern matches some argument; --a=b the words --a b too."
+    )
     any_args: Words | None = Field(default=None, description="At least one matches some argument.")
     args_in_order: Words | None = Field(
         default=None,
@@ -152,7 +154,10 @@ class MatchFile(Strict):
         default=None,
         description="The patterns match all arguments, one by one; ** stands for any number.",
     )
-    paths: Words | None = Field(default=None, description="Some path that it names matches.")
+    paths: Words | None = Field(
+        default=None,
+        description="Some path that it names matches. ./ in front: relative to the workspace.",
+    )
     reads: Words | None = Field(
         default=None, description="Some path that it names, and does not only write, matches."
     )

@@ -108,7 +108,7 @@ def test_all_tells_rules_that_do_not_match(run_cli, workspace):
     assert "remove-system" not in explained(run_cli, "--", "rm", "-r", "x")[1]
     told = explained(run_cli, "--all", "--", "rm", "-r", "x")[1]
     assert "rule 'remove-system' of profile:agent" in told
-    assert "any_args -r, -R, --recursive - yes: -r paths" in told
+    assert "any_args -r, -R, --r* - yes: -r" in told
     assert "- no" in told
     assert "'privileges'" not in told  # it is about other commands
 
@@ -208,3 +208,15 @@ def test_help_fits(run_cli, workspace):
         done = run_cli(*words, "--help")
         assert max(map(len, done.stdout.splitlines())) <= 100
         assert "Exit code" in done.stdout
+
+
+def test_what_no_backend_can_decide_later_is_an_error_everywhere(run_cli, workspace):
+    (workspace / "later.yaml").write_text(
+        "extends: agent\ndescription: Later\nrules:\n  on_dynamic: defer\n"
+    )
+    given = ("--profile", "./later.yaml", "-c")
+    done = [run_cli(verb, *given, "$x a") for verb in ("run", "check", "explain")]
+    assert len({(each.returncode, each.stderr, each.stdout) for each in done}) == 1
+    assert done[0].returncode not in (0, 126)
+    assert "say on_dynamic: deny in the profile" in done[0].stderr
+    assert run_cli("check", *given, "echo a").returncode == 0

@@ -157,6 +157,7 @@ def test_where_nobody_answers_it_is_a_denial(store, policy, work, effect):
     class Asking:
         digest = "sha256:0"
         counted = frozenset()
+        follows_links = False
 
         def decide(self, action: object) -> Decision:
             return Decision(effect, "somebody should look at this", self.digest)
@@ -172,6 +173,7 @@ def test_an_obligation_that_nobody_understands_stops_the_run(store, policy, work
     class Obliging:
         digest = "sha256:0"
         counted = frozenset()
+        follows_links = False
 
         def decide(self, action: object) -> Decision:
             return Decision(Effect.ALLOW, "fine", self.digest, obligations=("sing",))
@@ -187,6 +189,7 @@ def test_what_a_rule_puts_in_the_place_of_a_command_is_run_and_recorded(store, p
     class Steering:
         digest = "sha256:0"
         counted = frozenset()
+        follows_links = False
 
         def decide(self, action: Exec) -> Decision:
             asked = action.intent.commands[0].words[0].text
@@ -210,6 +213,7 @@ def test_facts_are_looked_up_before_each_decision(store, policy, work):
     class Counting:
         digest = "sha256:0"
         counted = frozenset({(CountOf.AGENT, 60.0), (CountOf.ALL, 10.0)})
+        follows_links = False
 
         def __init__(self) -> None:
             self.seen: list[Facts] = []

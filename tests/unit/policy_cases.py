@@ -67,7 +67,10 @@ _COMMANDS = (
      "A=1 ls", "curl https://a.com", 'curl "$x"', "x=1", "rm *.o", "ls; )", "cd /; rm x",
      "find $x", "rm /*", 'sh -c "ls $x"', "/usr/bin/git push", "./ls -la", "PATH=. ls",
      "python3 -c \"open('/x', 'w')\"", 'rm -rf "$x/build"', "cp /etc/x b", 'git "$x" -vf',
-     "tee .git/hooks/x", "env LD_PRELOAD=x ls", "git -c a=b pull --force", "ls /usr/*"]
+     "tee .git/hooks/x",
+     "cp a --mode fast", 'ls --mode "$x" --force', 'ls "--$x" fast',
+     "cd /srv; tee ws/out/x", "rm -rf ./*", "ls /usr/*", "ln -s / l; rm l/x", "ln -s $x l; ls l/*",
+     "env LD_PRELOAD=x ls", "git -c a=b pull --force"]
 )  # fmt: skip
 _CHANCE = random.Random(3)
 _TEXTS = _COMMANDS + ["; ".join(_CHANCE.sample(_COMMANDS, k)) for k in (2, 3) for _ in range(25)]
@@ -87,12 +90,14 @@ def _some(*patterns: str) -> st.SearchStrategy[tuple[str, ...]]:
 FLAT_MATCHES = st.builds(
     Match,
     commands=_some("rm", "ls", "*", "r*", "git", "/bin/ls", "/usr/bin/*", "*m", "l[sx]"),
-    args=_some("-r", "push", "x", "-r*", "*build", "--force", "-f", "-?", "https://*"),
+    args=_some("-r", "push", "x", "-r*", "*build", "--force", "-f", "-?", "https://*",
+               "--mode=fast", "--mode=*", "--mode=f*"),
     any_args=_some("-r", "push", "-l", "*"),
-    ordered_args=_some("push", "-f", "*", "a=b"),
-    paths=_some("/", "/srv/**", "/etc/*", "**/hooks/**", "**/*.o", "/usr", "/srv/ws/x", "**/build"),
-    reads=_some("/etc/*", "/srv/ws/*"),
-    writes=_some("/srv/**", "**/.git/**", "/x"),
+    ordered_args=_some("push", "-f", "*", "a=b", "--mode=fast"),
+    paths=_some("/", "/srv/**", "/etc/*", "**/hooks/**", "**/*.o", "/usr", "/srv/ws/x", "**/build",
+                "./**", "./x", ".", "./.git/**", "./*"),
+    reads=_some("/etc/*", "/srv/ws/*", "./x", "./[!a]"),
+    writes=_some("/srv/**", "**/.git/**", "/x", "./out/**"),
     hosts=_some("a.com", "*.com", "*"),
     environment=_some("LD_*", "PATH", "A"),
     via=_some("sudo", "env", "sh", "s*"),
@@ -173,7 +178,8 @@ RUNS: list[Mapping[tuple[CountOf, float], int]] = [
     {(CountOf.AGENT, 3600.0): 3},
 ]
 FACTS = st.builds(Facts, st.sampled_from([None, 0.0, 50_000.0, 1e300, float("nan")]),
-                  st.sampled_from(RUNS))  # fmt: skip
+                  st.sampled_from(RUNS),
+                  st.sampled_from([{}, {}, {"x": "/etc/x", "/srv/ws/.git": "/usr"}]))  # fmt: skip
 ACTIONS = st.builds(
     Exec,
     PRINCIPALS,

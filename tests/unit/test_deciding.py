@@ -26,6 +26,7 @@ class Answers:
 
     digest = "sha256:0"
     counted = frozenset()
+    follows_links = False
 
     def __init__(self, **said):
         self.said = said

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner.errors",),
     ("runner.model",),
     ("runner.ports",),
-    ("runner.streams", "runner.clock"),
+    ("runner.streams", "runner.clock", "runner.linked"),
     (
         "runner.analysis",
         "runner.policy",

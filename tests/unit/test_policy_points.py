@@ -491,6 +491,7 @@ class Fixed:
     """Always the same answer."""
 
     counted = frozenset()
+    follows_links = False
 
     def __init__(self, effect: Effect | None, **fields: Any) -> None:
         self.effect = effect

@@ -22,6 +22,7 @@ from runner.analysis.context import (
 from runner.analysis.shell import plain
 from runner.analysis.sql import reader as sql
 from runner.analysis.wrappers import (
+    appended,
     find,
     git,
     held,
@@ -112,6 +113,8 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
         rest = ()
     if not rest and row.default is not None:
         rest = (Word(row.default),)
+    if row.appended and _appends(readers, row, taken, call, rest, place=place):
+        return
     if not rest:
         _nothing_left(readers, row, taken, call, place)
         return
@@ -119,6 +122,27 @@ def _plain(readers: Readers, row: Wrapper, call: Call, place: Place) -> None:
     if taken.doubtful or looks_like_option:
         readers.unknown(shown(call), place.in_doubt)
     _rest(readers, row, taken, call, rest, place=place)
+
+
+def _appends(
+    readers: Readers,
+    row: Wrapper,
+    taken: Taken,
+    call: Call,
+    rest: tuple[Word, ...],
+    *,
+    place: Place,
+) -> bool:
+    """Read what xargs or parallel run with words that stand in the text; False: they don't."""
+    if row.name == "parallel":
+        texts = appended.parallel(row, taken, call, rest)
+        for text in texts or ():
+            readers.shell(Word(text), replace(held.texts(place, row), fed=None, piped=None))
+        return texts is not None
+    runs = appended.xargs(row, taken, call, rest)
+    for words in runs or ():
+        readers.command(Call(tuple(words), replace(place, fed=None, piped=None), call.assignments))
+    return runs is not None
 
 
 def _behind(row: Wrapper, taken: Taken) -> tuple[Word, ...]:

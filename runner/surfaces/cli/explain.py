@@ -77,7 +77,9 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Explain a decision; see EXPLAIN_HELP."""
+    from runner import linked  # noqa: PLC0415
     from runner.app import Runner  # noqa: PLC0415
+    from runner.compile import check_obligations  # noqa: PLC0415
     from runner.deciding import action_of, decide  # noqa: PLC0415
     from runner.policy.explain import explain as explained  # noqa: PLC0415
     from runner.policy.others import parted  # noqa: PLC0415
@@ -96,8 +98,10 @@ def explain(
             "another decision point than runner's own rules decides here, and only it can explain; "
             "`runner check` says what it decides"
         )
-    decided = decide(request, policy, facts)
-    action = action_of(request, decided.intent, policy.profile, facts)
+    decided = decide(request, policy, facts, linked.find if logged is None else None)
+    if decided.permitted:
+        check_obligations(decided.decision.obligations)
+    action = action_of(request, decided.intent, policy.profile, decided.facts)
     found = explained(by_rules, action, every=every, beside=beside)
     told = _Told(decided, found, rules, files, logged.logged if logged is not None else None)
     if as_json:
