@@ -13,6 +13,7 @@ from runner.intake import build_request
 from runner.model.outcome import Ending
 from runner.model.protection import ProtectionStatus
 from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
 from runner.ports import Backend, CancelToken, Lease, Store, Streams, Transaction
 from runner.streams import Cancellation, NullSink
 from runner.supervisor import Caller, Supervisor
@@ -80,8 +81,11 @@ class TimedBackend:
     def probe(self) -> Sequence[ProtectionStatus]:
         return self._backend.probe()
 
-    def sweep(self) -> list[str]:
+    def sweep(self) -> Swept:
         return self._backend.sweep()
+
+    def take_swept(self) -> Swept:
+        return self._backend.take_swept()
 
     def close(self) -> None:
         self._backend.close()
@@ -103,9 +107,9 @@ class TimedLease:
         self._watch.seconds["collect"] -= ending.usage.wall_s or 0.0
         return ending
 
-    def release(self) -> None:
+    def release(self) -> tuple[str, ...]:
         with self._watch.phase("release"):
-            self._lease.release()
+            return self._lease.release()
 
 
 def one(runner: Runner, argv: Sequence[str], folder: str) -> dict[str, float]:

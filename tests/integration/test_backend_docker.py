@@ -115,7 +115,8 @@ def test_sweep_removes_what_a_dead_supervisor_created_and_leaves_a_living_ones()
         backend = create()
         told = backend.sweep()
         backend.close()
-        assert any(f"sweep-dead-{os.getpid()}" in line for line in told)
+        assert any(f"sweep-dead-{os.getpid()}" in line for line in told.removed)
+        assert told.left == ()
         left = {c["Id"] for c in client.api.containers(all=True)}
         assert made["dead"] not in left
         assert made["living"] in left
