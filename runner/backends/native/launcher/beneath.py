@@ -45,6 +45,11 @@ class Folders:
             self._names[os.fsencode(path)] = fd
             self._names[os.readlink(os.fsencode(f"/proc/self/fd/{fd}"))] = fd  # as getcwd(3) says
 
+    def has(self, fd: int) -> bool:
+        """Whether it is open at one of these folders itself."""
+        found = os.fstat(fd)
+        return (found.st_dev, found.st_ino) in self._roots
+
     @contextlib.contextmanager
     def by_path(self, start: int, path: bytes, *, follow: bool) -> Iterator[int]:
         """What `path` names for somebody in the folder `start`; `follow`: a link at its end too.
@@ -85,7 +90,7 @@ class Folders:
         Where it says it lies is a hint and no more: it counts when the same file is found there.
         """
         wanted = os.fstat(fd)
-        if stat.S_ISDIR(wanted.st_mode) and self._leads_up(fd):
+        if stat.S_ISDIR(wanted.st_mode) and self._is_shown(fd):
             yield fd
             return
         with contextlib.ExitStack() as opened:
@@ -102,18 +107,29 @@ class Folders:
                     return
         raise _elsewhere()
 
+    def _is_shown(self, folder: int) -> bool:
+        try:
+            return self._leads_up(folder)
+        except PermissionError:
+            return False  # its name may show it
+
     def _leads_up(self, folder: int) -> bool:
-        """Whether the way up from a folder comes by one of the run's, in the same mount."""
+        """Whether the way up from a folder comes by one of the run's, in the same mount.
+
+        OSError, EACCES: a folder on it may not be searched.
+        """
         here = os.dup(folder)
         try:
             for _ in range(MOST_LEVELS):
-                found = os.fstat(here)
-                if (found.st_dev, found.st_ino) in self._roots:
+                if self.has(here):
                     return True
+                found = os.fstat(here)
                 try:
                     above = kernel.open_at(here, b"..", _FOLDER, _RESOLVE)
-                except OSError:
-                    return False  # closed to us, or another mount begins there
+                except OSError as error:
+                    if error.errno == errno.EXDEV:
+                        return False  # another mount begins there
+                    raise
                 os.close(here)
                 here = above
                 if os.path.samestat(os.fstat(here), found):

@@ -35,8 +35,8 @@ _MICROSECONDS = 1_000_000
 # What programs use for a descriptor that has no call of its own, glibc's fchmodat(3) too.
 _OF_DESCRIPTOR = re.compile(rb"/proc/(?:self|thread-self)/fd/([0-9]{1,9})\Z")
 
-Change = Callable[[int], None]
-"""Done to what a descriptor is open at. OSError."""
+Change = Callable[[Folders, int], None]
+"""Done to what a descriptor is open at, beneath the folders. OSError."""
 
 
 class _Caller:
@@ -109,17 +109,24 @@ def _mode(_: _Caller, words: Sequence[int]) -> Change:
     mode = words[0] & _MODE
     if mode & _SET_ID:
         raise _error(errno.EPERM)
-    return lambda fd: kernel.change_mode(fd, mode)
+
+    def change(folders: Folders, fd: int) -> None:
+        # The run's own folders are measured and listed by who has no other right than their owner.
+        if folders.has(fd) and mode & stat.S_IRWXU != stat.S_IRWXU:
+            raise _error(errno.EPERM)
+        kernel.change_mode(fd, mode)
+
+    return change
 
 
 def _owner(_: _Caller, words: Sequence[int]) -> Change:
     user, group = words[0] & _INT, words[1] & _INT
-    return lambda fd: kernel.change_owner(fd, user, group)
+    return lambda _, fd: kernel.change_owner(fd, user, group)
 
 
 def _times(caller: _Caller, words: Sequence[int]) -> Change:
     times = caller.exactly(words[0], 32) if words[0] else None
-    return lambda fd: kernel.change_times(fd, times)
+    return lambda _, fd: kernel.change_times(fd, times)
 
 
 def _times_us(caller: _Caller, words: Sequence[int]) -> Change:
@@ -129,7 +136,7 @@ def _times_us(caller: _Caller, words: Sequence[int]) -> Change:
     if not (0 <= read_us < _MICROSECONDS and 0 <= written_us < _MICROSECONDS):
         raise _error(errno.EINVAL)
     times = struct.pack("=4q", read_s, read_us * 1000, written_s, written_us * 1000)
-    return lambda fd: kernel.change_times(fd, times)
+    return lambda _, fd: kernel.change_times(fd, times)
 
 
 def _times_s(caller: _Caller, words: Sequence[int]) -> Change:
@@ -137,7 +144,7 @@ def _times_s(caller: _Caller, words: Sequence[int]) -> Change:
         return _times(caller, words)
     read_s, written_s = struct.unpack("=2q", caller.exactly(words[0], 16))
     times = struct.pack("=4q", read_s, 0, written_s, 0)
-    return lambda fd: kernel.change_times(fd, times)
+    return lambda _, fd: kernel.change_times(fd, times)
 
 
 def _set_attribute(caller: _Caller, words: Sequence[int]) -> Change:
@@ -148,12 +155,12 @@ def _set_attribute(caller: _Caller, words: Sequence[int]) -> Change:
     if flags & ~(os.XATTR_CREATE | os.XATTR_REPLACE):
         raise _error(errno.EINVAL)
     value = caller.exactly(words[1], size_bytes)
-    return lambda fd: os.setxattr(f"/proc/self/fd/{fd}", name, value, flags)
+    return lambda _, fd: os.setxattr(f"/proc/self/fd/{fd}", name, value, flags)
 
 
 def _remove_attribute(caller: _Caller, words: Sequence[int]) -> Change:
     name = _attribute_name(caller, words[0])
-    return lambda fd: os.removexattr(f"/proc/self/fd/{fd}", name)
+    return lambda _, fd: os.removexattr(f"/proc/self/fd/{fd}", name)
 
 
 def _attribute_name(caller: _Caller, address: int) -> bytes:
@@ -220,7 +227,7 @@ def _result(listener: int, notification: unotify.Notification, folders: Folders)
             if not unotify.is_valid(listener, notification):
                 return errno.ESRCH  # nobody is there to be told
             with _found(folders, where) as fd:
-                change(fd)
+                change(folders, fd)
     except OSError as error:
         return error.errno or errno.EPERM
     return 0
