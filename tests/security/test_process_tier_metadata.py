@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_process_tier import Tier, outside
+from test_process_tier import TRY, Tier, outside
 
 from runner.backends.native.launcher import kernel
 from runner.model.outcome import Termination
 from runner.model.profile import Syscalls, WorkspaceMode
 from runner.model.protection import LANDLOCK_OF_PROCESS_TIER
 from runner.model.spec import Workspace
+from runner.testing.backend_harness import Given
 
 as_a_user = pytest.mark.skipif(
     os.geteuid() == 0, reason="as root the run's user owns nothing outside, and nothing is emulated"
@@ -184,8 +187,6 @@ tried("link_proc", lambda: called("linkat", -100, b"/proc/self/fd/%d" % fd, -100
 tried("rename", lambda: os.rename(sys.argv[1], "renamed"))
 """
     with canary.path.open("rb") as stdin:
-        from runner.testing.backend_harness import Given
-
         got = tier.tried(
             text,
             str(canary.path),
@@ -494,8 +495,6 @@ print("x", 1, flush=True)
 os.kill(os.getpid(), signal.SIGKILL) if sys.argv[1] == "kill" else None
 while sys.argv[1] == "spin": os.chmod("own", 0o600)
 """
-    from test_process_tier import TRY
-
     assert tier.python(TRY + text, "kill").ending.signal == signal.SIGKILL
     tier.python(TRY + text, "exit").exited()
     ran = tier.python(TRY + text, "spin", wall_s=1.0)
@@ -543,7 +542,7 @@ with tempfile.NamedTemporaryFile() as file:
     os.utime(file.fileno(), (3, 3))
     assert os.fstat(file.fileno()).st_mtime == 3
 import zipfile
-with zipfile.ZipFile("z.zip", "w") as z: z.write("new")
+with zipfile.ZipFile("z.zip", "w") as z: z.write("src/up")
 '
 echo all
 """
@@ -564,16 +563,52 @@ def test_honest_programs_change_modes_and_times(tier: Tier, tmp_path: Path) -> N
 
 
 def test_what_it_shut_is_still_told_and_removed(tier: Tier) -> None:
+    """Its own three folders a user can't shut: they are measured by that user."""
     text = """
 import os
-import signal
 open("a", "w").close()
 os.mkdir("sub"); open("sub/x", "w").close()
-for path in ("sub/x", "sub", os.environ["HOME"], os.environ["TMPDIR"], "."):
-    os.chmod(path, 0)
+os.chmod("sub/x", 0); os.chmod("sub", 0)
+for path in (os.environ["HOME"], os.environ["TMPDIR"], "."):
+    os.chmod(path, 0o755)
+    try: os.chmod(path, 0)
+    except PermissionError: print("refused")
 """
     with tier.folder(b="x") as folder:
         given = Workspace(WorkspaceMode.COPY_ON_WRITE, str(folder), str(folder))
         ran = tier.python(text, workspace=given, cwd=str(folder)).exited()
     assert ran.lines == ([] if os.geteuid() == 0 else ["refused"] * 3)
     assert {"a", "sub"} <= {change.path for change in ran.ending.changes}
+
+
+TAKEN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from runner.backends.native.launcher import kernel, unotify
+kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+if sys.argv[4] == "taken":
+    kernel.install_seccomp(unotify.filter_for(()), kernel.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+from runner import Runner, RunnerError
+with Runner(home=sys.argv[2], backend="native") as runner:
+    try:
+        print(runner.run(["touch", "a"], cwd=sys.argv[3], profile="agent-process").ok)
+    except RunnerError as error:
+        print(error.code, error.exit_code, error)
+"""
+
+
+@as_a_user
+@pytest.mark.parametrize("state", ["taken", "free"])
+def test_a_listener_that_is_taken_refuses_the_tier(
+    tier: Tier, tmp_path: Path, workspace: Path, state: str
+) -> None:
+    package = str(Path(sys.modules["runner"].__file__ or "").resolve().parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN, package, str(tmp_path / "home"), str(workspace), state],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    if state == "free":
+        assert done.stdout == "True\n", done.stderr
+    else:
+        assert done.stdout.startswith("protection_missing 125"), done.stderr
+        assert "listener" in done.stdout

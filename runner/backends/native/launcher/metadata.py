@@ -192,7 +192,7 @@ _CALLS = {
     "fremovexattr": _Call(_remove_attribute, fd=0),
 }
 # arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h
-_NUMBERS = {
+NUMBERS = {
     "x86_64": {
         "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93, "lchown": 94, "utime": 132,
         "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "removexattr": 197,
@@ -204,9 +204,10 @@ _NUMBERS = {
         "fremovexattr": 16, "fchmod": 52, "fchmodat": 53, "fchownat": 54, "fchown": 55,
         "utimensat": 88, "fchmodat2": 452,
     },
-}[platform.machine()]  # fmt: skip
+}  # fmt: skip
+"""Machine -> name -> system call number."""
 
-CALLS = {number: _CALLS[name] for name, number in _NUMBERS.items()}
+CALLS = {number: _CALLS[name] for name, number in NUMBERS[platform.machine()].items()}
 """System call number -> how it is carried out."""
 
 

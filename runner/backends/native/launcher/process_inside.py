@@ -1,6 +1,11 @@
 """In a run of the tier `process`: init, and what the program's process does in its own way.
 
 Both are forks of the builder, in its signal domain (see process_builder.py), and never return.
+
+Where the program has the caller's user, init carries out changes of metadata in its place (see
+metadata.py). It is the one to do so: it stands outside of the program's Landlock domain, can't be
+signalled or traced from there, and is the ancestor of all of the run, as one must be to read a
+process's memory where Yama restricts that (ptrace_scope 1).
 """
 
 from __future__ import annotations
@@ -122,7 +127,8 @@ def _reap_and_serve(program: int, status: int, channel: int, folders: Folders) -
 
 
 def _end_with(program: int, status: int, pid: int, wait_status: int) -> None:
-    if pid == program:
+    # A stop comes from a program that asked to be traced by its parent, where a profile allows it.
+    if pid == program and not os.WIFSTOPPED(wait_status):
         os.write(status, str(wait_status).encode())
         _end_all()
 
