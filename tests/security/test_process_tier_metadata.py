@@ -469,6 +469,46 @@ def test_a_profile_still_refuses_by_name(tier: Tier, canary: Canary) -> None:
 
 
 @as_a_user
+def test_namespaces_that_a_profile_allows_show_nothing_as_an_own_file(
+    tier: Tier, canary: Canary
+) -> None:
+    """A folder outside can't be mounted among its own, and a root of its own is not asked."""
+    text = f"""
+{CALLS}
+open("own", "w").close()
+os.mkdir("at")
+outside = sys.argv[1]
+def mounted():
+    called("mount", os.path.dirname(outside).encode(), b"at", None, 4096, None)
+tried("namespaces", lambda: called("unshare", 0x30020000))  # user, mount, pid
+tried("mount", mounted)
+tried("mounted", lambda: os.chmod("at/canary", 0o777))
+tried("own", lambda: os.chmod("own", 0o600))
+sys.stdout.flush(); child = os.fork()
+if child == 0:
+    tried("in_pid_namespace", lambda: os.chmod("own", 0o600))
+    tried("outside", lambda: os.chmod(outside, 0o777))
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+here = os.getcwd()
+tried("chroot", lambda: os.chroot(os.path.dirname(outside)))
+tried("in_root", lambda: os.chmod("/canary", 0o777))
+tried("by_name", lambda: os.chmod(here + "/own", 0o600))
+os._exit(sys.stdout.flush() or 0)
+"""
+    got = tier.tried(
+        text.replace("child = os.fork()", "sys.stdout.flush()\nchild = os.fork()"),
+        str(canary.path),
+        syscalls=Syscalls(allow=("unshare", "mount", "chroot", "setns")),
+    )
+    expected = dict.fromkeys(("mount", "mounted", "outside", "in_root"), "refused")
+    assert {name: got[name] for name in expected} == expected
+    assert (got["own"], got["in_pid_namespace"]) == ("did None", "did None")
+    assert canary.is_as_it_was()
+
+
+@as_a_user
 def test_who_can_not_be_looked_into_is_refused(tier: Tier) -> None:
     """A program that made itself undumpable has taken back what the call needs."""
     text = f"""
