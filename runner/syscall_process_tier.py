@@ -36,18 +36,22 @@ _SHARED = (
     *GROUPS["io_uring"], *GROUPS["keyring"],
 )  # fmt: skip
 
-# Landlock knows no right for these: watching a folder tells the names in it.
-_UNGOVERNED = ("inotify_add_watch", "fanotify_init", "fanotify_mark")
+# Landlock knows no right for these: watching a folder tells the names in it. And memory that its
+# owner fills when it likes would keep waiting who reads there for an EMULATED call.
+_UNGOVERNED = ("inotify_add_watch", "fanotify_init", "fanotify_mark", "userfaultfd")
 
-METADATA = (
+EMULATED = (
     "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat",
     "utime", "utimes", "futimesat", "utimensat",
-    "setxattr", "lsetxattr", "fsetxattr", "setxattrat",
-    "removexattr", "lremovexattr", "fremovexattr", "removexattrat", "file_setattr",
+    "setxattr", "lsetxattr", "fsetxattr", "removexattr", "lremovexattr", "fremovexattr",
 )  # fmt: skip
 """Changes of a file's mode, owner, times and attributes. The kernel asks for the file's owner and
 for nothing else, by path or by a descriptor that was opened for reading: so all files of the user
-could be changed, not only the run's."""
+could be changed, not only the run's. A second filter stops them, and what they ask for is done
+from outside to the run's own files (backends/native/launcher/metadata.py)."""
+
+METADATA = ("setxattrat", "removexattrat", "file_setattr")
+"""The like, but nothing needs them yet: refused."""
 
 _FILE_SYSTEM_COMMANDS = (0x6600, 0x7600, 0x5800, 0x9400, 0xF500)
 """ioctl(2) commands that change attributes, encrypt, make subvolumes and so on by a descriptor that
@@ -59,7 +63,7 @@ _COMMAND_TYPE_MASK = 0xFF00
 def process_tier_refusals(defaults: tuple[Refusal, ...], *, own_user: bool) -> tuple[Refusal, ...]:
     """`defaults` and what the tier adds.
 
-    `own_user`: the run has a user that owns nothing else, so METADATA can do no harm.
+    `own_user`: the run has a user that owns nothing else, so METADATA can do no harm, nor EMULATED.
     """
     outright = {"socket": errno.EACCES, "connect": errno.EACCES, "bind": errno.EACCES}
     outright |= dict.fromkeys((*_SHARED, *_UNGOVERNED), errno.EPERM)

@@ -29,6 +29,8 @@ def plan_process(
     if environment.get("HOME") == HOME:
         environment["HOME"] = places.home
     environment["TMPDIR"] = places.tmp
+    # git gives up at a machine's configuration that is there and closed to it.
+    environment.setdefault("GIT_CONFIG_NOSYSTEM", "1")
     moved = replace(
         spec,
         argv=tuple(places.of(word) if word in named else word for word in spec.argv),

@@ -9,6 +9,9 @@ gives up every privilege, waits for the word to go, and executes. When init ends
 whatever is left in its namespace; init dies with the builder, and the builder ends the run when
 the supervisor's end of its socket closes. So nothing survives a `kill -9` of any of them.
 
+The lesser tier `process` has builder and init of its own (`process_builder.py`,
+`process_inside.py`), where init also does what the program may not (`metadata.py`).
+
     supervisor ── zygote ── builder ── init (pid 1) ── program
         └──────── socket ─────┘
 """

@@ -106,19 +106,19 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter) -> NoRe
         try:
             become_program(
                 plan,
-                seccomp,
                 ends,
                 reporter,
                 Walls(
                     landlock=lambda: _landlock(plan),
                     capabilities=lambda: kernel.drop_capabilities(last_capability),
+                    seccomp=lambda: kernel.install_seccomp(seccomp),
                 ),
             )
         except BaseException as error:
             reporter.fail("setup", error)
     reporter.step("no_new_privileges", lambda: kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1))
     reporter.step("no_capabilities", lambda: kernel.drop_capabilities(last_capability))
-    status = keep_only(ends.status)
+    (status,) = keep_only(ends.status)
     while True:
         pid, wait_status = os.waitpid(-1, 0)
         # Not a stop, which comes from a program that asked to be traced by its parent (ptrace(2)),
@@ -128,10 +128,11 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter) -> NoRe
             os._exit(0)  # the kernel kills whatever is left in here
 
 
-def keep_only(status: int) -> int:
-    """Close all but this descriptor, which is moved; the streams lead nowhere. Where it is now."""
-    kept = os.dup2(status, 3)
-    kernel.close_all_from(4)
+def keep_only(*fds: int) -> tuple[int, ...]:
+    """Close all but these, which are moved; the streams lead nowhere. Where they are now."""
+    apart = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in fds]
+    kept = tuple(os.dup2(fd, 3 + position, inheritable=False) for position, fd in enumerate(apart))
+    kernel.close_all_from(3 + len(kept))
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -155,11 +156,15 @@ class Walls:
 
     landlock: Callable[[], None]
     capabilities: Callable[[], None]
+    seccomp: Callable[[], object]
+    kept: int | None = None
+    """A descriptor that the last step needs: it stands at KEPT_FD until the exec."""
 
 
-def become_program(
-    plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter, walls: Walls
-) -> NoReturn:
+KEPT_FD = 5
+
+
+def become_program(plan: Message, ends: Ends, reporter: Reporter, walls: Walls) -> NoReturn:
     """Give up every privilege, wait for the word to go, and execute."""
     for number in signal.Signals:
         if number not in (signal.SIGKILL, signal.SIGSTOP):
@@ -172,11 +177,14 @@ def become_program(
     kept = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (ends.stdin, ends.stdout, ends.stderr)]
     report = fcntl.fcntl(ends.report, fcntl.F_DUPFD, 20)
     go = fcntl.fcntl(ends.go, fcntl.F_DUPFD, 20)
+    last = fcntl.fcntl(walls.kept, fcntl.F_DUPFD, 20) if walls.kept is not None else None
     for fd, kept_fd in enumerate(kept):
         os.dup2(kept_fd, fd)
     os.dup2(report, 3, inheritable=False)
     os.dup2(go, 4, inheritable=False)
-    kernel.close_all_from(5)
+    if last is not None:
+        os.dup2(last, KEPT_FD, inheritable=False)
+    kernel.close_all_from(KEPT_FD if last is None else KEPT_FD + 1)
     reporter = _continued(reporter, 3)
     reporter.step("setup", lambda: os.chdir(plan["cwd"]))
     reporter.step("rlimits", lambda: _rlimits(plan))
@@ -187,7 +195,7 @@ def become_program(
     reporter.step("landlock", walls.landlock, "landlock" in required)
     reporter.step("no_capabilities", walls.capabilities)
     program = programs.look(plan["argv"], plan["env"])
-    reporter.step("seccomp", lambda: kernel.install_seccomp(seccomp))
+    reporter.step("seccomp", walls.seccomp)
     reporter.say({"ready": sorted(set(reporter.applied))})
     if os.read(4, 1) != GO:
         os._exit(125)

@@ -24,6 +24,8 @@ _X86 = _MACHINE == "x86_64"
 NR_PIVOT_ROOT = 155 if _X86 else 41
 NR_CAPSET = 126 if _X86 else 91
 NR_SECCOMP = 317 if _X86 else 277
+NR_FCHOWNAT = 260 if _X86 else 54
+NR_UTIMENSAT = 280 if _X86 else 88
 NR_OPEN_TREE = 428
 NR_MOVE_MOUNT = 429
 NR_CLOSE_RANGE = 436
@@ -32,6 +34,7 @@ NR_MOUNT_SETATTR = 442
 NR_LANDLOCK_CREATE_RULESET = 444
 NR_LANDLOCK_ADD_RULE = 445
 NR_LANDLOCK_RESTRICT_SELF = 446
+NR_FCHMODAT2 = 452
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -57,6 +60,7 @@ AT_SYMLINK_NOFOLLOW = 0x100
 AT_FDCWD = -100
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 MOUNT_ATTR_RDONLY = 0x1
@@ -74,6 +78,8 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5
 
 
 def _check(result: int, what: str) -> int:
@@ -112,22 +118,23 @@ def pivot_root(new: str, old: str) -> None:
     _check(_syscall(NR_PIVOT_ROOT, os.fsencode(new), os.fsencode(old)), "pivot_root")
 
 
-def _openat2(path: bytes, flags: int, resolve: int) -> int:
+def open_at(dirfd: int, path: bytes, flags: int, resolve: int) -> int:
+    """openat2(2), with O_CLOEXEC; `resolve`: RESOLVE_* flags."""
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
     return _check(
-        _syscall(NR_OPENAT2, AT_FDCWD, path, how, ctypes.c_size_t(len(how))),
+        _syscall(NR_OPENAT2, dirfd, path, how, ctypes.c_size_t(len(how))),
         f"openat2 {os.fsdecode(path)}",
     )
 
 
 def open_resolved(path: str) -> int:
     """openat2(2): a folder by a path that holds no link, as a descriptor; OSError (ELOOP) else."""
-    return _openat2(os.fsencode(path), os.O_PATH | os.O_DIRECTORY, RESOLVE_NO_SYMLINKS)
+    return open_at(AT_FDCWD, os.fsencode(path), os.O_PATH | os.O_DIRECTORY, RESOLVE_NO_SYMLINKS)
 
 
 def open_by_names(path: bytes, flags: int) -> int:
     """openat2(2): by a path that may hold links, but none of /proc's that jump; ELOOP at one."""
-    return _openat2(path, flags, RESOLVE_NO_MAGICLINKS)
+    return open_at(AT_FDCWD, path, flags, RESOLVE_NO_MAGICLINKS)
 
 
 def open_tree(dirfd: int, path: str, *, recursive: bool) -> int:
@@ -214,14 +221,38 @@ def close_all_from(first: int) -> None:
     )
 
 
-def install_seccomp(program: bytes) -> None:
-    """seccomp(2), SECCOMP_SET_MODE_FILTER, with a compiled BPF program (8 bytes an instruction)."""
+def install_seccomp(program: bytes, flags: int = 0) -> int:
+    """seccomp(2), SECCOMP_SET_MODE_FILTER, with a compiled BPF program (8 bytes an instruction).
+
+    Returns the listener's descriptor with SECCOMP_FILTER_FLAG_NEW_LISTENER among `flags`, else 0.
+    """
 
     class Filter(ctypes.Structure):
         _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
     fprog = Filter(len(program) // 8, program)
-    _check(_syscall(NR_SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(fprog)), "seccomp")
+    return _check(
+        _syscall(NR_SECCOMP, SECCOMP_SET_MODE_FILTER, ctypes.c_uint(flags), ctypes.byref(fprog)),
+        "seccomp",
+    )
+
+
+def change_mode(fd: int, mode: int) -> None:
+    """fchmodat2(2) (Linux 6.6) on what `fd` is open at, also with O_PATH."""
+    _check(_syscall(NR_FCHMODAT2, fd, b"", ctypes.c_uint(mode), AT_EMPTY_PATH), "fchmodat2")
+
+
+def change_owner(fd: int, user: int, group: int) -> None:
+    """fchownat(2) on what `fd` is open at, also with O_PATH; all bits set: as it is."""
+    _check(
+        _syscall(NR_FCHOWNAT, fd, b"", ctypes.c_uint(user), ctypes.c_uint(group), AT_EMPTY_PATH),
+        "fchownat",
+    )
+
+
+def change_times(fd: int, times: bytes | None) -> None:
+    """utimensat(2) on what `fd` is open at, also with O_PATH; two timespecs, or None: now."""
+    _check(_syscall(NR_UTIMENSAT, fd, b"", times, AT_EMPTY_PATH), "utimensat")
 
 
 def landlock_abi() -> int:
