@@ -22,6 +22,8 @@ IN_ENVIRONMENT = "RUNNER_CASE_CREDENTIAL"
 """A variable of the supervisor's that holds SECRET too."""
 LIMITS = {"wall": "30s", "memory": "256MiB", "workspace": "32MiB"}
 UNHELD_IN_PLACE = ("workspace", "inodes")
+OWNER_IN_PLACE = 23456
+"""Whose a folder is that is worked on in place, as root: one of root is refused."""
 
 
 class Stage:
@@ -46,6 +48,9 @@ class Stage:
         os.mkfifo(self.workspace / "pipe")
         self._lay_repository()
         self._command = self._lay_case()
+        if in_place and os.geteuid() == 0:
+            for path in (self.workspace, *self.workspace.rglob("*")):
+                os.chown(path, OWNER_IN_PLACE, OWNER_IN_PLACE, follow_symlinks=False)
         self._pipe = os.open(self.workspace / "pipe", os.O_RDONLY | os.O_NONBLOCK)
         self._abstract = f"runner-case-{os.getpid()}"
         self._sockets = self._listen()
@@ -120,7 +125,7 @@ class Stage:
             limits = {name: limits[name] for name in limits if name not in UNHELD_IN_PLACE}
         options: dict[str, Any] = {
             "cwd": self.workspace,
-            "env": {"PYTHONDONTWRITEBYTECODE": "1"},
+            "env": {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(self.workspace)},
             "limits": limits,
             "terminal": stated.get("TERMINAL", False),
             "profile": profile,

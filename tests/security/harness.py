@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 from case_files import Case
-from case_stage import SECRET, Stage, staged
+from case_stage import SECRET, UNHELD_IN_PLACE, Stage, staged
 
 from runner import Outcome, Runner
 from runner.intake import build_request
@@ -38,8 +38,10 @@ class Target:
 
     name: str
     backend: str
+    base: str = "agent"
+    """The profile that cases run with."""
     changes: Mapping[str, object] = field(default_factory=dict)
-    """Keys of a profile that extends `agent`."""
+    """Keys of a profile that extends it."""
     in_place: bool = False
     """The workspace is the host's own folder, so what a case does there is there: around it all
     must stand as before, what was changed is not listed, and nothing holds its size."""
@@ -47,9 +49,9 @@ class Target:
     def profile(self, folder: Path) -> str:
         """Its name, or a file of its own in `folder`."""
         if not self.changes:
-            return "agent"
+            return self.base
         file = folder / f"{self.name}.yaml"
-        stated = {"name": self.name, "extends": "agent", **self.changes}
+        stated = {"name": self.name, "extends": self.base, **self.changes}
         file.write_text(yaml.safe_dump(stated, sort_keys=False))
         return str(file)
 
@@ -57,6 +59,17 @@ class Target:
 TARGETS = (
     Target("native", "native"),
     Target("docker", "docker"),
+    Target("process", "native", "agent-process"),
+    Target("copy", "native", changes={"workspace": "copy"}),
+    Target(
+        "bind",
+        "native",
+        changes={
+            "workspace": "bind",
+            "limits": dict.fromkeys(UNHELD_IN_PLACE, "unlimited"),
+        },
+        in_place=True,
+    ),
 )
 """A tier or a workspace mode more is a line here."""
 

@@ -78,7 +78,7 @@ def test_a_host_that_was_changed_is_seen(tmp_path):
 
 
 def test_a_target_with_changes_has_a_profile_of_its_own(tmp_path):
-    target = harness.Target("tmpfs", "native", {"network": "none"})
+    target = harness.Target("tmpfs", "native", changes={"network": "none"})
     text = Path(target.profile(tmp_path)).read_text()
     assert text == "name: tmpfs\nextends: agent\nnetwork: none\n"
     assert harness.Target("plain", "native").profile(tmp_path) == "agent"

@@ -57,7 +57,6 @@ AT_SYMLINK_NOFOLLOW = 0x100
 AT_FDCWD = -100
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
-RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
@@ -112,22 +111,14 @@ def pivot_root(new: str, old: str) -> None:
     _check(_syscall(NR_PIVOT_ROOT, os.fsencode(new), os.fsencode(old)), "pivot_root")
 
 
-def _openat2(path: bytes, flags: int, resolve: int) -> int:
-    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
-    return _check(
-        _syscall(NR_OPENAT2, AT_FDCWD, path, how, ctypes.c_size_t(len(how))),
-        f"openat2 {os.fsdecode(path)}",
-    )
-
-
 def open_resolved(path: str) -> int:
     """openat2(2): a folder by a path that holds no link, as a descriptor; OSError (ELOOP) else."""
-    return _openat2(os.fsencode(path), os.O_PATH | os.O_DIRECTORY, RESOLVE_NO_SYMLINKS)
-
-
-def open_by_names(path: bytes, flags: int) -> int:
-    """openat2(2): by a path that may hold links, but none of /proc's that jump; ELOOP at one."""
-    return _openat2(path, flags, RESOLVE_NO_MAGICLINKS)
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    how = struct.pack("=QQQ", flags, 0, RESOLVE_NO_SYMLINKS)
+    return _check(
+        _syscall(NR_OPENAT2, AT_FDCWD, os.fsencode(path), how, ctypes.c_size_t(len(how))),
+        f"openat2 {path}",
+    )
 
 
 def open_tree(dirfd: int, path: str, *, recursive: bool) -> int:
