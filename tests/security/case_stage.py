@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ OWNER_IN_PLACE = 23456
 class Stage:
     """What stands on the host: a workspace, and around it what a run must not reach."""
 
-    def __init__(self, folder: Path, case: Case, *, in_place: bool = False) -> None:
+    def __init__(
+        self, folder: Path, case: Case, *, in_place: bool = False, namespaces: bool = True
+    ) -> None:
         """Lay it out in an empty folder."""
         self._in_place = in_place
         self.workspace = folder / "workspace"
@@ -62,6 +65,7 @@ class Stage:
             "tcp": self._sockets[0].getsockname()[1],
             "udp": self._sockets[1].getsockname()[1],
             "pid": os.getpid(),
+            "namespaces": namespaces,
         }
 
     def _lay_repository(self) -> None:
@@ -87,8 +91,10 @@ class Stage:
         shutil.copy(case.path, self.workspace)
         if case.path.suffix == ".sh":
             shutil.copy(FOLDER / "probe.sh", self.workspace)
+            shutil.copy(FOLDER / "locks.py", self.workspace)
             return ["sh", f"./{name}"]
-        shutil.copy(FOLDER / "probe.py", self.workspace)
+        for beside in ("probe.py", "locks.py"):
+            shutil.copy(FOLDER / beside, self.workspace)
         return ["python3", name]
 
     def _listen(self) -> list[socket.socket]:
@@ -110,7 +116,8 @@ class Stage:
 
     def _host_files(self) -> list[tuple[str, int, int, bytes]]:
         found = []
-        inside = [] if self._in_place else list(self.workspace.rglob("*"))
+        guarded = [self.workspace / ".bashrc"]
+        inside = guarded if self._in_place else list(self.workspace.rglob("*"))
         for path in sorted([*inside, *self.outside.rglob("*"), self.outside]):
             status = path.lstat()
             content = path.read_bytes() if path.is_file() else b""
@@ -125,12 +132,14 @@ class Stage:
             limits = {name: limits[name] for name in limits if name not in UNHELD_IN_PLACE}
         options: dict[str, Any] = {
             "cwd": self.workspace,
-            "env": {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(self.workspace)},
+            "env": {"PYTHONDONTWRITEBYTECODE": "1"},
             "limits": limits,
             "terminal": stated.get("TERMINAL", False),
             "profile": profile,
         }
         if self._case.path.suffix == ".py":
+            if self._in_place:  # then a script runs from elsewhere, where nobody can replace it
+                options["env"]["PYTHONPATH"] = str(self.workspace)
             script = self.workspace / self._case.path.name
             return build_request(script=script, args=arguments, **options)
         return build_request(argv=[*self._command, *arguments], **options)
@@ -138,7 +147,11 @@ class Stage:
     def expect_unharmed(self) -> None:
         """Nothing on the host was changed, reached or left over. AssertionError."""
         changed = set(self._host_files()) ^ set(self._before)
-        expect(not changed, f"changed on the host: {sorted(changed)[:6]!r:.1000}")
+        names = sorted({os.path.relpath(path, self.outside.parent) for path, *_ in changed})
+        expect(
+            not changed,
+            f"changed on the host: {', '.join(names)[:500]}; {sorted(changed)[:6]!r:.1000}",
+        )
         for listener in self._sockets:
             reached = True
             try:
@@ -151,16 +164,22 @@ class Stage:
         expect_no_process_with(json.dumps(self.facts))
 
     def close(self) -> None:
-        """Let go of what listened."""
+        """Let go of what listened, and of what was worked on in place."""
         os.close(self._pipe)
         for listener in self._sockets:
             listener.close()
+        if self._in_place:
+            # Whatever it left: trees deeper than Python removes, folders that are closed.
+            for command in (["chmod", "-R", "u+rwX"], ["rm", "-r", "-f"]):
+                subprocess.run([*command, self.workspace], check=True)
 
 
 @contextlib.contextmanager
-def staged(folder: Path, case: Case, *, in_place: bool = False) -> Iterator[Stage]:
+def staged(
+    folder: Path, case: Case, *, in_place: bool = False, namespaces: bool = True
+) -> Iterator[Stage]:
     """A stage in this empty folder, and a credential in this process's environment."""
-    stage = Stage(folder.resolve(), case, in_place=in_place)
+    stage = Stage(folder.resolve(), case, in_place=in_place, namespaces=namespaces)
     os.environ[IN_ENVIRONMENT] = SECRET.decode()
     try:
         yield stage

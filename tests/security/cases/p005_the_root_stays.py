@@ -2,9 +2,9 @@
 
 import os
 
-from probe import main, read, write
+from probe import PLACES, main, read, write
 
-PLACES = (
+SHOWN = (
     "/",
     "/usr",
     "/usr/bin",
@@ -30,6 +30,13 @@ SETTINGS = (
     "/proc/self/uid_map",
 )
 GAPS = {
+    "process": {
+        "its removal": "a script of the workspace is in the run's copy, and its own to change once it runs",
+        "mode in": "as a user modes of files can't be set",
+        "reopen": "no folder of a process in /proc can be opened, not the program's own",
+        "a setting": "no settings of the kernel are shown",
+        "its own name": "no folder of a process in /proc can be opened, not the program's own",
+    },
     "docker": {
         "its own name": "Landlock keeps all of /proc from being written there",
     },
@@ -37,7 +44,7 @@ GAPS = {
 
 
 def attack(probe):
-    for folder in PLACES:
+    for folder in SHOWN:
         probe.refused(f"file in {folder}", lambda f=folder: write(f"{f}/new", b"x"))
         probe.refused(f"folder in {folder}", lambda f=folder: os.mkdir(f"{f}/new"))
         probe.refused(f"link in {folder}", lambda f=folder: os.symlink("/tmp", f"{f}/new"))
@@ -56,13 +63,13 @@ def attack(probe):
     for path in SETTINGS:
         probe.refused(f"set {path}", lambda p=path: write(p, b"1", 0))
     probe.refused("its own program", lambda: write("/proc/self/exe", b"x", 0))
-    script = "/proc/self/cwd/" + os.path.basename(__file__)
+    script = "/proc/self/root" + os.path.abspath(__file__)
     probe.refused("the script that was decided about", lambda: write(script, b"x", 0))
     probe.refused("its removal", lambda: os.unlink(script))
 
 
 def twin(probe):
-    for folder in ("/tmp", "/dev/shm", "/home/agent", "."):
+    for folder in PLACES:
         probe.works(f"file in {folder}", lambda f=folder: write(f"{f}/new", b"x"))
         probe.works(f"folder in {folder}", lambda f=folder: os.mkdir(f"{f}/newer"))
         probe.works(f"rename in {folder}", lambda f=folder: os.rename(f"{f}/new", f"{f}/newer/old"))

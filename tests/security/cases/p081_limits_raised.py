@@ -19,6 +19,9 @@ class Program(ctypes.Structure):
 
 
 GAPS = {
+    "process": {
+        "its own by its number": "a filter compares with constants: a limit is set by 0, which is the caller itself",
+    },
     "docker": {
         "CPU has a bound": "processor time is held by the control group alone",
     },
@@ -43,15 +46,16 @@ def attack(probe):
         free = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         probe.refused(name, lambda n=number, f=free: resource.setrlimit(n, f))
     # Init has the same user: without processor time it would be killed, and the run with it.
+    init = os.getppid()
     for name in ("CPU", "DATA", "AS", "NOFILE", "NPROC", "FSIZE"):
         number = getattr(resource, f"RLIMIT_{name}")
         probe.refused(
-            f"{name} of init", lambda n=number: resource.prlimit(1, n, (0, 0)), errno.EPERM
+            f"{name} of init", lambda n=number: resource.prlimit(init, n, (0, 0)), errno.EPERM
         )
         high = struct.pack("=QQ", 0, 0)
         probe.refused(
             f"{name} of init, by a number with a bit more",
-            lambda n=number, h=high: call("prlimit64", 1 | 1 << 32, n, h, 0),
+            lambda n=number, h=high: call("prlimit64", init | 1 << 32, n, h, 0),
             errno.EPERM,
         )
     for _ in range(1000):
