@@ -1,4 +1,5 @@
 /* 2, 8, 9: openat2(2) with every combination of its flags, on links that lead out, and odd structures.
+GAPS = {"bind": {"a flag": "openat2 is refused: a filter can't see whether it sets set-ID bits", "a resolution": "openat2 is refused: a filter can't see whether it sets set-ID bits", "what this kernel": "openat2 is refused: a filter can't see whether it sets set-ID bits", "a file of its own": "openat2 is refused: a filter can't see whether it sets set-ID bits", "a structure": "openat2 is refused: a filter can't see whether it sets set-ID bits", "a new one": "openat2 is refused: a filter can't see whether it sets set-ID bits"}}
  */
 #include "probe.h"
 
