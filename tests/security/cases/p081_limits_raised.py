@@ -6,7 +6,7 @@ import os
 import resource
 import struct
 
-from probe import call, main
+from probe import APART, call, main
 
 LOOSE = (0x0040000, 0x0100000, 0x0200000, 0x0400000, 0x0800000, 0x8000000)
 """Flags of personality(2) that take protection away."""
@@ -58,6 +58,18 @@ def attack(probe):
             lambda n=number, h=high: call("prlimit64", init | 1 << 32, n, h, 0),
             errno.EPERM,
         )
+    caller = probe.facts["pid"]
+    full = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    for what, action in (
+        ("limit", lambda: resource.prlimit(caller, resource.RLIMIT_NOFILE, full)),
+        ("limits read", lambda: resource.prlimit(caller, resource.RLIMIT_NOFILE)),
+        ("priority", lambda: os.setpriority(os.PRIO_PROCESS, caller, 19)),
+        ("processors", lambda: os.sched_setaffinity(caller, {0})),
+        ("scheduler", lambda: os.sched_setscheduler(caller, os.SCHED_IDLE, os.sched_param(0))),
+    ):
+        probe.refused(f"the caller's {what}", action)
+    if not APART:  # else they are the priorities of the run alone
+        probe.refused("the user's priorities", lambda: os.setpriority(os.PRIO_USER, 0, 19))
     for _ in range(1000):
         if os.fork() == 0:
             os.fork()  # an orphan, which is work for init

@@ -79,6 +79,15 @@ static inline const char *fact(const char *name)
     return to;
 }
 
+/* The number of that name among the facts; -1 if there is none. */
+static inline long number_fact(const char *name)
+{
+    char key[64];
+    snprintf(key, sizeof key, "\"%s\": ", name);
+    const char *start = strstr(facts, key);
+    return start == NULL ? -1 : strtol(start + strlen(key), NULL, 10);
+}
+
 /* A file's content as text, cut at size - 1; -1 where it can't be read. */
 static inline int slurp(const char *path, char *to, int size)
 {
