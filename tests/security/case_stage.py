@@ -51,19 +51,19 @@ class Stage:
         os.mkfifo(self.workspace / "pipe")
         self._lay_repository()
         self._command = self._lay_case()
-        if in_place and os.geteuid() == 0:
-            for path in (self.workspace, *self.workspace.rglob("*")):
-                os.chown(path, OWNER_IN_PLACE, OWNER_IN_PLACE, follow_symlinks=False)
         self._pipe = os.open(self.workspace / "pipe", os.O_RDONLY | os.O_NONBLOCK)
         self._abstract = f"runner-case-{os.getpid()}"
         self._sockets = self._listen()
+        if in_place and os.geteuid() == 0:
+            for path in (self.workspace, *self.workspace.rglob("*")):
+                os.chown(path, OWNER_IN_PLACE, OWNER_IN_PLACE, follow_symlinks=False)
         self._before = self._host_files()
         self.facts = {
             "outside": str(self.outside),
             "secret": str(secret),
             "abstract": self._abstract,
-            "tcp": self._sockets[0].getsockname()[1],
-            "udp": self._sockets[1].getsockname()[1],
+            "tcp": self._sockets["tcp"].getsockname()[1],
+            "udp": self._sockets["udp"].getsockname()[1],
             "pid": os.getpid(),
             "namespaces": namespaces,
         }
@@ -97,7 +97,7 @@ class Stage:
             shutil.copy(FOLDER / beside, self.workspace)
         return ["python3", name]
 
-    def _listen(self) -> list[socket.socket]:
+    def _listen(self) -> dict[str, socket.socket]:
         tcp = socket.create_server(("127.0.0.1", 0))
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind(("127.0.0.1", 0))
@@ -110,9 +110,10 @@ class Stage:
         os.close(folder)
         for listener in (abstract, named):
             listener.listen()
-        for listener in (tcp, udp, abstract, named):
+        found = {"tcp": tcp, "udp": udp, "abstract": abstract, "in the workspace": named}
+        for listener in found.values():
             listener.setblocking(False)
-        return [tcp, udp, abstract, named]
+        return found
 
     def _host_files(self) -> list[tuple[str, int, int, bytes]]:
         found = []
@@ -152,13 +153,13 @@ class Stage:
             not changed,
             f"changed on the host: {', '.join(names)[:500]}; {sorted(changed)[:6]!r:.1000}",
         )
-        for listener in self._sockets:
+        for name, listener in self._sockets.items():
             reached = True
             try:
                 listener.recv(1) if listener.type == socket.SOCK_DGRAM else listener.accept()
             except BlockingIOError:
                 reached = False
-            expect(not reached, f"{listener.getsockname()!r} was reached")
+            expect(not reached, f"reached on the host: {name}; {listener.getsockname()!r}")
         expect(not os.read(self._pipe, 100), "something came through a FIFO of the workspace")
         # The facts are in the arguments of every process of the run.
         expect_no_process_with(json.dumps(self.facts))
@@ -166,7 +167,7 @@ class Stage:
     def close(self) -> None:
         """Let go of what listened, and of what was worked on in place."""
         os.close(self._pipe)
-        for listener in self._sockets:
+        for listener in self._sockets.values():
             listener.close()
         if self._in_place:
             # Whatever it left: trees deeper than Python removes, folders that are closed.

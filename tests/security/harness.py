@@ -11,15 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 from case_files import Case
-from case_stage import SECRET, UNHELD_IN_PLACE, Stage, staged
+from case_stage import OWNER_IN_PLACE, SECRET, UNHELD_IN_PLACE, Stage, staged
+from conftest import docker_missing, native_missing
 
 from runner import Outcome, Runner
 from runner.intake import build_request
@@ -74,6 +77,17 @@ TARGETS = (
     ),
 )
 """A tier or a workspace mode more is a line here."""
+
+
+@cache
+def missing(name: str) -> str | None:
+    """Why the target of this name can't be had on this machine, or None."""
+    (target,) = [one for one in TARGETS if one.name == name]
+    if target.backend == "docker":
+        return docker_missing()
+    with tempfile.TemporaryDirectory() as folder:
+        owner = OWNER_IN_PLACE if target.in_place else None
+        return native_missing(target.profile(Path(folder)), owner)
 
 
 def run_case(case: Case, target: Target, runner: Runner, folder: Path) -> dict[str, str]:

@@ -116,7 +116,7 @@ def merge(files: list[Path]) -> subprocess.CompletedProcess[str]:
 def test_unknown_names_are_refused_in_a_sentence():
     for words, said in (
         (["none-is-named-so"], "no case is named like none-is-named-so"),
-        (["--target", "moon"], "no target moon; there are docker, native"),
+        (["--target", "moon"], "no target moon; there are bind, copy, docker, native, process"),
     ):
         done = subprocess.run(
             [sys.executable, SCRIPT, *words], capture_output=True, text=True, check=False

@@ -7,7 +7,7 @@ import os
 LIBC = ctypes.CDLL(None, use_errno=True)
 CAPABILITIES = range(64)
 VERSION_3 = 0x20080522  # linux/capability.h
-PR_GET_SECCOMP, PR_CAPBSET_READ, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 21, 23, 39, 47
+PR_GET_SECCOMP, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 21, 39, 47
 PR_CAP_AMBIENT_IS_SET = 1
 FILTER = 2
 
@@ -21,8 +21,6 @@ found = []
 sets = (ctypes.c_uint32 * 6)()
 if LIBC.capget((ctypes.c_uint32 * 2)(VERSION_3, 0), sets) or any(sets):
     found.append("capabilities")
-if any(ask(PR_CAPBSET_READ, number) == 1 for number in CAPABILITIES):
-    found.append("a bounding set")
 if any(ask(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, number) == 1 for number in CAPABILITIES):
     found.append("ambient capabilities")
 if ask(PR_GET_NO_NEW_PRIVS) != 1:

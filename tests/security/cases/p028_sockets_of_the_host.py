@@ -14,6 +14,10 @@ PATHS = (
     "/run/udev/control", "/tmp/.X11-unix/X0", "/run/snapd.socket", "socket",
 )  # fmt: skip
 GAPS = {
+    "bind": {
+        "connect to socket": "a socket in the bound folder can be connected to",
+        "reached on the host: in the workspace": "a socket in the bound folder can be connected to",
+    },
     "process": {
         "a service of its own": "all sockets are refused, but the two ends of a pair",
     },

@@ -1,4 +1,5 @@
 /* 67, 84, 105: what prctl(2) would loosen: tracing, dumps, filters, capabilities, new privileges.
+GAPS = {"process": {"bounding": "as a user nobody may empty that set; without new privileges it grants nothing"}}
  */
 #include "probe.h"
 

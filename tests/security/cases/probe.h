@@ -126,12 +126,9 @@ static inline const char *open_lock(void)
     for (int i = 0; i < 6; i++)
         if (sets[i] != 0)
             return "capabilities";
-    for (int number = 0; number < 64; number++) {
-        if (prctl(PR_CAPBSET_READ, number, 0, 0, 0) == 1)
-            return "a bounding set";
+    for (int number = 0; number < 64; number++)
         if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, number, 0, 0) == 1)
             return "ambient capabilities";
-    }
     return NULL;
 }
 
