@@ -100,9 +100,7 @@ def run_case(case: Case, target: Target, runner: Runner, folder: Path) -> dict[s
     for number, mode in enumerate(case.stated.get("ORDER", ("attack", "twin"))):
         place = folder / str(number)
         place.mkdir()
-        with staged(
-            place, case, in_place=target.in_place, namespaces=target.namespaces
-        ) as stage:
+        with staged(place, case, in_place=target.in_place, namespaces=target.namespaces) as stage:
             _run_mode(mode, case, target, runner, stage, profile, found)
     return found
 

@@ -31,11 +31,10 @@ SETTINGS = (
 )
 GAPS = {
     "process": {
-        "its removal": "a script of the workspace is in the run's copy, and its own to change once it runs",
+        "its removal": "the run's copy of a script is its own to change once it runs",
         "mode in": "as a user modes of files can't be set",
-        "reopen": "no folder of a process in /proc can be opened, not the program's own",
         "a setting": "no settings of the kernel are shown",
-        "its own name": "no folder of a process in /proc can be opened, not the program's own",
+        "its own name": "no process's folder in /proc can be opened",
     },
     "docker": {
         "its own name": "Landlock keeps all of /proc from being written there",

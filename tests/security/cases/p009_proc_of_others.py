@@ -6,10 +6,9 @@ from probe import main, read
 
 GAPS = {
     "process": {
-        "environ": "no folder of a process in /proc can be opened, not the program's own",
-        "the tree by root": "no folder of a process in /proc can be opened, not the program's own",
+        "environ": "no process's folder in /proc can be opened",
         "parent": "there is no PID namespace",
-        "a child's": "no folder of a process in /proc can be opened, not the program's own",
+        "a child's": "no process's folder in /proc can be opened",
     },
     "docker": {
         "read cmdline of init": "process 1 is shown; its words are the same for every run",

@@ -1,5 +1,4 @@
 /* 13 to 15, 18, 55, 68 to 74, 82: each call as it would be made by one who may, not with zeros.
-GAPS = {"process": {"its own namespace looked at": "no folder of a process in /proc can be opened, not the program's own"}}
  */
 #include "probe.h"
 #include <sys/mount.h>

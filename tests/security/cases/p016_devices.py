@@ -13,7 +13,7 @@ NODES = (
 GAPS = {
     "process": {
         "times of": "times of files that all may write can be set",
-        "a terminal of its own": "the machine's terminals are among those of others, so none can be opened",
+        "a terminal of its own": "the machine's terminals are others', so none can be opened",
     },
     "docker": {
         "times of": "times of the container's own device nodes can be set",

@@ -55,7 +55,9 @@ GAPS = {
 def attack(probe):
     for path in OTHERS:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        probe.works(path, lambda path=path: write(path, b"#!/bin/sh\ntouch /tmp/run-by-you\n", mode=0o755))
+        probe.works(
+            path, lambda path=path: write(path, b"#!/bin/sh\ntouch /tmp/run-by-you\n", mode=0o755)
+        )
     for path in BEFORE:
         probe.works(path, lambda path=path: write(path, b"changed", os.O_APPEND))
     probe.works("a link to hooks", lambda: os.symlink(f"repo/{GIT}/hooks", "by-link"))

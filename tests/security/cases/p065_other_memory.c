@@ -1,5 +1,5 @@
 /* 11, 65: memory and registers of other processes: init's, and even a child's own.
-GAPS = {"process": {"its own by its file": "no folder of a process in /proc can be opened, not the program's own", "as written": "no folder of a process in /proc can be opened, not the program's own"}, "docker": {"its own by its file": "Landlock keeps all of /proc from being written there", "as written": "Landlock keeps all of /proc from being written there"}}
+GAPS = {"process": {"its own by its file": "no process's folder in /proc can be opened", "as written": "no process's folder in /proc can be opened"}, "docker": {"its own by its file": "Landlock keeps all of /proc from being written there", "as written": "Landlock keeps all of /proc from being written there"}}
  */
 #include "probe.h"
 #include <sys/ptrace.h>

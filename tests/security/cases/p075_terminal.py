@@ -11,10 +11,10 @@ TERMINAL = True
 TIOCSTI, TIOCLINUX, TIOCGWINSZ = 0x5412, 0x541C, 0x5413
 GAPS = {
     "process": {
-        "name": "the machine's terminals are among those of others, so none can be opened or named",
-        "its name": "the machine's terminals are among those of others, so none can be opened or named",
-        "its own by name": "the machine's terminals are among those of others, so none can be opened or named",
-        "some more": "the machine's terminals are among those of others, so none can be opened or named",
+        "name": "the machine's terminals are others', so none is opened or named",
+        "its name": "the machine's terminals are others', so none is opened or named",
+        "its own by name": "the machine's terminals are others', so none is opened or named",
+        "some more": "the machine's terminals are others', so none is opened or named",
     },
     "docker": {
         "all terminals": "only descriptors bound the number of terminals",

@@ -20,7 +20,7 @@ class Program(ctypes.Structure):
 
 GAPS = {
     "process": {
-        "its own by its number": "a filter compares with constants: a limit is set by 0, which is the caller itself",
+        "its own by its number": "a filter knows constants only: a limit of one's own is set by 0",
     },
     "docker": {
         "CPU has a bound": "processor time is held by the control group alone",

@@ -5,9 +5,10 @@ import os
 import re
 
 from probe import main, read
+
 GAPS = {
     "process": {
-        "its memory looked at": "no folder of a process in /proc can be opened, not the program's own",
+        "its memory looked at": "no process's folder in /proc can be opened",
     },
 }
 

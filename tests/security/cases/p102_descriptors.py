@@ -13,9 +13,6 @@ GIVEN = {
     "LC_CTYPE", "PYTHONPATH",
 }  # fmt: skip
 GAPS = {
-    "process": {
-        "again by name": "no folder of a process in /proc can be opened, not the program's own",
-    },
     "docker": {
         "again by name": "the pipes are another user's: they can't be opened by name",
     },

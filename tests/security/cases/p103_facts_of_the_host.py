@@ -26,7 +26,7 @@ GAPS = {
         "/lost+found": "that a path exists is told, not what is in it",
         "name": "there is no UTS namespace: the machine's name is told",
         "users": "the machine's users are told",
-        "self/": "no folder of a process in /proc can be opened, not the program's own",
+        "self/": "no process's folder in /proc can be opened",
         "/etc/resolv.conf": "there is no network to resolve names by",
     },
     "docker": {

@@ -17,7 +17,7 @@ FILES = (
 GAPS = {
     "process": {
         "a name": "no settings of the kernel are shown",
-        "its own groups": "no folder of a process in /proc can be opened, not the program's own",
+        "its own groups": "no process's folder in /proc can be opened",
     },
     "docker": {
         "/sys/fs/cgroup": "the engine's control groups and storage paths are told",
