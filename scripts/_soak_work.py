@@ -154,6 +154,7 @@ class Stage:
     def _case(self, stem: str) -> list[Work]:
         stated = constants(CASES / f"{stem}.py")
         facts = {
+            "namespaces": True,
             "outside": str(self.outside),
             "secret": str(self.outside / "secret"),
             "pid": os.getpid(),

@@ -54,7 +54,7 @@ import sys
 from runner import Runner, RunnerError
 try:
     with Runner(home=sys.argv[1] + "/home", backend="native") as runner:
-        outcome = runner.run(["true"], cwd=sys.argv[1] + "/work")
+        outcome = runner.run(["true"], cwd=sys.argv[1] + "/work", profile=sys.argv[2])
 except RunnerError as error:
     sys.exit(str(error))
 sys.exit(None if outcome.ok else f"`true` ended as {outcome.termination}: {outcome.failure}")
@@ -62,12 +62,17 @@ sys.exit(None if outcome.ok else f"`true` ended as {outcome.termination}: {outco
 
 
 @cache
-def native_missing() -> str | None:
-    """Why the native backend can't run `true` here under the default profile, or None."""
+def native_missing(profile: str = "agent", owner: int | None = None) -> str | None:
+    """Why the native backend can't run `true` here under a profile, by name or file, or None.
+
+    `owner`: whose the workspace is, as root; its own by default.
+    """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "work").mkdir()
+        if owner is not None and os.geteuid() == 0:
+            os.chown(Path(folder, "work"), owner, owner)
         done = subprocess.run(
-            [sys.executable, "-c", NATIVE_TRIAL, folder],
+            [sys.executable, "-c", NATIVE_TRIAL, folder, profile],
             capture_output=True,
             text=True,
             timeout=300,

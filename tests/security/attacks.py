@@ -22,11 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import case_files
 import harness
-from conftest import docker_missing, native_missing
 
 from runner import Runner
 
-MISSING = {"native": native_missing, "docker": docker_missing}
 WIDTH = len("denied, recorded, next run, twin")
 
 Cells = dict[str, dict[str, dict[str, str]]]
@@ -43,7 +41,7 @@ def run_here(chosen: list[case_files.Case], targets: list[harness.Target]) -> Ce
     found: Cells = {}
     for target in targets:
         rows = found.setdefault(f"{target.name}, {whose()}", {})
-        missing = MISSING[target.backend]()
+        missing = harness.missing(target.name)
         with tempfile.TemporaryDirectory(prefix="attacks-") as name:
             folder = Path(name).resolve()
             with Runner(home=folder / "home", backend=target.backend) as runner:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,16 @@ IN_ENVIRONMENT = "RUNNER_CASE_CREDENTIAL"
 """A variable of the supervisor's that holds SECRET too."""
 LIMITS = {"wall": "30s", "memory": "256MiB", "workspace": "32MiB"}
 UNHELD_IN_PLACE = ("workspace", "inodes")
+OWNER_IN_PLACE = 23456
+"""Whose a folder is that is worked on in place, as root: one of root is refused."""
 
 
 class Stage:
     """What stands on the host: a workspace, and around it what a run must not reach."""
 
-    def __init__(self, folder: Path, case: Case, *, in_place: bool = False) -> None:
+    def __init__(
+        self, folder: Path, case: Case, *, in_place: bool = False, namespaces: bool = True
+    ) -> None:
         """Lay it out in an empty folder."""
         self._in_place = in_place
         self.workspace = folder / "workspace"
@@ -49,14 +54,18 @@ class Stage:
         self._pipe = os.open(self.workspace / "pipe", os.O_RDONLY | os.O_NONBLOCK)
         self._abstract = f"runner-case-{os.getpid()}"
         self._sockets = self._listen()
+        if in_place and os.geteuid() == 0:
+            for path in (self.workspace, *self.workspace.rglob("*")):
+                os.chown(path, OWNER_IN_PLACE, OWNER_IN_PLACE, follow_symlinks=False)
         self._before = self._host_files()
         self.facts = {
             "outside": str(self.outside),
             "secret": str(secret),
             "abstract": self._abstract,
-            "tcp": self._sockets[0].getsockname()[1],
-            "udp": self._sockets[1].getsockname()[1],
+            "tcp": self._sockets["tcp"].getsockname()[1],
+            "udp": self._sockets["udp"].getsockname()[1],
             "pid": os.getpid(),
+            "namespaces": namespaces,
         }
 
     def _lay_repository(self) -> None:
@@ -82,11 +91,13 @@ class Stage:
         shutil.copy(case.path, self.workspace)
         if case.path.suffix == ".sh":
             shutil.copy(FOLDER / "probe.sh", self.workspace)
+            shutil.copy(FOLDER / "locks.py", self.workspace)
             return ["sh", f"./{name}"]
-        shutil.copy(FOLDER / "probe.py", self.workspace)
+        for beside in ("probe.py", "locks.py"):
+            shutil.copy(FOLDER / beside, self.workspace)
         return ["python3", name]
 
-    def _listen(self) -> list[socket.socket]:
+    def _listen(self) -> dict[str, socket.socket]:
         tcp = socket.create_server(("127.0.0.1", 0))
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         udp.bind(("127.0.0.1", 0))
@@ -99,13 +110,15 @@ class Stage:
         os.close(folder)
         for listener in (abstract, named):
             listener.listen()
-        for listener in (tcp, udp, abstract, named):
+        found = {"tcp": tcp, "udp": udp, "abstract": abstract, "in the workspace": named}
+        for listener in found.values():
             listener.setblocking(False)
-        return [tcp, udp, abstract, named]
+        return found
 
     def _host_files(self) -> list[tuple[str, int, int, bytes]]:
         found = []
-        inside = [] if self._in_place else list(self.workspace.rglob("*"))
+        guarded = [self.workspace / ".bashrc"]
+        inside = guarded if self._in_place else list(self.workspace.rglob("*"))
         for path in sorted([*inside, *self.outside.rglob("*"), self.outside]):
             status = path.lstat()
             content = path.read_bytes() if path.is_file() else b""
@@ -126,6 +139,8 @@ class Stage:
             "profile": profile,
         }
         if self._case.path.suffix == ".py":
+            if self._in_place:  # then a script runs from elsewhere, where nobody can replace it
+                options["env"]["PYTHONPATH"] = str(self.workspace)
             script = self.workspace / self._case.path.name
             return build_request(script=script, args=arguments, **options)
         return build_request(argv=[*self._command, *arguments], **options)
@@ -133,29 +148,39 @@ class Stage:
     def expect_unharmed(self) -> None:
         """Nothing on the host was changed, reached or left over. AssertionError."""
         changed = set(self._host_files()) ^ set(self._before)
-        expect(not changed, f"changed on the host: {sorted(changed)[:6]!r:.1000}")
-        for listener in self._sockets:
+        names = sorted({os.path.relpath(path, self.outside.parent) for path, *_ in changed})
+        expect(
+            not changed,
+            f"changed on the host: {', '.join(names)[:500]}; {sorted(changed)[:6]!r:.1000}",
+        )
+        for name, listener in self._sockets.items():
             reached = True
             try:
                 listener.recv(1) if listener.type == socket.SOCK_DGRAM else listener.accept()
             except BlockingIOError:
                 reached = False
-            expect(not reached, f"{listener.getsockname()!r} was reached")
+            expect(not reached, f"reached on the host: {name}; {listener.getsockname()!r}")
         expect(not os.read(self._pipe, 100), "something came through a FIFO of the workspace")
         # The facts are in the arguments of every process of the run.
         expect_no_process_with(json.dumps(self.facts))
 
     def close(self) -> None:
-        """Let go of what listened."""
+        """Let go of what listened, and of what was worked on in place."""
         os.close(self._pipe)
-        for listener in self._sockets:
+        for listener in self._sockets.values():
             listener.close()
+        if self._in_place:
+            # Whatever it left: trees deeper than Python removes, folders that are closed.
+            for command in (["chmod", "-R", "u+rwX"], ["rm", "-r", "-f"]):
+                subprocess.run([*command, self.workspace], check=True)
 
 
 @contextlib.contextmanager
-def staged(folder: Path, case: Case, *, in_place: bool = False) -> Iterator[Stage]:
+def staged(
+    folder: Path, case: Case, *, in_place: bool = False, namespaces: bool = True
+) -> Iterator[Stage]:
     """A stage in this empty folder, and a credential in this process's environment."""
-    stage = Stage(folder.resolve(), case, in_place=in_place)
+    stage = Stage(folder.resolve(), case, in_place=in_place, namespaces=namespaces)
     os.environ[IN_ENVIRONMENT] = SECRET.decode()
     try:
         yield stage

@@ -78,7 +78,7 @@ def test_a_host_that_was_changed_is_seen(tmp_path):
 
 
 def test_a_target_with_changes_has_a_profile_of_its_own(tmp_path):
-    target = harness.Target("tmpfs", "native", {"network": "none"})
+    target = harness.Target("tmpfs", "native", changes={"network": "none"})
     text = Path(target.profile(tmp_path)).read_text()
     assert text == "name: tmpfs\nextends: agent\nnetwork: none\n"
     assert harness.Target("plain", "native").profile(tmp_path) == "agent"
@@ -116,7 +116,7 @@ def merge(files: list[Path]) -> subprocess.CompletedProcess[str]:
 def test_unknown_names_are_refused_in_a_sentence():
     for words, said in (
         (["none-is-named-so"], "no case is named like none-is-named-so"),
-        (["--target", "moon"], "no target moon; there are docker, native"),
+        (["--target", "moon"], "no target moon; there are bind, copy, docker, native, process"),
     ):
         done = subprocess.run(
             [sys.executable, SCRIPT, *words], capture_output=True, text=True, check=False

@@ -255,6 +255,23 @@ def test_a_program_by_an_honest_first_line_starts(
     assert (outcome.exit_code, outcome.stdout.data) == (0, b"started\n")
 
 
+@pytest.mark.usefixtures("native")
+def test_programs_are_looked_at_where_openat2_is_refused(runner: Runner, tmp_path: Path) -> None:
+    """As it is with `workspace: bind`, or where a profile says so."""
+    profile = tmp_path / "refuses.yaml"
+    profile.write_text("name: refuses\nextends: agent\nsyscalls: {deny: [openat2]}\n")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "linked-python").symlink_to("/proc/self/exe")
+    for name, first in (("honest", "/usr/bin/env python3"), ("attack", "./linked-python")):
+        (work / name).write_text(f"#!{first}\nprint('started')\n")
+        (work / name).chmod(0o755)
+    honest = runner.run(["./honest"], cwd=work, profile=str(profile))
+    assert (honest.exit_code, honest.stdout.data) == (0, b"started\n")
+    attack = runner.run(["./attack"], cwd=work, profile=str(profile))
+    assert "levels of symbolic links" in str(attack.failure)
+
+
 PLANTED = (
     "mkdir -p .git/hooks",
     "echo x > .git/hooks/pre-commit",

@@ -69,10 +69,28 @@ def test_the_page_speaks_of_every_attack_that_is_tried():
 
 
 def test_the_page_names_every_gap_with_its_case():
+    _, *parts = re.split(
+        r"^#### `(\w+)`.*$", PAGE.partition("\n## A folder")[0], flags=re.MULTILINE
+    )
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
     for case in case_files.cases():
-        gaps = [part["gap"] for part in case.stated.get("WITHOUT", {}).values() if "gap" in part]
-        if gaps or case.stated.get("NOT_ON") or case.stated.get("GAPS"):
+        if any("gap" in part for part in case.stated.get("WITHOUT", {}).values()):
             assert f"`{case.name}`" in PAGE
+        for target in {*case.stated.get("NOT_ON", {}), *case.stated.get("GAPS", {})}:
+            assert f"`{case.name}`" in sections[target], (case.name, target)
+
+
+def test_the_pages_table_has_every_case_and_no_cell_that_is_empty_or_wrong():
+    (table,) = re.findall(r"^```text\n( +\| native, root .*?)```$", PAGE, re.MULTILINE | re.DOTALL)
+    halves, columns, *rows = (
+        [part.split() for part in line.split("|")] for line in table.splitlines()
+    )
+    assert [" ".join(half) for half in halves[1:]] == ["native, root", "native, rootless"]
+    assert [" ".join(column) for column in columns[1:]] == [", ".join(harness.COLUMNS)] * 2
+    assert [name for (name,), *_ in rows] == [case.name for case in case_files.cases()]
+    for _, *cells in rows:
+        assert [len(cell) for cell in cells] == [len(harness.COLUMNS)] * 2
+        assert {word for cell in cells for word in cell} <= {"yes", "gap"}
 
 
 def test_what_a_case_states_is_known():

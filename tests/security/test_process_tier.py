@@ -155,6 +155,26 @@ def test_its_own_files_are_its_own(tier: Tier, tmp_path: Path) -> None:
     assert not refused
 
 
+MOVES = """
+for name in ("a", "b"):
+    os.mkdir(name)
+open("a/file", "w").close()
+tried("rename", lambda: os.rename("a/file", "b/file"))
+tried("link", lambda: os.link("b/file", "a/file"))
+tried("out", lambda: os.rename("a/file", sys.argv[1] + "/file"))
+tried("in", lambda: os.link("/usr/bin/env", "a/env"))
+"""
+
+
+def test_files_move_between_its_own_folders_alone(tier: Tier, tmp_path: Path) -> None:
+    _open_to_all(tmp_path)
+    tmp_path.chmod(0o777)
+    got = tier.tried(MOVES, str(tmp_path))
+    assert {name: said.split()[0] for name, said in got.items()} == {
+        "rename": "did", "link": "did", "out": "refused", "in": "refused",
+    }  # fmt: skip
+
+
 def test_a_file_that_is_only_shown_can_not_be_changed_by_descriptor(
     tier: Tier, tmp_path: Path
 ) -> None:

@@ -2,9 +2,9 @@
 
 import os
 
-from probe import main, read, write
+from probe import PLACES, main, read, write
 
-PLACES = (
+SHOWN = (
     "/",
     "/usr",
     "/usr/bin",
@@ -30,6 +30,11 @@ SETTINGS = (
     "/proc/self/uid_map",
 )
 GAPS = {
+    "process": {
+        "its removal": "the run's copy of a script is its own to change once it runs",
+        "a setting": "no settings of the kernel are shown",
+        "its own name": "no process's folder in /proc can be opened",
+    },
     "docker": {
         "its own name": "Landlock keeps all of /proc from being written there",
     },
@@ -37,7 +42,7 @@ GAPS = {
 
 
 def attack(probe):
-    for folder in PLACES:
+    for folder in SHOWN:
         probe.refused(f"file in {folder}", lambda f=folder: write(f"{f}/new", b"x"))
         probe.refused(f"folder in {folder}", lambda f=folder: os.mkdir(f"{f}/new"))
         probe.refused(f"link in {folder}", lambda f=folder: os.symlink("/tmp", f"{f}/new"))
@@ -56,13 +61,13 @@ def attack(probe):
     for path in SETTINGS:
         probe.refused(f"set {path}", lambda p=path: write(p, b"1", 0))
     probe.refused("its own program", lambda: write("/proc/self/exe", b"x", 0))
-    script = "/proc/self/cwd/" + os.path.basename(__file__)
+    script = "/proc/self/root" + os.path.abspath(__file__)
     probe.refused("the script that was decided about", lambda: write(script, b"x", 0))
     probe.refused("its removal", lambda: os.unlink(script))
 
 
 def twin(probe):
-    for folder in ("/tmp", "/dev/shm", "/home/agent", "."):
+    for folder in PLACES:
         probe.works(f"file in {folder}", lambda f=folder: write(f"{f}/new", b"x"))
         probe.works(f"folder in {folder}", lambda f=folder: os.mkdir(f"{f}/newer"))
         probe.works(f"rename in {folder}", lambda f=folder: os.rename(f"{f}/new", f"{f}/newer/old"))

@@ -5,6 +5,11 @@ import os
 from probe import main, read
 
 GAPS = {
+    "process": {
+        "environ": "no process's folder in /proc can be opened",
+        "parent": "there is no PID namespace",
+        "a child's": "no process's folder in /proc can be opened",
+    },
     "docker": {
         "read cmdline of init": "process 1 is shown; its words are the same for every run",
     },

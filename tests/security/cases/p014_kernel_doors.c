@@ -102,8 +102,8 @@ static void attack(void)
 
 static void twin(void)
 {
-    works("a folder", mkdir("/tmp/at", 0755));
-    works("to go there", chdir("/tmp/at"));
+    works("a folder", mkdir(in_tmp("at"), 0755));
+    works("to go there", chdir(in_tmp("at")));
     pid_t child = fork();
     if (child == 0)
         _exit(7);

@@ -11,6 +11,10 @@ NODES = (
     "hpet", "cpu/0/msr", "input/event0", "dri/card0", "snapshot",
 )  # fmt: skip
 GAPS = {
+    "process": {
+        "times of": "times of files that all may write can be set",
+        "a terminal of its own": "the machine's terminals are others', so none can be opened",
+    },
     "docker": {
         "times of": "times of the container's own device nodes can be set",
     },

@@ -2,7 +2,7 @@
 
 import os
 
-from probe import main, write
+from probe import HOME, main, write
 
 EXPECTED = {
     "attack": {
@@ -45,13 +45,19 @@ OTHERS = (
     f"{GIT}hub/workflows/x.yml", f"{DOT}ssh/authorized_keys", f"{DOT}profile",
 )  # fmt: skip
 BEFORE = (f"repo/{GIT}/hooks/pre-commit", f"repo/{GIT}/config", f"tree/{GIT}", f"{DOT}bashrc")
+GAPS = {
+    "bind": {
+        ".bashrc OSError(30": "what is guarded can't be written at all",
+    },
+}
 
 
 def attack(probe):
     for path in OTHERS:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        probe.works(path, lambda path=path: write(path, b"#!/bin/sh\ntouch /tmp/run-by-you\n"))
-        os.chmod(path, 0o755)
+        probe.works(
+            path, lambda path=path: write(path, b"#!/bin/sh\ntouch /tmp/run-by-you\n", mode=0o755)
+        )
     for path in BEFORE:
         probe.works(path, lambda path=path: write(path, b"changed", os.O_APPEND))
     probe.works("a link to hooks", lambda: os.symlink(f"repo/{GIT}/hooks", "by-link"))
@@ -61,7 +67,7 @@ def attack(probe):
     probe.works("a link out", lambda: os.symlink(probe.facts["outside"], f"repo/{GIT}/worktrees"))
     # Of the agent's home nothing is the host's.
     for name in ("bashrc", "ssh/authorized_keys", "config/autostart/x.desktop"):
-        path = f"/home/agent/{DOT}{name}"
+        path = f"{HOME}/{DOT}{name}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
         probe.works(path, lambda path=path: write(path, b"x"))
 

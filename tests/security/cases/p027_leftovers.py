@@ -4,12 +4,17 @@ import contextlib
 import ctypes
 import os
 
-from probe import LIBC, main, read, write
+from probe import LIBC, PLACES, main, read, write
 
 ORDER = ("twin", "attack", "twin")
-PLACES = ("/tmp", "/dev/shm", "/home/agent", ".")
 KEY = 0x52554E
 CREATE = 0o1666  # IPC_CREAT and everybody's
+GAPS = {
+    "process": {
+        "shared memory": "what has a name that all programs of the machine share is refused",
+        "find it again": "what has a name that all programs of the machine share is refused",
+    },
+}
 
 
 def queue(flags):
@@ -32,7 +37,8 @@ def attack(probe):
     probe.refused("left in /var/tmp", lambda: read("/var/tmp/left"))
     probe.refused("a message queue", lambda: queue(os.O_RDONLY))
     probe.refused("shared memory", lambda: shared(4096, 0))
-    probe.same("semaphores", read("/proc/sysvipc/sem").count(b"\n"), 1)
+    with contextlib.suppress(PermissionError):  # where /proc is closed
+        probe.same("semaphores", read("/proc/sysvipc/sem").count(b"\n"), 1)
 
 
 def twin(probe):

@@ -9,6 +9,12 @@ from probe import call, main
 ALLOWED = {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
 RTM_NEWLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_GETLINK = 16, 20, 24, 18
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
+GAPS = {
+    "process": {
+        "family": "all sockets are refused, but the two ends of a pair",
+        "links listed": "all sockets are refused, but the two ends of a pair",
+    },
+}
 
 
 def ask(kind, flags, payload, protocol=0):
@@ -34,6 +40,7 @@ def attack(probe):
                     f"family {family}",
                     lambda f=made, k=kind: call("socket", f, k, 0),
                     errno.EAFNOSUPPORT,
+                    errno.EACCES,  # where no family at all is granted
                 )
     link = struct.pack("=BxHiII", 0, 0, 1, 0, 1)
     address = struct.pack("=BBBBI", 2, 32, 0, 0, 1) + struct.pack(
@@ -43,7 +50,7 @@ def attack(probe):
     for kind, payload in ((RTM_NEWLINK, link), (RTM_NEWADDR, address), (RTM_NEWROUTE, route)):
         flags = NLM_F_REQUEST | NLM_F_ACK
         asked = lambda k=kind, p=payload, f=flags: ask(k, f, p)  # noqa: E731
-        probe.refused(f"request {kind}", asked, errno.EPERM)
+        probe.refused(f"request {kind}", asked, errno.EPERM, errno.EACCES)
 
 
 def twin(probe):

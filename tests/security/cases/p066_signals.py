@@ -11,17 +11,19 @@ NUMBERS = [number for number in range(1, 65) if number not in (32, 33)]
 
 
 def attack(probe):
-    for number in NUMBERS:
-        with contextlib.suppress(PermissionError):  # Landlock's scope
-            os.kill(1, number)
+    parent = os.getppid()
+    for pid in {1, parent}:
+        for number in NUMBERS:
+            with contextlib.suppress(PermissionError):  # Landlock's scope
+                os.kill(pid, number)
     # Below 3 there is only init and this process; outside, all else.
-    for pid in (probe.facts["pid"], os.getppid() + 1000, 2**22 - 1):
+    for pid in (probe.facts["pid"], parent + 1000, 2**22 - 1):
         probe.refused(f"a signal to {pid}", lambda pid=pid: os.kill(pid, signal.SIGTERM))
     for number in (signal.SIGSTOP, signal.SIGKILL):
         with contextlib.suppress(OSError):
             os.kill(-1, number)
     time.sleep(0.2)
-    probe.same("its parent is still there", os.getppid(), 1)
+    probe.same("its parent is still there", os.getppid(), parent)
     probe.refused("a descriptor of init's", lambda: os.pidfd_open(1) and os.readlink("/proc/1/exe"))
 
 

@@ -6,7 +6,7 @@ import os
 import resource
 import struct
 
-from probe import call, main
+from probe import APART, call, main
 
 LOOSE = (0x0040000, 0x0100000, 0x0200000, 0x0400000, 0x0800000, 0x8000000)
 """Flags of personality(2) that take protection away."""
@@ -19,6 +19,9 @@ class Program(ctypes.Structure):
 
 
 GAPS = {
+    "process": {
+        "its own by its number": "a filter knows constants only: a limit of one's own is set by 0",
+    },
     "docker": {
         "CPU has a bound": "processor time is held by the control group alone",
     },
@@ -43,17 +46,30 @@ def attack(probe):
         free = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         probe.refused(name, lambda n=number, f=free: resource.setrlimit(n, f))
     # Init has the same user: without processor time it would be killed, and the run with it.
+    init = os.getppid()
     for name in ("CPU", "DATA", "AS", "NOFILE", "NPROC", "FSIZE"):
         number = getattr(resource, f"RLIMIT_{name}")
         probe.refused(
-            f"{name} of init", lambda n=number: resource.prlimit(1, n, (0, 0)), errno.EPERM
+            f"{name} of init", lambda n=number: resource.prlimit(init, n, (0, 0)), errno.EPERM
         )
         high = struct.pack("=QQ", 0, 0)
         probe.refused(
             f"{name} of init, by a number with a bit more",
-            lambda n=number, h=high: call("prlimit64", 1 | 1 << 32, n, h, 0),
+            lambda n=number, h=high: call("prlimit64", init | 1 << 32, n, h, 0),
             errno.EPERM,
         )
+    caller = probe.facts["pid"]
+    full = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    for what, action in (
+        ("limit", lambda: resource.prlimit(caller, resource.RLIMIT_NOFILE, full)),
+        ("limits read", lambda: resource.prlimit(caller, resource.RLIMIT_NOFILE)),
+        ("priority", lambda: os.setpriority(os.PRIO_PROCESS, caller, 19)),
+        ("processors", lambda: os.sched_setaffinity(caller, {0})),
+        ("scheduler", lambda: os.sched_setscheduler(caller, os.SCHED_IDLE, os.sched_param(0))),
+    ):
+        probe.refused(f"the caller's {what}", action)
+    if not APART:  # else they are the priorities of the run alone
+        probe.refused("the user's priorities", lambda: os.setpriority(os.PRIO_USER, 0, 19))
     for _ in range(1000):
         if os.fork() == 0:
             os.fork()  # an orphan, which is work for init

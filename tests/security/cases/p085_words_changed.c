@@ -6,12 +6,12 @@
 static char path[64];
 static volatile int going = 1;
 
-static const char *const PROGRAMS[] = {"/bin/grep", "/usr/bin/env", "/bin/true"};
+static const char *const PROGRAMS[] = {"./p085_words_changed", "/bin/true"};
 
 static void *flips(void *nothing)
 {
     for (unsigned i = 0; going; i++)
-        strcpy(path, PROGRAMS[i % 2 ? 0 : 2]);
+        strcpy(path, PROGRAMS[i % 2]);
     return NULL;
 }
 
@@ -21,10 +21,10 @@ static int flips_in_a_process(void *nothing)
     return 0;
 }
 
-/* Whichever it became: grep finds the locks in its own status, true ends with 0 as well. */
+/* Whichever it became: this one looks at its own locks, true ends with 0 as well. */
 static int raced(void)
 {
-    char *words[] = {"grep", "-Eqz", "NoNewPrivs:\t1\nSeccomp:\t2\n", "/proc/self/status", NULL};
+    char *words[] = {"p085_words_changed", "locks", NULL};
     pid_t child = vfork();
     if (child == 0) {
         execv(path, words);
@@ -39,7 +39,7 @@ static void attack(void)
 {
     static char stack[16384];
     pthread_t thread;
-    strcpy(path, PROGRAMS[2]);
+    strcpy(path, PROGRAMS[1]);
     pthread_create(&thread, NULL, flips, NULL);
     pid_t sharing = clone(flips_in_a_process, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL);
     for (int i = 0; i < 200; i++) {

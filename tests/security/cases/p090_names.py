@@ -2,11 +2,11 @@
 
 import os
 
-from probe import main, write
+from probe import PLACES, main, write
 
 LIMITS = {"workspace": "16MiB", "inodes": 500, "wall": "25s"}
+NOT_ON = {"bind": "nothing bounds what is written there, as its profile must say"}
 EXPECTED = {"attack": {"termination": "limit", "limit": "workspace"}}
-PLACES = ("/tmp", "/dev/shm", "/home/agent", ".")
 
 
 def attack(probe):

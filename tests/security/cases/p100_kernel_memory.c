@@ -2,6 +2,7 @@
 LIMITS = {"memory": "96MiB", "open_files": 1024, "processes": 40, "wall": "40s"}
 EXPECTED = {"attack": {"termination": "limit", "limit": "memory"}}
 WITHOUT = {"cgroup": {"attack": {}, "gap": "nothing but descriptors and the kernel's own bounds"}}
+GAPS = {"process": {"a queue": "queues have names that all programs share", "a segment": "segments have names that all programs share", "its memory": "segments have names that all programs share", "a watch": "watches tell names of folders that are closed"}}
  */
 #include "probe.h"
 #include <mqueue.h>
@@ -64,8 +65,8 @@ static long watches(void)
     int fd;
     while ((fd = inotify_init1(O_CLOEXEC)) >= 0)
         for (int i = 0; i < 64; i++) {
-            char path[64];
-            snprintf(path, sizeof path, "/tmp/%d", i);
+            char path[4200];
+            snprintf(path, sizeof path, "%s/%d", in_tmp("."), i);
             close(open(path, O_CREAT | O_WRONLY, 0600));
             if (inotify_add_watch(fd, path, IN_ALL_EVENTS) >= 0)
                 all += 1024;
@@ -118,5 +119,5 @@ static void twin(void)
     works("a segment", segment);
     works("its memory", shmat(segment, NULL, 0) == (void *)-1 ? -1 : 0);
     int fd = inotify_init1(0);
-    works("a watch", inotify_add_watch(fd, "/tmp", IN_CREATE));
+    works("a watch", inotify_add_watch(fd, in_tmp("."), IN_CREATE));
 }

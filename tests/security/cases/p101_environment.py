@@ -6,11 +6,23 @@ import re
 
 from probe import main, read
 
+GAPS = {
+    "process": {
+        "its memory looked at": "no process's folder in /proc can be opened",
+    },
+}
+
+
+def pids():
+    with contextlib.suppress(PermissionError):  # where /proc is closed
+        return [name for name in os.listdir("/proc") if name.isdigit()]
+    return [str(number) for number in range(1, 1000)]
+
 
 def attack(probe):
     for name, value in os.environ.items():
         print(name, value)
-    for pid in (name for name in os.listdir("/proc") if name.isdigit()):
+    for pid in pids():
         for file in ("environ", "cmdline", "auxv"):
             with contextlib.suppress(OSError):
                 print(read(f"/proc/{pid}/{file}", 1 << 16))
@@ -20,6 +32,10 @@ def attack(probe):
             probe.refused(f"memory of {pid}", lambda pid=pid: read(f"/proc/{pid}/mem"))
     probe.refused("a core", lambda: os.stat("core"))
     # All that this process can read of itself: nothing of the launcher's is left behind an exec.
+    probe.works("its memory looked at", lambda: search(probe))
+
+
+def search(probe):
     seen = 0
     with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb") as memory:
         for line in maps.readlines():

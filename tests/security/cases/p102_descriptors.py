@@ -1,5 +1,6 @@
 """49, 93, 101, 102: descriptors and variables that were inherited; more than the limit of them."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -9,7 +10,7 @@ from probe import in_child, main
 LIMITS = {"open_files": 64}
 GIVEN = {
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TMPDIR", "PYTHONDONTWRITEBYTECODE",
-    "LC_CTYPE",
+    "LC_CTYPE", "PYTHONPATH",
 }  # fmt: skip
 GAPS = {
     "docker": {
@@ -19,8 +20,9 @@ GAPS = {
 
 
 def attack(probe):
-    names = sorted(int(name) for name in os.listdir("/proc/self/fd"))
-    probe.same("descriptors", names, [0, 1, 2, 3])  # the last is the listing's own
+    with contextlib.suppress(PermissionError):  # where /proc is closed
+        names = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+        probe.same("descriptors", names, [0, 1, 2, 3])  # the last is the listing's own
     for fd in (0, 1, 2):
         probe.same(f"kind of {fd}", stat.S_ISFIFO(os.fstat(fd).st_mode), True)
         probe.refused(f"seek {fd}", lambda fd=fd: os.lseek(fd, 0, 0))

@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 
-from probe import main, read
+from probe import filled, main, read
 
 EMPTY = (
     "kallsyms", "kcore", "keys", "key-users", "kmsg", "cmdline", "timer_list", "modules",
@@ -16,7 +16,21 @@ ABSENT = (
     "/root/.ssh", "/home/user", "/boot", "/run/secrets", "/var/run/secrets", "/lost+found",
 )  # fmt: skip
 GAPS = {
+    "process": {
+        "/etc/": "that a path exists is told, not what is in it",
+        "/var/": "that a path exists is told, not what is in it",
+        "/root/": "that a path exists is told, not what is in it",
+        "/home/": "that a path exists is told, not what is in it",
+        "/boot": "that a path exists is told, not what is in it",
+        "/run/": "that a path exists is told, not what is in it",
+        "/lost+found": "that a path exists is told, not what is in it",
+        "name": "there is no UTS namespace: the machine's name is told",
+        "users": "the machine's users are told",
+        "self/": "no process's folder in /proc can be opened",
+        "/etc/resolv.conf": "there is no network to resolve names by",
+    },
     "docker": {
+        "content of": "the image has files of its own by such names",
         "/etc/": "the image has files of its own by such names",
         "/var/log": "the image has files of its own by such names",
         "/boot": "the image has files of its own by such names",
@@ -34,14 +48,17 @@ def attack(probe):
                 probe.same(f"/proc/{name}", read(f"/proc/{name}"), b"")
     for path in ABSENT:
         probe.same(path, os.path.exists(path), False)
-    probe.same("/sys", os.listdir("/sys"), [])
+        probe.refused(f"content of {path}", lambda path=path: filled(path))
+    with contextlib.suppress(PermissionError):  # where it is the host's, and closed
+        probe.same("/sys", os.listdir("/sys"), [])
     probe.same("name", (socket.gethostname(), os.uname().nodename), ("sandbox", "sandbox"))
-    probe.same(
-        "processes", [name for name in os.listdir("/proc") if name.isdigit()], [str(os.getpid())]
-    )
+    with contextlib.suppress(PermissionError):
+        numbers = [name for name in os.listdir("/proc") if name.isdigit()]
+        probe.same("processes", numbers, [str(os.getpid())])
     outside = probe.facts["outside"].encode()
     for name in ("mountinfo", "mounts", "environ", "maps", "cgroup"):
-        probe.same(f"a path in {name}", outside in read(f"/proc/self/{name}", 1 << 20), False)
+        with contextlib.suppress(PermissionError):
+            probe.same(f"a path in {name}", outside in read(f"/proc/self/{name}", 1 << 20), False)
     users = {line.split(b":")[0] for line in read("/etc/passwd").splitlines()}
     probe.same("users", users, {b"root", b"agent", b"nobody"})
     probe.refused(

@@ -79,6 +79,15 @@ static inline const char *fact(const char *name)
     return to;
 }
 
+/* The number of that name among the facts; -1 if there is none. */
+static inline long number_fact(const char *name)
+{
+    char key[64];
+    snprintf(key, sizeof key, "\"%s\": ", name);
+    const char *start = strstr(facts, key);
+    return start == NULL ? -1 : strtol(start + strlen(key), NULL, 10);
+}
+
 /* A file's content as text, cut at size - 1; -1 where it can't be read. */
 static inline int slurp(const char *path, char *to, int size)
 {
@@ -92,16 +101,35 @@ static inline int slurp(const char *path, char *to, int size)
     return length;
 }
 
-/* The number behind a name in /proc/self/status, which is written to that base; -1 if none. */
-static inline long status_of(const char *name, int base)
+/* Where temporary files go: of the run's own, by another name in a tier without mounts. */
+static inline const char *in_tmp(const char *name)
 {
-    static char text[16384];
-    char key[64];
-    if (slurp("/proc/self/status", text, sizeof text) < 0)
-        return -1;
-    snprintf(key, sizeof key, "\n%s:", name);
-    const char *at = strstr(text, key);
-    return at == NULL ? -1 : strtol(at + strlen(key), NULL, base);
+    static char found[4][4096];
+    static int next;
+    const char *folder = getenv("TMPDIR");
+    char *to = found[next++ % 4];
+    snprintf(to, sizeof found[0], "%s/%s", folder != NULL ? folder : "/tmp", name);
+    return to;
+}
+
+/* What still stands open; asked by calls, for /proc may be closed. NULL when nothing does. */
+static inline const char *open_lock(void)
+{
+    struct { uint32_t version; int pid; } header = {0x20080522, 0};
+    uint32_t sets[6] = {0};
+    if (prctl(39 /* PR_GET_NO_NEW_PRIVS */, 0, 0, 0, 0) != 1)
+        return "new privileges";
+    if (prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 2)
+        return "no filter";
+    if (syscall(SYS_capget, &header, sets) != 0)
+        return "capget";
+    for (int i = 0; i < 6; i++)
+        if (sets[i] != 0)
+            return "capabilities";
+    for (int number = 0; number < 64; number++)
+        if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, number, 0, 0) == 1)
+            return "ambient capabilities";
+    return NULL;
 }
 
 static void attack(void);
@@ -109,6 +137,8 @@ static void twin(void);
 
 int main(int count, char **words)
 {
+    if (count == 2 && strcmp(words[1], "locks") == 0)
+        return open_lock() != NULL; /* a case started itself, to see what became of it */
     if (count != 3)
         return 2;
     facts = words[2];

@@ -96,6 +96,13 @@ NUMBERS = {
     "vhangup": (153, 58),
 }
 
+FACTS = json.loads(sys.argv[2])
+TMP, HOME = os.environ["TMPDIR"], os.environ["HOME"]
+APART = FACTS["namespaces"]
+"""Whether the machine's /tmp, /dev/shm and numbers of processes are out of sight."""
+PLACES = (TMP, *(("/dev/shm",) if APART else ()), HOME, ".")
+"""All that can be written."""
+
 
 def call(name, *arguments):
     """A system call by its name, with arguments of the full 64 bits; OSError as it fails."""
@@ -113,13 +120,21 @@ def read(path, size=4096):
         return file.read(size)
 
 
-def write(path, data, flags=os.O_CREAT):
+def write(path, data, flags=os.O_CREAT, mode=0o644):
     """Write to a file, which is made unless `flags` say else."""
-    fd = os.open(path, os.O_WRONLY | flags, 0o644)
+    fd = os.open(path, os.O_WRONLY | flags, mode)
     try:
         return os.write(fd, data)
     finally:
         os.close(fd)
+
+
+def filled(path):
+    """What a file holds, or a folder; ValueError where it is there and holds nothing."""
+    found = os.listdir(path) if os.path.isdir(path) else read(path)
+    if not found:
+        raise ValueError(path)
+    return found
 
 
 def link(path, target):
@@ -184,7 +199,6 @@ class Probe:
 
 def main(attack, twin):
     """What a case ends with."""
-    mode, facts = sys.argv[1:]
-    probe = Probe(json.loads(facts))
-    {"attack": attack, "twin": twin}[mode](probe)
+    probe = Probe(FACTS)
+    {"attack": attack, "twin": twin}[sys.argv[1]](probe)
     print("TRIED", probe.tried, flush=True)

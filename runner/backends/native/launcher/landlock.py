@@ -100,9 +100,12 @@ def keep_signals_inside() -> None:
     """Put the calling thread into a domain that only scopes signals (ABI 6).
 
     So `kill(-1, …)` of a process in it reaches this domain and those inside of it, all at once, and
-    nobody else. Raises OSError.
+    nobody else. Files can still be linked and renamed across folders: of all rights that one is
+    refused by every domain that does not grant it (landlock(7), LANDLOCK_ACCESS_FS_REFER). Raises
+    OSError.
     """
-    ruleset = kernel.landlock_create(struct.pack("=QQQ", 0, 0, SCOPE_SIGNAL))
+    ruleset = kernel.landlock_create(struct.pack("=QQQ", REFER, 0, SCOPE_SIGNAL))
+    _allow(ruleset, "/", REFER)
     kernel.landlock_restrict(ruleset, 0)
     os.close(ruleset)
 

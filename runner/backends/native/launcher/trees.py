@@ -259,6 +259,8 @@ def _walk_copy(
         if before is not None:
             seen.add(path)
         identity = (found.st_ino, found.st_ctime_ns, found.st_size)
+        if kind in _READING and found.st_uid == os.geteuid():
+            _open_to_owner(name, folder_fd, found, _READING[kind])
         if before is None or before.identity != identity:
             digest, size = digester.content(name, folder_fd, found)
             now = (kind, stat.S_IMODE(found.st_mode), digest)
@@ -272,6 +274,19 @@ def _walk_copy(
         elif kind == "directory":
             with _opened(name, _OPEN_FOLDER, folder_fd) as inner:
                 yield from _walk_copy(inner, path + b"/", baseline, seen, digester, depth + 1)
+
+
+_READING = {"file": stat.S_IRUSR, "directory": stat.S_IRUSR | stat.S_IXUSR}
+"""What the owner needs to read one."""
+
+
+def _open_to_owner(name: bytes, folder_fd: int, found: os.stat_result, needed: int) -> None:
+    """So that nothing hides behind what a run closed to itself, where it has the caller's user.
+
+    It is the run's own copy, and nothing runs in it any more that could put a link there.
+    """
+    if found.st_mode & needed != needed:
+        os.chmod(name, stat.S_IMODE(found.st_mode) | needed, dir_fd=folder_fd)
 
 
 def _known_original(known: Known) -> Record:
