@@ -5,7 +5,7 @@ import signal
 
 from probe import main
 
-LIMITS = {"wall": "1s"}
+LIMITS = {"wall": "5s"}
 EXPECTED = {"attack": {"termination": "limit", "limit": "wall"}}
 
 
