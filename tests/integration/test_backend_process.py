@@ -19,7 +19,7 @@ from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec, Workspace
 from runner.ports import Backend
 from runner.testing.backend_contract import BackendContract
 from runner.testing.backend_harness import PYTHON, expect, holds_processes, same
-from runner.testing.backend_limits import _FILL, _FILL_INODES
+from runner.testing.backend_filling import FILL, FILL_INODES
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +193,10 @@ class TestProcessTier(BackendContract):
         """Looked at five times a second, not held by the kernel; as are the next ones."""
         with self.folder(a="1") as folder:
             more = {**self.on(folder), "workspace_bytes": 4 << 20}
-            self._ends_by(LimitName.WORKSPACE, _FILL, ".", **more)
+            self._ends_by(LimitName.WORKSPACE, FILL, ".", **more)
 
     def test_workspace_bytes_in_tmp(self) -> None:
-        text = f"import os, sys; sys.argv[1] = os.environ['TMPDIR']\n{_FILL}"
+        text = f"import os, sys; sys.argv[1] = os.environ['TMPDIR']\n{FILL}"
         self._ends_by(LimitName.WORKSPACE, text, "", workspace_bytes=4 << 20)
 
     def test_memory_in_files_counts_as_what_may_be_written(self) -> None:
@@ -206,7 +206,7 @@ class TestProcessTier(BackendContract):
     def test_workspace_inodes(self) -> None:
         with self.folder(a="1") as folder:
             more = {**self.on(folder), "workspace_inodes": 200}
-            self._ends_by(LimitName.WORKSPACE, _FILL_INODES, ".", **more)
+            self._ends_by(LimitName.WORKSPACE, FILL_INODES, ".", **more)
 
     def test_a_sparse_file_costs_nothing(self) -> None:
         """Up to the limit; a larger one is refused by RLIMIT_FSIZE."""

@@ -56,9 +56,9 @@ def changes(run: Run, as_json: AsJson = False) -> None:
         print(f"{_MARKS[change.kind]} {change.type:9} {_size(change):>12}  "
               f"{shown(change.path)}{withheld}{done}")  # fmt: skip
     if found.truncated:
-        print("runner: the run changed more than is listed", file=sys.stderr)
+        _note("runner: the run changed more than is listed")
     if found.gone is not None:
-        print(f"runner: nothing is left to apply: {found.gone}", file=sys.stderr)
+        _note(f"runner: nothing is left to apply: {found.gone}")
 
 
 def diff(
@@ -88,7 +88,7 @@ def diff(
     sys.stdout.buffer.flush()
     for each in found:
         if each.note is not None:
-            print(f"runner: {shown(each.change.path)}: {each.note}", file=sys.stderr)
+            _note(f"runner: {shown(each.change.path)}: {each.note}")
 
 
 def apply(
@@ -131,8 +131,14 @@ def _named(runner: Runner, run: str) -> str:
     if run != "latest":
         return run
     found = runner.latest_changes()
-    print(f"runner: the latest is {found}", file=sys.stderr)
+    _note(f"runner: the latest is {found}")
     return found
+
+
+def _note(text: str) -> None:
+    """On stderr, behind what stdout was told: a reader of both finds them in order."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr)
 
 
 def shown(path: str) -> str:
@@ -157,9 +163,9 @@ def _print_applied(found: Applied) -> None:
         why = f": {result.why}" if result.why else ""
         done = result.fate in (Fate.APPLIED, Fate.ALREADY)
         line = f"{fate:9} {_MARKS[result.change.kind]} {shown(result.change.path)}{why}"
-        print(line, file=sys.stdout if done else sys.stderr)
+        (print if done else _note)(line)
     if found.left and not found.dry_run:
-        print(f"runner: {found.left} changes are not applied", file=sys.stderr)
+        _note(f"runner: {found.left} changes are not applied")
 
 
 def _size(change: Change) -> str:
