@@ -18,8 +18,8 @@ from runner.model.protection import LANDLOCK_OF_PROCESS_TIER, NOT_IN_PROCESS_TIE
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec, Workspace
 from runner.ports import Backend
 from runner.testing.backend_contract import BackendContract
-from runner.testing.backend_harness import PYTHON, expect, holds_processes, same
 from runner.testing.backend_filling import FILL, FILL_INODES
+from runner.testing.backend_harness import PYTHON, expect, holds_processes, same
 
 
 @pytest.fixture(scope="module")
