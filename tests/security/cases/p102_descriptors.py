@@ -10,7 +10,7 @@ from probe import in_child, main
 LIMITS = {"open_files": 64}
 GIVEN = {
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TMPDIR", "PYTHONDONTWRITEBYTECODE",
-    "LC_CTYPE", "PYTHONPATH",
+    "LC_CTYPE", "PYTHONPATH", "GIT_CONFIG_NOSYSTEM",
 }  # fmt: skip
 GAPS = {
     "docker": {
