@@ -261,8 +261,28 @@ class Totals:
     wall_s: float
 
 
-class Transaction(Protocol):
-    """Events and ledger entries that become durable together, or not at all."""
+class Counter(Protocol):
+    """Counts the runs that began at `since_s` or later (seconds since the epoch), denied ones too.
+
+    Those of the principal's agent, or of its parent (the runs of agents that one started count as
+    its own), of its session, tenant or uid, or all. Who has no parent has no runs of one.
+    """
+
+    def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
+        """How many."""
+
+    def began_s(
+        self, principal: Principal, of: CountOf, since_s: float, latest: int
+    ) -> float | None:
+        """When the `latest`-th latest of them began (1: the last one); None: there are fewer."""
+
+
+class Transaction(Counter, Protocol):
+    """Events and ledger entries that become durable together, or not at all.
+
+    Only one at a time is open, over all threads and processes of a store: what it counts holds
+    until it ends, with what this one and those before it did, and nobody else's.
+    """
 
     def append(self, draft: EventDraft) -> AuditEvent:
         """Give the event its place in the log."""
@@ -274,8 +294,11 @@ class Transaction(Protocol):
         """The run is over; charges what it used."""
 
 
-class Store(Protocol):
-    """Audit log and ledger of one state folder, shared by several processes."""
+class Store(Counter, Protocol):
+    """Audit log and ledger of one state folder, shared by several processes.
+
+    What it counts may be out of date when it is used; what a transaction counts is not.
+    """
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """One durable, all-or-nothing step. RecordError if it can't be made durable."""
@@ -291,13 +314,6 @@ class Store(Protocol):
 
     def totals(self) -> Sequence[Totals]:
         """Calls and wall time per agent and per uid."""
-
-    def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
-        """Runs that began at `since_s` or later (seconds since the epoch), denied ones too.
-
-        Those of the principal's agent (the runs of agents that it started count as its own),
-        session, tenant or uid, or all.
-        """
 
     def keep_output(self, run_id: str, stream: str, data: bytes) -> None:
         """Append to what is kept of a run's `stdout`, `stderr` or `program` (its text)."""

@@ -12,6 +12,8 @@ class CountOf(StrEnum):
     """Whose earlier runs a rule counts."""
 
     AGENT = "agent"
+    PARENT = "parent"
+    """The agent that started the one that asks, with all that it started."""
     SESSION = "session"
     TENANT = "tenant"
     UID = "uid"

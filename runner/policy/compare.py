@@ -201,7 +201,7 @@ class History:
         """As they were when it was decided."""
         runs = {}
         for of, window_s in counted:
-            begun = self._begun.get((of, _key(logged.principal, of)), [])
+            begun = self._begun.get(_key(logged.principal, of), [])
             runs[of, window_s] = len(begun) - bisect_left(begun, logged.at_s - window_s)
         return Facts(logged.at_s, runs, logged.links)
 
@@ -210,25 +210,30 @@ class History:
         if logged.run_id is None:
             return
         principal = logged.principal
-        keys: set[tuple[CountOf, str | int | None]] = {(of, _key(principal, of)) for of in CountOf}
-        if principal.parent is not None:
-            keys.add((CountOf.AGENT, principal.parent))
-        for key in keys:
-            insort(self._begun[key], logged.at_s)  # a clock may have been set back
+        for key in {_key(principal, of) for of in CountOf}:
+            if key != _NOBODY:
+                insort(self._begun[key], logged.at_s)  # a clock may have been set back
 
 
-def _key(principal: Principal, of: CountOf) -> str | int | None:
+_NOBODY = (CountOf.PARENT, None)
+"""Whose runs a principal without a parent has beside its own."""
+
+
+def _key(principal: Principal, of: CountOf) -> tuple[CountOf, str | int | None]:
+    """Whose runs these are; an agent's are the same whether it asks or one that it started."""
     match of:
         case CountOf.AGENT:
-            return principal.agent
+            return CountOf.AGENT, principal.agent
+        case CountOf.PARENT:
+            return (CountOf.AGENT, principal.parent) if principal.parent is not None else _NOBODY
         case CountOf.SESSION:
-            return principal.session
+            return of, principal.session
         case CountOf.TENANT:
-            return principal.tenant
+            return of, principal.tenant
         case CountOf.UID:
-            return principal.uid
+            return of, principal.uid
         case CountOf.ALL:
-            return None
+            return of, None
 
 
 @dataclass(frozen=True, slots=True)

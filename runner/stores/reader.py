@@ -12,8 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
-from runner.audit.canonical import escape
-from runner.audit.event import NO_PREVIOUS, rfc3339
+from runner.audit.event import NO_PREVIOUS
 from runner.audit.merkle import Tree, consistency_proof, inclusion_proof, tree_of
 from runner.audit.verify import Row, StoredTree, Verification, export_line, unreadable, verify
 from runner.errors import RequestError, StateError
@@ -21,6 +20,7 @@ from runner.model.event import AuditEvent
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.ports import Head, Totals
+from runner.stores import counting
 from runner.stores.database import (
     FILE_NAME,
     check_version,
@@ -87,26 +87,21 @@ class LogReader:
         return [Totals(scope, key, calls, wall_us / 1e6) for scope, key, calls, wall_us in rows]
 
     def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
-        """Runs that began at `since_s` or later, of whom `ports.Store` says."""
-        since = rfc3339(max(0.0, since_s))
-        wanted: tuple[object, ...]
-        if of is CountOf.AGENT:
-            where, wanted = "agent = ? OR (parent = ? AND agent <> ?)", (principal.agent,) * 3
-        elif of is CountOf.SESSION:
-            where, wanted = "session IS ?", (principal.session,)
-        elif of is CountOf.TENANT:
-            where, wanted = "tenant IS ?", (principal.tenant,)
-        elif of is CountOf.UID:
-            where, wanted = "uid = ?", (principal.uid,)
-        else:
-            where, wanted = "TRUE", ()
-        given = [escape(each) if isinstance(each, str) else each for each in wanted]
+        """Runs that began at `since_s` or later, of whom `ports.Counter` says."""
         with self._reading() as connection:
-            (count,) = connection.execute(
-                f"SELECT count(*) FROM runs WHERE ({where}) AND opened >= ?",  # noqa: S608
-                (*given, since),
-            ).fetchone()
-        return int(count)
+            return counting.runs_since(connection, principal, of, since_s)
+
+    def began_s(
+        self, principal: Principal, of: CountOf, since_s: float, latest: int
+    ) -> float | None:
+        """When the `latest`-th latest of them began; None: there are fewer."""
+        with self._reading() as connection:
+            try:
+                return counting.began_s(connection, principal, of, since_s, latest)
+            except ValueError:
+                raise StateError(
+                    f"{self._path}: a run's beginning is damaged; `runner audit verify` tells where"
+                ) from None
 
     def verify(self) -> Verification:
         """Check every event and the tree, in one snapshot and constant memory.

@@ -147,6 +147,13 @@ class SqliteStore:
         self._check_usable()
         return self._reader.runs_since(principal, of, since_s)
 
+    def began_s(
+        self, principal: Principal, of: CountOf, since_s: float, latest: int
+    ) -> float | None:
+        """When the `latest`-th latest of them began; None: there are fewer."""
+        self._check_usable()
+        return self._reader.began_s(principal, of, since_s, latest)
+
     def verify(self) -> Verification:
         """Check every event and the tree, in one snapshot."""
         self._check_usable()

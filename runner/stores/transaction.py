@@ -16,8 +16,10 @@ from runner.errors import RecordError
 from runner.metering import microseconds
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.principal import Principal
+from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Clock
+from runner.stores import counting
 from runner.stores.kept import check_run_id
 
 _DAMAGED = "the log is damaged; `runner audit verify` tells where"
@@ -118,6 +120,20 @@ class SqliteTransaction:
             ),
         )
         _charge(connection, principal, calls=1, wall_us=0)
+
+    def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
+        """Runs that began at `since_s` or later; those that wait for this commit are among them."""
+        return counting.runs_since(self._open().connection, principal, of, since_s)
+
+    def began_s(
+        self, principal: Principal, of: CountOf, since_s: float, latest: int
+    ) -> float | None:
+        """When the `latest`-th latest of them began; None: there are fewer."""
+        connection = self._open().connection
+        try:
+            return counting.began_s(connection, principal, of, since_s, latest)
+        except ValueError:
+            raise RecordError(_DAMAGED) from None
 
     def close_run(self, run_id: str, usage: Usage) -> None:
         """The run is over; charge its wall time. RecordError: no such run is open."""

@@ -12,14 +12,17 @@ calls of `make_store` open the same log, as several processes would; each test s
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from runner.audit.canonical import parse_canonical
-from runner.audit.event import NO_PREVIOUS
+from runner.audit.event import NO_PREVIOUS, rfc3339
 from runner.audit.merkle import leaf_hash, tree_of
 from runner.errors import RecordError
 from runner.model.event import AuditEvent, EventDraft, EventKind
@@ -194,6 +197,81 @@ class StoreContract(ABC):
             _same(store.runs_since(Principal(1), CountOf.SESSION, 0.0), 1)
             far_s = 4_000_000_000.0
             _same(store.runs_since(CODER, CountOf.ALL, far_s), 0)
+            # The parent's are those that it is charged with; who has none has none of one's.
+            _same(store.runs_since(CODER, CountOf.PARENT, 0.0), 2)
+            _same(store.runs_since(Principal(1000, "planner"), CountOf.PARENT, 0.0), 0)
+
+    def test_it_is_known_when_the_latest_runs_began(self) -> None:
+        with _open(self.make_store) as store:
+            for n in range(3):
+                _begin(store, f"run-{n}", CODER)
+            began_s = [store.began_s(CODER, CountOf.AGENT, 0.0, n) for n in (3, 2, 1)]
+            times = [event.time for event in store.events(start=1)]
+            told = [None if each is None else rfc3339(each) for each in began_s]
+            _true(all(each is not None for each in told), "a run that began has a beginning")
+            _same(told, sorted(str(each) for each in told))
+            _true(str(told[0]) >= times[0], "a run began before it was opened")
+            _same(store.began_s(CODER, CountOf.AGENT, 0.0, 4), None)
+            _same(store.began_s(Principal(1, "planner"), CountOf.AGENT, 0.0, 1), began_s[2])
+            _same(store.began_s(Principal(1, "other"), CountOf.AGENT, 0.0, 1), None)
+            with store.transaction() as transaction:
+                _same(transaction.began_s(CODER, CountOf.AGENT, 0.0, 3), began_s[0])
+
+    def test_a_transaction_counts_what_it_did_itself(self) -> None:
+        with _open(self.make_store) as store:
+            _begin(store, "run-1", CODER)
+            try:
+                with store.transaction() as transaction:
+                    _same(transaction.runs_since(CODER, CountOf.AGENT, 0.0), 1)
+                    transaction.open_run("run-2", CODER, "agent", "native")
+                    _same(transaction.runs_since(CODER, CountOf.AGENT, 0.0), 2)
+                    raise _BlockFailedError
+            except _BlockFailedError:
+                pass
+            with store.transaction() as transaction:
+                _same(transaction.runs_since(CODER, CountOf.AGENT, 0.0), 1)
+            _refused(lambda: transaction.runs_since(CODER, CountOf.AGENT, 0.0))
+            _refused(lambda: transaction.began_s(CODER, CountOf.AGENT, 0.0, 1))
+
+    def test_who_counts_and_opens_in_one_transaction_never_passes_a_limit(self) -> None:
+        """Eight processes of four threads each, which all begin at the same moment."""
+        limit, tries = 40, 4
+        with _open(self.make_store) as store:
+            _same(store.runs_since(CODER, CountOf.AGENT, 0.0), 0)
+        passed = _in_processes(8, lambda n: self._try_to_pass(n, limit, tries))
+        with _open(self.make_store) as store:
+            _same(sum(passed), limit)
+            _same(store.runs_since(CODER, CountOf.AGENT, 0.0), limit)
+            _same(store.head().size, 1 + limit)
+
+    def _try_to_pass(self, process: int, limit: int, tries: int) -> int:
+        """How many of the runs of four threads were under the limit."""
+        passed: list[str] = []
+        failures: list[BaseException] = []
+        with _open(self.make_store) as store:
+
+            def work(thread: int) -> None:
+                try:
+                    for n in range(tries):
+                        run_id = f"run-{process}-{thread}-{n}"
+                        with store.transaction() as transaction:
+                            counted = transaction.runs_since(CODER, CountOf.AGENT, 0.0)
+                            if counted < limit:
+                                draft = EventDraft(EventKind.RUN_DECIDED, {}, CODER, run_id)
+                                transaction.append(draft)
+                                transaction.open_run(run_id, CODER, "agent", "native")
+                        if counted < limit:
+                            passed.append(run_id)
+                except BaseException as error:
+                    failures.append(error)
+
+            threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        _same(failures, [])
+        return len(passed)
 
     def test_a_run_id_is_used_once(self) -> None:
         with _open(self.make_store) as store:
@@ -317,6 +395,34 @@ class StoreContract(ABC):
         store = self.make_store()
         store.close()
         store.close()
+
+
+def _in_processes(count: int, work: Callable[[int], int]) -> list[int]:
+    """What `work` returns (0 to 254) in so many forked processes, begun together."""
+    gate, opened = os.pipe()
+    pids = []
+    for n in range(count):
+        pid = os.fork()
+        if pid == 0:
+            status = _FAILED
+            try:
+                os.close(opened)
+                os.read(gate, 1)  # until the other end is closed
+                status = work(n)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        pids.append(pid)
+    os.close(gate)
+    os.close(opened)
+    returned = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    _true(_FAILED not in returned and min(returned) >= 0, f"a process failed: {returned}")
+    return returned
+
+
+_FAILED = 255
 
 
 def _draft(n: int, run_id: str = "run-1") -> EventDraft:

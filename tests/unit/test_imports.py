@@ -38,7 +38,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.records",
         "runner.changes",
     ),
+    ("runner.granting",),
     ("runner.deciding",),
+    ("runner.facts",),
     ("runner.supervisor",),
     (
         "runner.backends",
@@ -84,7 +86,9 @@ PURE = (
     "runner.tiers",
     "runner.records",
     "runner.changes",
+    "runner.granting",
     "runner.deciding",
+    "runner.facts",
 )
 # Whose business is files, processes, the network, time or chance.
 OUTSIDE_MODULES = frozenset(
