@@ -1,8 +1,8 @@
 """Everything that is held against a request before it runs, as one decision.
 
-Who asks and under which profile (grants), what the request sets (the profile's `environment.deny`),
-what it would do (the rules), and what is run in its place where a rule rewrites it. Pure, but for
-the facts that its caller looks up.
+Who asks, under which profile and how often before (`granting.py`), what the request sets (the
+profile's `environment.deny`), what it would do (the rules), and what is run in its place where a
+rule rewrites it. Pure, but for the facts that its caller looks up.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from fnmatch import fnmatchcase
 
+from runner import granting
 from runner.analysis import read
 from runner.analysis.wrappers.table import Table, load
 from runner.audit.canonical import canonical
-from runner.compile import HOME, denied_environment, is_named
+from runner.compile import HOME, denied_environment
 from runner.model.action import Exec, Facts
 from runner.model.decision import Decision, Effect, MatchedRule
-from runner.model.grant import Grant
+from runner.model.grant import Budget, Grant
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
-from runner.model.principal import Principal
 from runner.model.profile import Profile, WorkspaceMode
-from runner.model.request import Argv, ExecRequest
+from runner.model.request import Argv, ExecRequest, Program
+from runner.model.rule import CountOf
 from runner.policy import following
 from runner.ports import DecisionPoint
 
@@ -34,9 +34,19 @@ class Policy:
     profile: Profile
     decisions: DecisionPoint
     grants: tuple[tuple[str, tuple[Grant, ...]], ...] = ()
-    """Of each layer that states some: its name, and who may use which profiles."""
+    """Of each layer that states some: its name, and who may use which profiles how much."""
     wrappers: Table = field(default_factory=load)
     """The commands that run others, as requests are read by it."""
+
+    @property
+    def counted(self) -> frozenset[tuple[CountOf, float]]:
+        """Whose earlier runs, within how many seconds, a decision needs counted (`Facts.runs`)."""
+        return self.decisions.counted | granting.counted(self.grants)
+
+    @property
+    def budgets(self) -> frozenset[Budget]:
+        """All that its grants state."""
+        return granting.budgets(self.grants)
 
     @property
     def digest(self) -> str:
@@ -72,6 +82,87 @@ class Decided:
         return self.decision.permits or self.decision.rewrite is not None
 
 
+class Asked:
+    """A request, read once, to be decided as often as the facts change.
+
+    Reading takes time, and may start a parser; deciding takes none. Links are found as it is read.
+    """
+
+    __slots__ = ("_find_links", "_links", "_policy", "_read", "_request")
+
+    def __init__(
+        self, request: ExecRequest, policy: Policy, find_links: FindLinks | None = None
+    ) -> None:
+        """Read it. `find_links`: None: the facts tell of all links that there are."""
+        self._request = request
+        self._policy = policy
+        self._find_links = find_links
+        self._read: dict[Program, tuple[Intent, Mapping[str, str]]] = {}
+        self.read(request.program)
+
+    def read(self, program: Program) -> None:
+        """Read what a rule puts in the place of what was asked for (see `attempt`)."""
+        request = replace(self._request, program=program)
+        intent = read(program, self._policy.wrappers)
+        self._read[program] = intent, _links(request, intent, self._policy, self._find_links)
+
+    def decide(self, facts: Facts) -> Decided:
+        """Decide, and read what has to be read for that."""
+        decision, intent, known = self._first(facts)
+        if decision.rewrite is None:
+            return Decided(self._request, intent, decision, known)
+        program = Argv(decision.rewrite)
+        if program not in self._read:
+            self.read(program)
+        return self._rewritten(program, decision, facts)
+
+    def attempt(self, facts: Facts) -> Decided | Program:
+        """Decide with what was read; or what has to be read (`read`) before it can be decided.
+
+        The latter once for each program that rules put in the place of this one.
+        """
+        decision, intent, known = self._first(facts)
+        if decision.rewrite is None:
+            return Decided(self._request, intent, decision, known)
+        program = Argv(decision.rewrite)
+        return self._rewritten(program, decision, facts) if program in self._read else program
+
+    def _first(self, facts: Facts) -> tuple[Decision, Intent, Facts]:
+        """About what was asked for; with a `rewrite` only where that is to run instead."""
+        intent, known = self._known(self._request.program, facts)
+        decision = _asked(self._request, intent, self._policy, known)
+        if decision.effect is not Effect.REWRITE or not decision.enforced:
+            decision = replace(decision, rewrite=None)
+        return decision, intent, known
+
+    def _rewritten(self, program: Argv, decision: Decision, facts: Facts) -> Decided:
+        """`decision`: about what was asked for; `program`, which was read, would run instead."""
+        instead = replace(self._request, program=program)
+        other, other_facts = self._known(program, facts)
+        second = _asked(instead, other, self._policy, other_facts)
+        intent, known = self._known(self._request.program, facts)
+        observed = (*decision.observed, *second.observed)
+        if second.permits:
+            obligations = tuple(sorted({*decision.obligations, *second.obligations}))
+            decision = replace(decision, obligations=obligations, observed=observed)
+            return Decided(instead, intent, decision, known)
+        # A rewrite of a rewrite is not followed: two rules that undo each other would have no end.
+        effect = Effect.DENY if second.effect is Effect.REWRITE else second.effect
+        combined = replace(
+            second,
+            effect=effect,
+            reason=f"{decision.reason}; but of '{' '.join(program.words)}': {second.reason}",
+            rules=(*second.rules, *decision.rules),
+            observed=observed,
+            rewrite=None,
+        )
+        return Decided(self._request, intent, combined, known)
+
+    def _known(self, program: Program, facts: Facts) -> tuple[Intent, Facts]:
+        intent, links = self._read[program]
+        return intent, replace(facts, links=links) if links else facts
+
+
 def decide(
     request: ExecRequest, policy: Policy, facts: Facts, find_links: FindLinks | None = None
 ) -> Decided:
@@ -79,59 +170,29 @@ def decide(
 
     `find_links`: asked once it is read; None: `facts` tells of all that there are.
     """
-    intent = read(request.program, policy.wrappers)
-    given, facts = facts, _with_links(request, intent, policy, facts, find_links)
-    decision = _asked(request, intent, policy, facts)
-    if decision.effect is not Effect.REWRITE or not decision.enforced or decision.rewrite is None:
-        return Decided(request, intent, replace(decision, rewrite=None), facts)
-    instead = replace(request, program=Argv(decision.rewrite))
-    other = read(instead.program, policy.wrappers)
-    known = _with_links(instead, other, policy, given, find_links)
-    second = _asked(instead, other, policy, known)
-    if second.permits:
-        obligations = tuple(sorted({*decision.obligations, *second.obligations}))
-        observed = (*decision.observed, *second.observed)
-        return Decided(
-            instead, intent, replace(decision, obligations=obligations, observed=observed), facts
-        )
-    # A rewrite of a rewrite is not followed: two rules that undo each other would have no end.
-    effect = Effect.DENY if second.effect is Effect.REWRITE else second.effect
-    words = " ".join(decision.rewrite)
-    reason = f"{decision.reason}; but of '{words}': {second.reason}"
-    rules = (*second.rules, *decision.rules)
-    combined = replace(
-        second,
-        effect=effect,
-        reason=reason,
-        rules=rules,
-        observed=(*decision.observed, *second.observed),
-        rewrite=None,
-    )
-    return Decided(request, intent, combined, facts)
+    return Asked(request, policy, find_links).decide(facts)
 
 
-def _with_links(
-    request: ExecRequest,
-    intent: Intent,
-    policy: Policy,
-    facts: Facts,
-    find_links: FindLinks | None,
-) -> Facts:
+def _links(
+    request: ExecRequest, intent: Intent, policy: Policy, find_links: FindLinks | None
+) -> Mapping[str, str]:
     if find_links is None or not policy.decisions.follows_links:
-        return facts
-    action = action_of(request, intent, policy.profile, facts)
+        return {}
+    action = action_of(request, intent, policy.profile, Facts())
     if policy.profile.workspace is WorkspaceMode.NONE or action.workspace is None:
-        return facts
+        return {}
     paths = following.paths(action)
-    links = find_links(action.workspace, paths) if paths else {}
-    return replace(facts, links=links) if links else facts
+    return find_links(action.workspace, paths) if paths else {}
 
 
 def decide_write(request: ExecRequest, path: str, policy: Policy, facts: Facts) -> Decision:
-    """Whether a path (absolute) may be written, as if the request were `> PATH` and no more."""
+    """Whether a path (absolute) may be written, as if the request were `> PATH` and no more.
+
+    No run begins by that, so no budget is held against it.
+    """
     use = PathUse(Word(path), Access.WRITE)
     intent = Intent("sh", (SimpleCommand((), redirects=(use,)),))
-    return _asked(request, intent, policy, facts)
+    return _asked(request, intent, policy, facts, begins=False)
 
 
 def action_of(request: ExecRequest, intent: Intent, profile: Profile, facts: Facts) -> Exec:
@@ -147,11 +208,18 @@ def action_of(request: ExecRequest, intent: Intent, profile: Profile, facts: Fac
     )
 
 
-def _asked(request: ExecRequest, intent: Intent, policy: Policy, facts: Facts) -> Decision:
+def _asked(
+    request: ExecRequest, intent: Intent, policy: Policy, facts: Facts, *, begins: bool = True
+) -> Decision:
+    """`begins`: whether it is about a run that would begin, which a budget is held against."""
     profile = policy.profile
     decision = policy.decisions.decide(action_of(request, intent, profile, facts))
     # Whatever the rules say, and whether they are observed or enforced.
-    refusals = [*_not_granted(request, policy), *_environment(request, profile)]
+    refusals = [
+        *granting.not_granted(request, profile, policy.grants),
+        *(granting.used_up(request, profile, policy.grants, facts) if begins else ()),
+        *_environment(request, profile),
+    ]
     if not refusals:
         return replace(decision, policy_digest=policy.digest)
     return Decision(
@@ -173,38 +241,3 @@ def _environment(request: ExecRequest, profile: Profile) -> list[MatchedRule]:
     reason = f"the profile '{profile.name}' does not let a request set {names}; leave it out"
     layer = f"profile:{profile.name}"
     return [MatchedRule("environment.deny", layer, Effect.DENY, reason, names)]
-
-
-def _not_granted(request: ExecRequest, policy: Policy) -> list[MatchedRule]:
-    """A refusal for each layer and each of agent and parent that no grant covers."""
-    who = request.principal
-    labels = dict(request.labels)
-    agents = [who.agent] if who.parent in (None, who.agent) else [who.agent, who.parent]
-    refused = []
-    for layer, grants in policy.grants:
-        for agent in agents:
-            held = [grant for grant in grants if _covers(grant, agent or "", who, labels)]
-            if any(is_named(policy.profile, grant.profiles) for grant in held):
-                continue
-            usable = sorted({pattern for grant in held for pattern in grant.profiles})
-            role = "agent" if agent == who.agent else "parent"
-            reason = (
-                f"'{layer}' grants the {role} '{agent}' no use of the profile "
-                f"'{policy.profile.name}'; "
-                + (f"use one of: {', '.join(usable)}" if usable else "ask who keeps that policy")
-            )
-            refused.append(MatchedRule("grants", layer, Effect.DENY, reason, agent or ""))
-    return refused
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _covers(grant: Grant, agent: str, who: Principal, labels: Mapping[str, str]) -> bool:
-    return (
-        (not grant.agents or _matches(agent, grant.agents))
-        and (not grant.tenants or (who.tenant is not None and _matches(who.tenant, grant.tenants)))
-        and (not grant.uids or who.uid in grant.uids)
-        and all(name in labels and fnmatchcase(labels[name], p) for name, p in grant.labels)
-    )

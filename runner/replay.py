@@ -209,7 +209,7 @@ def _compare(
 
 
 def _decide(logged: Logged, program: Program, tested: UnderTest, history: History) -> Decision:
-    facts = history.facts(logged, tested.policy.decisions.counted)
+    facts = history.facts(logged, tested.policy.counted)
     return tested.decide(logged.request(program), facts)
 
 

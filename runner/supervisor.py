@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field, replace
 from runner import linked, records
 from runner.changes.manifest import Manifest, digest, encode, withheld_from
 from runner.compile import check_obligations, compile_spec
-from runner.deciding import Decided, Policy, decide
+from runner.deciding import Asked, Decided, Policy, decide
 from runner.errors import RunnerError
+from runner.facts import count
 from runner.model.action import Facts
 from runner.model.decision import Decision
-from runner.model.event import AuditEvent, EventDraft
+from runner.model.event import EventDraft
 from runner.model.intent import Intent
 from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Termination
 from runner.model.request import ExecRequest
@@ -34,6 +35,7 @@ from runner.ports import (
     OutputSink,
     Store,
     Streams,
+    Transaction,
 )
 from runner.streams import STDERR, STDOUT, Gate
 
@@ -88,13 +90,7 @@ class Supervisor:
 
         RequestError or BackendError when what is asked can't be built under this profile.
         """
-        decided = self._decide(request, policy)
-        spec = None
-        if decided.permitted:
-            spec = compile_spec(
-                decided.request, policy.profile, decided.decision.obligations, inherited
-            )
-        return Plan(decided.intent, decided.decision, spec, decided.facts.links)
+        return _planned(self._decide(request, policy), policy, inherited)
 
     def check(self, request: ExecRequest, policy: Policy) -> Decision:
         """Only the decision, recorded as such; BackendError where a run could not be held to it."""
@@ -110,16 +106,45 @@ class Supervisor:
         return decided.decision
 
     def facts(self, request: ExecRequest, policy: Policy) -> Facts:
-        """What the policy's rules may depend on beside the request: the time, earlier runs."""
-        now_s = self._clock.now()
-        runs = {
-            (of, window_s): self._store.runs_since(request.principal, of, now_s - window_s)
-            for of, window_s in policy.decisions.counted
-        }
-        return Facts(now_s, runs)
+        """What the policy may depend on beside the request: the time, earlier runs.
+
+        Good for a decision that begins no run; see `_begin`.
+        """
+        return count(self._store, request.principal, policy, self._clock.now())
 
     def _decide(self, request: ExecRequest, policy: Policy) -> Decided:
         return decide(request, policy, self.facts(request, policy), linked.find)
+
+    def _begin(
+        self,
+        request: ExecRequest,
+        policy: Policy,
+        backend: str,
+        inherited: Mapping[str, str] | None,
+    ) -> _Run:
+        """Decide, and open the run with the decision's event, before anything is built.
+
+        Where the decision depends on how many runs there were, they are counted in the very
+        transaction that adds this one: of runs that begin at the same moment, in other threads and
+        processes too, each sees those before it. Reading is done before that, with nobody waiting.
+        """
+        asked = Asked(request, policy, linked.find)
+
+        def opened(tx: Transaction, decided: Decided) -> _Run:
+            plan = _planned(decided, policy, inherited)
+            name = policy.profile.name
+            return _Run(self._store, tx, request, profile=name, backend=backend, plan=plan)
+
+        if not policy.counted:
+            decided = asked.decide(Facts(self._clock.now()))
+            with self._store.transaction() as tx:
+                return opened(tx, decided)
+        while True:
+            with self._store.transaction() as tx:
+                found = asked.attempt(count(tx, request.principal, policy, self._clock.now()))
+                if isinstance(found, Decided):
+                    return opened(tx, found)
+            asked.read(found)
 
     def run(
         self,
@@ -137,8 +162,8 @@ class Supervisor:
         not do its work: then, if the run had begun, its end is recorded as `runner_failed` and
         the error carries that outcome.
         """
-        plan = self.plan(request, policy, inherited)
-        run = _Run(self._store, request, policy.profile.name, backend.name, plan)
+        run = self._begin(request, policy, backend.name, inherited)
+        plan = run.plan
         if plan.spec is None:
             outcome = run.denied()
             try:
@@ -147,7 +172,6 @@ class Supervisor:
                 error.outcome = outcome
                 raise
             return outcome
-        run.decided()
         contents = self._archive.keeper(run.id) if self._archive is not None else None
         ending: Ending | None = None
         try:
@@ -178,44 +202,58 @@ class Supervisor:
         return run.ended(*run.kept(ending, contents), gate)
 
 
+def _planned(decided: Decided, policy: Policy, inherited: Mapping[str, str] | None = None) -> Plan:
+    """Pure. What `compile_spec` raises, when it is permitted and can't be built."""
+    spec = None
+    if decided.permitted:
+        spec = compile_spec(
+            decided.request, policy.profile, decided.decision.obligations, inherited
+        )
+    return Plan(decided.intent, decided.decision, spec, decided.facts.links)
+
+
 class _Run:
     """One run's way through the record; every method makes its step durable."""
 
     def __init__(
-        self, store: Store, request: ExecRequest, profile: str, backend: str, plan: Plan
+        self,
+        store: Store,
+        tx: Transaction,
+        request: ExecRequest,
+        *,
+        profile: str,
+        backend: str,
+        plan: Plan,
     ) -> None:
+        """Open it: the intent and the decision; of a denial the outcome, too.
+
+        Nothing lies between those two.
+        """
         self.id = f"run-{secrets.token_hex(10)}"
         self._store = store
         self._request = request
         self._profile = profile
         self._backend = backend
-        self._plan = plan
-        self._first: AuditEvent | None = None
+        self.plan = plan
         self._protections: tuple[str, ...] = ()
         self._degraded: tuple[str, ...] = ()
         self._left: tuple[str, ...] = ()
         self._swept = Swept()
+        tx.open_run(self.id, request.principal, profile, backend)
+        self._first = self._last = tx.append(self._decided_event())
+        if plan.spec is None:
+            data = records.outcome_data(termination=Termination.DENIED.value)
+            self._last = tx.append(records.ended(self.id, request, data))
+            tx.close_run(self.id, Usage())
 
     def denied(self) -> Outcome:
-        """Decision and outcome in one step: nothing lies between them."""
-        data = records.outcome_data(termination=Termination.DENIED.value)
-        with self._store.transaction() as tx:
-            tx.open_run(self.id, self._request.principal, self._profile, self._backend)
-            self._first = tx.append(self._decided_event())
-            last = tx.append(records.ended(self.id, self._request, data))
-            tx.close_run(self.id, Usage())
-        return self._outcome(Ending(Termination.DENIED, Usage()), last)
-
-    def decided(self) -> None:
-        """The intent, before anything is built."""
-        with self._store.transaction() as tx:
-            tx.open_run(self.id, self._request.principal, self._profile, self._backend)
-            self._first = tx.append(self._decided_event())
+        """The outcome that is written down already."""
+        return self._outcome(Ending(Termination.DENIED, Usage()))
 
     def started(self, lease: Lease) -> None:
         """What is in force, before the program runs."""
         self._protections, self._degraded = lease.protections, lease.degraded
-        spec = self._plan.spec
+        spec = self.plan.spec
         if spec is None:
             raise RunnerError("a denied run can't start")
         with self._store.transaction() as tx:
@@ -284,8 +322,8 @@ class _Run:
             kept=kept,
             left=self._left,
         )
-        last = self._close(data, ending.usage)
-        return self._outcome(ending, last, gate)
+        self._close(data, ending.usage)
+        return self._outcome(ending, gate)
 
     def failed(self, code: str, message: str) -> Outcome | None:
         """Runner's own failure; None if even that could not be recorded (recovery will)."""
@@ -296,8 +334,8 @@ class _Run:
             left=self._left,
         )
         with suppress(RunnerError):
-            last = self._close(data, Usage())
-            return self._outcome(Ending(Termination.RUNNER_FAILED, Usage(), failure=failure), last)
+            self._close(data, Usage())
+            return self._outcome(Ending(Termination.RUNNER_FAILED, Usage(), failure=failure))
         return None
 
     def interrupted(self) -> None:
@@ -306,16 +344,16 @@ class _Run:
         with suppress(RunnerError):
             self._close(data, Usage())
 
-    def _close(self, data: Mapping[str, object], usage: Usage) -> AuditEvent:
+    def _close(self, data: Mapping[str, object], usage: Usage) -> None:
         with self._store.transaction() as tx:
             if self._swept:
                 tx.append(records.swept(self._backend, self._swept))
             last = tx.append(records.ended(self.id, self._request, data))
             tx.close_run(self.id, usage)
-        return last
+        self._last = last
 
     def _decided_event(self) -> EventDraft:
-        plan = self._plan
+        plan = self.plan
         return records.decided(
             self.id,
             self._request,
@@ -326,20 +364,19 @@ class _Run:
             links=plan.links,
         )
 
-    def _outcome(self, ending: Ending, last: AuditEvent, gate: Gate | None = None) -> Outcome:
-        first = self._first if self._first is not None else last
-        spec = self._plan.spec
+    def _outcome(self, ending: Ending, gate: Gate | None = None) -> Outcome:
+        spec = self.plan.spec
         streams = {}
         if gate is not None:
             streams = {"stdout": gate.output(STDOUT), "stderr": gate.output(STDERR)}
         return Outcome(
             run_id=self.id,
-            decision=self._plan.decision,
+            decision=self.plan.decision,
             termination=ending.termination,
             usage=ending.usage,
             backend=self._backend,
             profile=self._profile,
-            audit=AuditRange(first.seq, last.seq, last.leaf_hash.hex()),
+            audit=AuditRange(self._first.seq, self._last.seq, self._last.leaf_hash.hex()),
             limit=ending.limit,
             exit_code=ending.exit_code,
             signal=ending.signal,

@@ -168,7 +168,7 @@ def try_cases(
         return tested.decide(_request(case, tested.policy.profile.name), facts)
 
     for case in _cases(loaded):
-        yield try_case(case, tested.policy.decisions.counted, answer)
+        yield try_case(case, tested.policy.counted, answer)
 
 
 def foreign_policies(targets: Sequence[str]) -> list[str]:

@@ -1,8 +1,17 @@
-"""Who may use which profiles."""
+"""Who may use which profiles, and how much of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most `calls` runs begin within any `window_s` seconds; denied ones count too."""
+
+    calls: int
+    """1 or more."""
+    window_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +30,6 @@ class Grant:
     uids: tuple[int, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     """Each label is there with a value that the glob matches."""
+    budget: Budget | None = None
+    """Of each agent that it covers by itself, with the runs of those that it started; None: the
+    grant states none, and what others state still holds."""

@@ -1,4 +1,4 @@
-"""`grants:` of a policy file: who may use which profiles."""
+"""`grants:` of a policy file: who may use which profiles, and how much of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,27 @@ from typing import Annotated
 
 from pydantic import Field
 
-from runner.model.grant import Grant
+from runner.model.grant import Budget, Grant
 from runner.schema.base import Strict, Words
+from runner.schema.matches import BoundedDuration
 
 Uid = Annotated[int, Field(strict=True, ge=0, le=2**32 - 2)]
+
+
+class BudgetFile(Strict):
+    """How much each agent may use of what is granted to it.
+
+    Only runs are counted so far; wall time, tokens and money are to follow as keys beside `calls`.
+    """
+
+    calls: Annotated[int, Field(strict=True, ge=1)] = Field(
+        description="So many runs may begin within the time; denied ones count too."
+    )
+    per: BoundedDuration = Field(description="The time, a window that moves on: 1h.")
+
+    def to_model(self) -> Budget:
+        """As the supervisor takes it."""
+        return Budget(self.calls, self.per)
 
 
 class GrantFile(Strict):
@@ -22,6 +39,9 @@ class GrantFile(Strict):
         default=None, description="Users, by number."
     )
     labels: dict[str, str] = Field(default={}, description="Labels, each with a glob.")
+    budget: BudgetFile | None = Field(
+        default=None, description="What each agent may use; its parent is charged with it."
+    )
 
     def to_model(self) -> Grant:
         """As the supervisor takes it."""
@@ -31,4 +51,5 @@ class GrantFile(Strict):
             tenants=self.tenants or (),
             uids=self.uids or (),
             labels=tuple(sorted(self.labels.items())),
+            budget=None if self.budget is None else self.budget.to_model(),
         )

@@ -90,7 +90,7 @@ def explain(
         request = logged.request if logged is not None else asked.request(runner)
         policy, facts = runner.held_against(request)
         if logged is not None:
-            facts = logged.history.facts(logged.logged, policy.decisions.counted)
+            facts = logged.history.facts(logged.logged, policy.counted)
         rules, files = rule_places(runner.settings, request.profile)
     by_rules, beside = parted(policy.decisions)
     if by_rules is None:
@@ -235,7 +235,7 @@ class _Told:
                 told = "no small change of it was found: leave it out, or do it another way"
                 yield from show.row(f"in {number}", told)
         beside = [rule for rule in self.decided.decision.rules
-                  if rule.id in ("grants", "environment.deny")]  # fmt: skip
+                  if rule.id in ("grants", "grants.budget", "environment.deny")]  # fmt: skip
         for rule in beside:
             yield from show.row("asked", rule.message)
         for obstacle in self.found.obstacles:

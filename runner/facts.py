@@ -1,0 +1,40 @@
+"""What a decision may depend on beside the request: the time, and runs that began earlier."""
+
+from __future__ import annotations
+
+from runner.deciding import Policy
+from runner.model.action import Facts
+from runner.model.grant import Budget
+from runner.model.principal import Principal
+from runner.model.rule import CountOf
+from runner.ports import Counter
+
+
+def count(counter: Counter, who: Principal, policy: Policy, now_s: float) -> Facts:
+    """As they are now. `counter`: a transaction, where the run is opened in that transaction.
+
+    RecordError, StateError: it could not be counted.
+    """
+    runs = {
+        (of, window_s): counter.runs_since(who, of, now_s - window_s)
+        for of, window_s in policy.counted
+    }
+    free_at_s = {
+        (of, budget): _free_at_s(counter, who, of, budget, now_s)
+        for budget in policy.budgets
+        for of in (CountOf.AGENT, CountOf.PARENT)
+        if runs[of, budget.window_s] >= budget.calls
+    }
+    return Facts(now_s, runs, free_at_s=free_at_s)
+
+
+def _free_at_s(
+    counter: Counter, who: Principal, of: CountOf, budget: Budget, now_s: float
+) -> float:
+    """When fewer than `calls` runs are left in the window, if one that is denied now is the last.
+
+    That one counts as well: of it and the `calls - 1` before it the first has to leave the window.
+    """
+    before, since_s = budget.calls - 1, now_s - budget.window_s
+    began_s = counter.began_s(who, of, since_s, before) if before else None
+    return (now_s if began_s is None else began_s) + budget.window_s
