@@ -334,6 +334,52 @@ def test_diff_of_policies_is_over_each_decisions_profile(run_cli, workspace):
     assert (done.returncode, "compare two profiles or two policies" in done.stderr) == (2, True)
 
 
+def test_a_budget_is_tried_explained_and_held(run_cli, workspace, monkeypatch, native):
+    layers = workspace.parent / "policy.d"
+    layers.mkdir()
+    (layers / "who.yaml").write_text(
+        "grants:\n  - { agents: lead, profiles: agent, budget: { calls: 2, per: 1h } }\n"
+        "  - { agents: 'child-*', profiles: agent }\n"
+    )
+    (layers / "who.cases.yaml").write_text(
+        "profile: agent\npolicy: [./who.yaml]\ngiven: { agent: child-1, parent: lead }\ncases:\n"
+        "  - { run: make, calls: { parent/1h: 1 }, expect: allow }\n"
+        "  - { run: make, calls: { agent/1h: 9 }, expect: allow }\n"
+        "  - { run: make, calls: { parent/1h: 2 }, expect: deny, rule: grants.budget, "
+        "reason: 2 runs within }\n"
+        "  - { run: make, agent: lead, calls: { agent/60m: 2 }, expect: deny }\n"
+        "  - { run: make, agent: child-2, calls: { session/1h: 2 }, expect: allow }\n"
+    )
+    done = run_cli("policy", "test", str(layers))
+    assert done.stdout.splitlines()[1:] == [
+        "    it states 'session/3600s', which no rule counts; counted are 'agent/3600s', "
+        "'parent/3600s'",
+        "5 cases, 0 examples: 4 hold, 1 does not",
+    ]
+    (layers / "who.cases.yaml").unlink()
+    monkeypatch.setenv("RUNNER_POLICY_DIRS", str(layers))
+    child = ("--agent", "child-1", "--parent", "lead")
+    assert run_cli("explain", *child, "--", "true").returncode == 0
+    first = run_cli("run", "--agent", "lead", "--", "true")
+    assert first.returncode == 0, first.stderr
+    assert run_cli("run", *child, "--", "true").returncode == 0
+    told = run_cli("explain", *child, "--", "true")
+    assert told.returncode == 126
+    assert "grants the parent 'lead' 2 runs within 3600s" in " ".join(told.stdout.split())
+    assert "what would have to change\n" in told.stdout
+    asked = json.loads(run_cli("explain", "--json", *child, "--", "true").stdout)
+    assert [rule["id"] for rule in asked["decision"]["rules"]] == ["grants.budget"]
+    assert run_cli("check", *child, "--", "true").returncode == 126
+    denied = run_cli("run", *child, "--", "true")
+    assert denied.returncode == 126
+    assert "wait until 20" in denied.stderr
+    # Who has no part in that budget has none of its bounds.
+    assert run_cli("run", "--agent", "child-1", "--", "true").returncode == 0
+    run_id = json.loads(run_cli("run", "--json", *child, "--", "true").stdout)["run_id"]
+    again = run_cli("explain", "--run", run_id)
+    assert (again.returncode, "grants the parent 'lead'" in again.stdout) == (126, True)
+
+
 def test_what_the_log_counts_is_counted_again(run_cli, workspace):
     (workspace / "often.yaml").write_text(
         "extends: agent\nrules: { list: [{ id: often, effect: ask, message: Slow down., "

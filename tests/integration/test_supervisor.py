@@ -6,15 +6,20 @@ import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from runner import analysis
 from runner.compile import policy_layers
 from runner.deciding import Policy
 from runner.errors import BackendError, ProtectionMissingError, RecordError, RunnerError
 from runner.intake import build_request
 from runner.model.action import Exec, Facts
 from runner.model.decision import Decision, Effect
+from runner.model.grant import Budget, Grant
+from runner.model.intent import Intent
 from runner.model.limits import LimitName
 from runner.model.outcome import Outcome, Termination
 from runner.model.protection import Protection
@@ -236,6 +241,113 @@ def test_facts_are_looked_up_before_each_decision(store, policy, work):
             ended.append((done.termination.value, point.seen[-1].runs[CountOf.ALL, 10.0]))
     assert ended == [("exited", 0), ("exited", 1), ("exited", 2), ("denied", 3)]
     assert point.seen[-1].now_s == clock.now()
+
+
+class OneAtATime:
+    """A store that tells whether one of its transactions is open."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+        self.open = False
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        with self._store.transaction() as tx:
+            self.open = True
+            try:
+                yield tx
+            finally:
+                self.open = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+def test_it_is_counted_in_the_transaction_that_opens_the_run_and_read_before(
+    store, policy, work, monkeypatch
+):
+    watched = OneAtATime(store)
+    read = []
+
+    def reading(program: object, wrappers: object) -> Intent:
+        read.append((watched.open, program.words))
+        return analysis.read(program, wrappers)
+
+    monkeypatch.setattr("runner.deciding.read", reading)
+
+    class Steering:
+        digest = "sha256:0"
+        follows_links = False
+
+        def __init__(self, *counted: tuple[CountOf, float]) -> None:
+            self.counted = frozenset(counted)
+            self.decided: list[bool] = []
+
+        def decide(self, action: Exec) -> Decision:
+            self.decided.append(watched.open)
+            if action.intent.commands[0].words[0].text == "true":
+                return Decision(Effect.REWRITE, "steered", self.digest, rewrite=("false",))
+            return Decision(Effect.ALLOW, "fine", self.digest)
+
+    request = build_request(argv=["true"], cwd=work)
+    plain, counting = Steering(), Steering((CountOf.AGENT, 60.0))
+    for point in (plain, counting):
+        backend = FakeBackend([exited(1)])
+        assert run(watched, Policy(policy.profile, point), backend, request).exit_code == 1
+        assert backend.leases[0].spec.argv == ("false",)
+    assert read == [(False, ("true",)), (False, ("false",))] * 2
+    assert plain.decided == [False, False]
+    # Again once it is known what would run instead.
+    assert counting.decided == [True, True, True]
+    assert [kind for kind, _ in recorded(store)] == ["run.decided", "run.started", "run.ended"] * 2
+
+
+def test_what_can_not_be_built_is_not_opened_where_runs_are_counted(store, policy, work):
+    class Obliging:
+        digest = "sha256:0"
+        counted = frozenset({(CountOf.ALL, 60.0)})
+        follows_links = False
+
+        def decide(self, action: object) -> Decision:
+            return Decision(Effect.ALLOW, "fine", self.digest, obligations=("sing",))
+
+    with pytest.raises(RunnerError, match="sing"):
+        run(store, Policy(policy.profile, Obliging()), FakeBackend(),
+            build_request(argv=["true"], cwd=work))  # fmt: skip
+    assert recorded(store) == []
+    assert run(store, policy, FakeBackend(), build_request(argv=["true"], cwd=work)).ok
+
+
+def test_a_budget_frees_when_it_says(tmp_path, policy, work):
+    clock = FakeClock()
+    grant = Grant(("agent",), budget=Budget(3, 60.0))
+    held = replace(policy, grants=(("team", (grant,)),))
+    began_s = clock.now()
+    with contextlib.closing(open_store(tmp_path / "other", clock)) as store:
+        supervisor = Supervisor(store, clock, keep_output_bytes=0)
+
+        def go(after_s: float) -> Outcome:
+            clock.advance(began_s + after_s - clock.now())
+            request = build_request(argv=["true"], cwd=work, agent="a")
+            with Cancellation() as cancel:
+                return supervisor.run(
+                    request, held, backend=FakeBackend(), caller=QUIET, cancel=cancel
+                )
+
+        assert [go(after_s).status for after_s in (0.0, 10.0, 20.0)] == [0, 0, 0]
+        denied = go(30.0)
+        assert (denied.status, denied.decision.rules[0].id) == (126, "grants.budget")
+        # It counts as well, so the second of the three has to be out of the window.
+        moment = datetime.fromtimestamp(int(began_s + 70.0) + 1, UTC)
+        assert moment.isoformat().replace("+00:00", "Z") in denied.decision.reason
+        check = supervisor.check(build_request(argv=["true"], cwd=work, agent="a"), held)
+        assert check.effect is Effect.DENY
+        assert go(int(began_s + 70.0) + 1 - began_s).status == 0
+        # An agent that it starts spends from it; another does not.
+        other = build_request(argv=["true"], cwd=work, agent="b")
+        assert supervisor.check(other, held).permits
+        child = build_request(argv=["true"], cwd=work, agent="b", parent="a")
+        assert not supervisor.check(child, held).permits
 
 
 def test_without_an_intent_on_record_nothing_is_built(store, policy, work):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.model.protection import Protection
+from runner.schema.grants import BudgetFile, GrantFile
 from runner.schema.limits import PARSERS
 from runner.schema.matches import CallsFile, HoursFile, MatchFile
 from runner.schema.policies import load_policy_file
@@ -41,10 +42,10 @@ def test_every_example_loads(example: str, tmp_path: Path) -> None:
 def test_every_key_is_told() -> None:
     rows = set(re.findall(r"`([a-z_.]+)`", "\n".join(re.findall(r"(?m)^\| (`.*?) \|", TEXT))))
     tops = {name.split(".")[0] for name in rows}
-    for model in (ProfileFile, PolicyFile, RuleFile, RulesFile, MatchFile):
+    for model in (ProfileFile, PolicyFile, GrantFile, RuleFile, RulesFile, MatchFile):
         keys = {field.alias or name for name, field in model.model_fields.items()}
         assert keys <= tops, model
-    for model in (AskFile, CallsFile, ExamplesFile, HoursFile, RewriteFile):
+    for model in (AskFile, BudgetFile, CallsFile, ExamplesFile, HoursFile, RewriteFile):
         for name, field in model.model_fields.items():
             assert f"`{field.alias or name}`" in TEXT
     assert set(PARSERS) <= rows
