@@ -19,7 +19,7 @@ class Facts:
     """Seconds since the epoch, UTC; None: not known, and what depends on it can't be evaluated."""
     runs: Mapping[tuple[CountOf, float], int] = field(default_factory=dict)
     """Earlier runs of the principal's, by whose and within how many seconds, as far as the decision
-    point asked for (`ports.DecisionPoint.counted`)."""
+    point (`ports.DecisionPoint.counted`) and the budgets of grants ask for."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Symbolic links in the workspace that paths of the intent go through, each with what it holds
     (readlink(2)); as absolute paths, or relative to the workspace."""

@@ -94,7 +94,7 @@ Decide = Callable[[Case, Facts], Decision]
 
 
 def try_case(case: Case, counted: frozenset[tuple[CountOf, float]], decide: Decide) -> Result:
-    """Decide about a case; `counted`: what the policy's rules count (`DecisionPoint.counted`)."""
+    """Decide about a case; `counted`: what the policy needs counted (`deciding.Policy.counted`)."""
     failures = [
         f"it states {_spelled(key)}, which no rule counts; {_those_counted(counted)}"
         for key in case.calls

@@ -160,6 +160,8 @@ def test_earlier_runs_are_counted_as_the_store_counts(tmp_path):
     assert counted("a")["agent"] == (3, 1)  # those that it started are its own
     assert counted("b")["agent"] == (1, 0)
     assert counted("c")["agent"] == (1, 0)
+    assert counted("b", parent="a")["parent"] == (3, 1)
+    assert counted("a")["parent"] == (0, 0)
     assert counted("a", session="s")["session"] == (1, 0)
     assert counted("a", tenant="t")["tenant"] == (1, 0)
     assert counted("z")["all"] == counted("z")["uid"] == (4, 1)
