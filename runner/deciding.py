@@ -88,7 +88,7 @@ class Asked:
     Reading takes time, and may start a parser; deciding takes none. Links are found as it is read.
     """
 
-    __slots__ = ("_find_links", "_links", "_policy", "_read", "_request")
+    __slots__ = ("_find_links", "_policy", "_read", "_request")
 
     def __init__(
         self, request: ExecRequest, policy: Policy, find_links: FindLinks | None = None
