@@ -265,24 +265,26 @@ def main() -> int:
     began = time.monotonic()
     todo = items(words.texts, words.seed)
     tallies: dict[str, Tally] = {}
+    shown = 0
     with tempfile.TemporaryDirectory(prefix="soundness-") as folder:
         os.chmod(folder, 0o711)  # the sandbox's own user must get through
         stage = Stage(Path(folder, "stage"), words.wall)
         try:
             for done in check(stage, todo, tallies):
-                misses = sum(len(each.misses) for each in tallies.values())
+                found = [miss for tally in tallies.values() for miss in tally.misses]
+                for miss in found[shown : words.show]:
+                    print(miss, flush=True)  # at once: the whole takes a while
+                shown = max(shown, len(found))
                 print(
-                    f"{done} of {len(todo)}, {misses} misses, {time.monotonic() - began:.0f} s",
+                    f"{done} of {len(todo)}, {len(found)} misses, {time.monotonic() - began:.0f} s",
                     end="\r" if _terminal() else "\n", file=sys.stderr, flush=True,
                 )  # fmt: skip
         finally:
             stage.close()
-    misses_found = [miss for tally in tallies.values() for miss in tally.misses]
-    for miss in misses_found[: words.show]:
-        print(miss)
     print(table(tallies))
-    print(f"{len(misses_found)} misses in {len(todo)} texts; {time.monotonic() - began:.0f} s")
-    return 1 if misses_found else 0
+    misses = sum(len(tally.misses) for tally in tallies.values())
+    print(f"{misses} misses in {len(todo)} texts; {time.monotonic() - began:.0f} s")
+    return 1 if misses else 0
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ def _without_name(command: Node) -> None:
     while (first.get("Cmd") or {}).get("Type") == "BinaryCmd":
         first = first["Cmd"].get("X") or {}
     plain_command = first.get("Cmd") or {}
+    if command.get("Name") and not plain_command:  # one word, and redirections behind it
+        name = command["Name"]
+        plain_command = {"Type": "CallExpr", "Pos": name.get("Pos"), "End": name.get("End")}
+        first["Cmd"] = plain_command
     if plain_command.get("Type") != "CallExpr":
         return
     words, assigns = plain_command.get("Args") or [], plain_command.get("Assigns") or []
