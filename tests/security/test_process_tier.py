@@ -68,7 +68,9 @@ class Tier(BackendHarness):
 
     def tried(self, text: str, *args: str, **more: Any) -> dict[str, str]:
         """Name -> `did`, with what came of it, or `refused`."""
-        ran = self.python(TRY + text, *args, **more).exited()
+        # Emulated machines take twenty times as long.
+        patient = {"wall_s": 600.0, "cpu_time_s": 600.0}
+        ran = self.python(TRY + text, *args, **patient, **more).exited()
         return dict(line.split(" ", 1) for line in ran.lines)
 
 
