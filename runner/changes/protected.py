@@ -118,7 +118,9 @@ asks for it, and are what an honest change is about.
 
 def protected(path: str) -> str | None:
     """Why a path (relative to the workspace) is protected, in a clause; None: it is not."""
-    if names(path, _GIT_DATA, fold=False):
+    below = f"/{path}".partition("/.git/")[2]
+    # git itself gives nothing in there a name with a dot in front (git-check-ref-format(1)).
+    if names(path, _GIT_DATA, fold=False) and "/." not in f"/{below}":
         return None
     for reason, patterns in PROTECTED:
         if names(path, patterns):
