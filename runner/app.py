@@ -277,10 +277,10 @@ class Runner:
         discarded = self._store.discard_output(self._output_bounds)
         if discarded.left:
             self._record_swept(None, Swept(left=discarded.left))
+        changes = Swept(removed=tuple(self._changes.sweep(self._changes_bounds)))
         backend = self.backend()
         swept = backend.sweep()
         self._record_swept(backend.name, swept)
-        changes = Swept(removed=tuple(self._changes.sweep(self._changes_bounds)))
         return discarded + changes + swept
 
     @property
