@@ -15,6 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from runner import Runner
+from runner.backends.native.launcher import kernel
+from runner.model.protection import LANDLOCK_OF_PROCESS_TIER
 
 # No test asserts a time, Hypothesis' own deadlines included: machines are slow, or emulated. And
 # nothing is written into the clone.
@@ -117,6 +119,17 @@ def runner(tmp_path: Path, native: None) -> Iterator[Runner]:
     """The library on a state folder of this test's own."""
     with Runner(home=tmp_path / "home") as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def landlock_of_process_tier() -> None:
+    """This kernel has the Landlock that `isolation: process` needs, else the test is skipped."""
+    try:
+        abi = kernel.landlock_abi()
+    except OSError:
+        abi = 0
+    if abi < LANDLOCK_OF_PROCESS_TIER:
+        pytest.skip(f"the tier needs Landlock ABI {LANDLOCK_OF_PROCESS_TIER}; here is {abi}")
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from runner.backends.native import create
-from runner.backends.native.launcher import kernel
 from runner.errors import BackendError, ProtectionMissingError
 from runner.model.limits import LimitName
 from runner.model.outcome import Termination
 from runner.model.profile import Isolation, WorkspaceMode
-from runner.model.protection import LANDLOCK_OF_PROCESS_TIER, NOT_IN_PROCESS_TIER
+from runner.model.protection import NOT_IN_PROCESS_TIER
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec, Workspace
 from runner.ports import Backend
 from runner.testing.backend_contract import BackendContract
@@ -23,13 +22,7 @@ from runner.testing.backend_harness import PYTHON, expect, holds_processes, same
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        abi = kernel.landlock_abi()
-    except OSError:
-        abi = 0
-    if abi < LANDLOCK_OF_PROCESS_TIER:
-        pytest.skip(f"the tier needs Landlock ABI {LANDLOCK_OF_PROCESS_TIER}; here is {abi}")
+def cache(tmp_path_factory: pytest.TempPathFactory, landlock_of_process_tier: None) -> Path:
     TestProcessTier.cache_folder = tmp_path_factory.mktemp("cache")
     return TestProcessTier.cache_folder
 

@@ -21,7 +21,6 @@ import pytest
 from runner.backends.bpf import program_for
 from runner.backends.native import create, scratch
 from runner.backends.native.backend import NativeBackend
-from runner.backends.native.launcher import kernel
 from runner.compile import compile_spec, tighten
 from runner.errors import PolicyError, ProfileError, ProtectionMissingError
 from runner.intake import build_request
@@ -75,13 +74,7 @@ class Tier(BackendHarness):
 
 
 @pytest.fixture
-def tier(tmp_path: Path) -> Tier:
-    try:
-        abi = kernel.landlock_abi()
-    except OSError:
-        abi = 0
-    if abi < LANDLOCK_OF_PROCESS_TIER:
-        pytest.skip(f"the tier needs Landlock ABI {LANDLOCK_OF_PROCESS_TIER}; here is {abi}")
+def tier(tmp_path: Path, landlock_of_process_tier: None) -> Tier:
     return Tier(tmp_path / "cache")
 
 

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from test_process_tier import TRY, Tier, outside
 
-from runner.backends.native.launcher import kernel, metadata
+from runner.backends.native.launcher import metadata
 from runner.model.outcome import Termination
 from runner.model.profile import Syscalls, WorkspaceMode
-from runner.model.protection import LANDLOCK_OF_PROCESS_TIER
 from runner.model.spec import Workspace
 from runner.testing.backend_harness import PYTHON, Given
 
@@ -25,13 +24,7 @@ as_a_user = pytest.mark.skipif(
 
 
 @pytest.fixture
-def tier(tmp_path: Path) -> Tier:
-    try:
-        abi = kernel.landlock_abi()
-    except OSError:
-        abi = 0
-    if abi < LANDLOCK_OF_PROCESS_TIER:
-        pytest.skip(f"the tier needs Landlock ABI {LANDLOCK_OF_PROCESS_TIER}; here is {abi}")
+def tier(tmp_path: Path, landlock_of_process_tier: None) -> Tier:
     return Tier(tmp_path / "cache")
 
 
