@@ -74,7 +74,18 @@ class Layer:
     def says(
         self, subject: Subject, circumstances: Circumstances, rules: Iterable[CompiledRule]
     ) -> list[Finding]:
-        """What this layer says about a subject: its strictest rules of these, or its default.
+        """What this layer says about a subject: its strictest rules of these, or its default."""
+        findings = self.each(subject, circumstances, rules)
+        if len(findings) < 2 or not any(finding.speaks for finding in findings):
+            return findings
+        strictest = max(STRICTNESS[f.effect] for f in findings if f.speaks)
+        # Rules of lesser effect did match, but it is the strictest that speak for the layer.
+        return [f for f in findings if f.deferred or STRICTNESS[f.effect] == strictest]
+
+    def each(
+        self, subject: Subject, circumstances: Circumstances, rules: Iterable[CompiledRule]
+    ) -> list[Finding]:
+        """What each of these rules says by itself about a subject, and the default beside them.
 
         A rule that only may match does not stand in the default's place: the stricter one counts.
         """
@@ -93,11 +104,7 @@ class Layer:
             findings.sort(key=lambda finding: finding.matched.id if finding.matched else "")
         if not certain:
             findings += self._default(subject)
-        if len(findings) < 2 or not any(finding.speaks for finding in findings):
-            return findings
-        strictest = max(STRICTNESS[f.effect] for f in findings if f.speaks)
-        # Rules of lesser effect did match, but it is the strictest that speak for the layer.
-        return [f for f in findings if f.deferred or STRICTNESS[f.effect] == strictest]
+        return findings
 
     def on_dynamic(self, subject: Subject) -> Finding | None:
         """What this layer says about a command whose name only running would tell."""

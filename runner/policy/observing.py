@@ -66,7 +66,10 @@ class Observing:
         for subject in asked:
             advised = subject.advice or any(name in ADVICE for name in subject.via)
             for layer in self.layers:
-                for finding in layer.says(subject, circumstances, layer.rules):
+                # A layer on trial speaks as it would; rules that are observed each for itself,
+                # for whoever tries one wants to know what it does, whatever others do.
+                says = layer.says if layer.source.on_trial else layer.each
+                for finding in says(subject, circumstances, layer.rules):
                     if not finding.deferred:
                         verdict.add(finding)
                 if subject.name_unknown and not advised:

@@ -68,6 +68,16 @@ def test_it_does_not_stand_in_the_place_of_another():
     assert (decision.effect, [each.id for each in decision.rules]) == (DENY, ["default"])
 
 
+def test_each_is_told_also_beside_a_stricter_one():
+    ask = rule(ASK, RM, "ask-rm", observe=True)
+    decision = decide("rm x", layer(ask, WATCHED))
+    assert (decision.effect, ids(decision)) == (ALLOW, ["no-rm", "ask-rm"])
+    # A whole layer says what it would say once enforced: its strictest.
+    trial = layer(replace(ask, observe=None), replace(WATCHED, observe=None), default=ALLOW,
+                  name="user:new", on_trial=True)  # fmt: skip
+    assert ids(decide("rm x", trial, layer())) == ["no-rm"]
+
+
 def test_a_layer_on_trial_says_what_it_would_and_is_not_there():
     trial = layer(rule(ALLOW, Match(commands=("ls",)), "ls"), name="user:new", default=DENY,
                   on_dynamic=OnUnknown.ASK, on_unreadable=OnUnknown.ASK, on_trial=True)  # fmt: skip
