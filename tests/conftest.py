@@ -19,10 +19,14 @@ from runner.backends.native.launcher import kernel
 from runner.model.protection import LANDLOCK_OF_PROCESS_TIER
 
 # No test asserts a time, Hypothesis' own deadlines included: machines are slow, or emulated. And
-# nothing is written into the clone.
-settings.register_profile(
-    "runner", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+# nothing is written into the clone. The same examples are tried each time, so that a change that
+# is tested says something about that change; looking for others is a deed of its own, with
+# `scripts/test --hypothesis-profile=explore`.
+_HYPOTHESIS = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None, derandomize=True
 )
+settings.register_profile("runner", _HYPOTHESIS)
+settings.register_profile("explore", _HYPOTHESIS, derandomize=False)
 settings.load_profile("runner")
 
 # Runs the command line of the package under test from any folder; the console script itself is
