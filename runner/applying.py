@@ -165,10 +165,10 @@ class ChangesOfRuns:
         """Discard what is older, and the oldest of what is more; a line for each run."""
         runs, now_s = list(self._archive.runs()), self._clock.now()
         whole = [Kept(run.run_id, run.kept_s, run.size_bytes) for run in runs if run.whole]
-        expired = to_drop(whole, now_s, bounds.days, UNLIMITED)
+        expired = {each.run_id for each in to_drop(whole, now_s, bounds.days, UNLIMITED)}
         due = [(run.run_id, "unfinished") for run in runs if not run.whole]
         due += [
-            (each.run_id, "expired" if each in expired else "total")
+            (each.run_id, "expired" if each.run_id in expired else "total")
             for each in to_drop(whole, now_s, bounds.days, bounds.total_bytes)
         ]
         return [

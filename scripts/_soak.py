@@ -26,8 +26,8 @@ WARM_UP_RUNS = 80
 """Every kind of work once or twice: what is loaded, cached or opened for good is so after it."""
 LOOKS = 20
 """In the whole soak, unless `--every` says else."""
-KEPT_BYTES = 1 << 20
-"""What may be kept of all runs' output, so small that it is reached."""
+KEPT_BYTES = {"runs": 1 << 20, "changes": 1 << 20}
+"""What may be kept of all runs' output, and of what they changed, so small that it is reached."""
 BATCH_S = 900.0
 """A batch that takes longer hangs: each of its runs has a wall limit of half a minute."""
 
@@ -49,7 +49,12 @@ class Soak:
     def go(self, runs: int, every: int, deadline_s: float) -> int:
         """So many runs, fewer when the time is up; returns how many."""
         settings = load_settings(
-            {"home": str(self.home), "backend": "native", "keep_output_total_bytes": KEPT_BYTES}
+            {
+                "home": str(self.home),
+                "backend": "native",
+                "keep_output_total_bytes": KEPT_BYTES["runs"],
+                "keep_changes_total_bytes": KEPT_BYTES["changes"],
+            }
         )
         before = kinds_of_descriptors()
         done = 0
@@ -101,9 +106,10 @@ class Soak:
     def _end(self, runner: Runner) -> None:
         swept = runner.sweep()
         self.failures += [f"sweep: {line}" for line in swept.left]
-        kept = sum(p.stat().st_size for p in (self.home / "runs").rglob("*") if p.is_file())
-        if kept > KEPT_BYTES:
-            self.failures.append(f"kept output has {kept} bytes of {KEPT_BYTES} allowed")
+        for folder, allowed in KEPT_BYTES.items():
+            kept = sum(p.stat().st_size for p in (self.home / folder).rglob("*") if p.is_file())
+            if kept > allowed:
+                self.failures.append(f"{folder}: {kept} bytes are kept of {allowed} allowed")
         verified = runner.store.verify()
         if verified.failure is not None:
             self.failures.append(f"log: event {verified.failure.seq}: {verified.failure.why}")

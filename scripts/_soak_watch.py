@@ -129,11 +129,11 @@ class Watch:
         }
 
     def state_entries(self) -> list[str]:
-        """Everything in the state folder but the kept output of each run, which has bounds."""
+        """Everything in the state folder but what is kept of each run, which has bounds."""
         return sorted(
             str(path.relative_to(self.home))
             for path in self.home.rglob("*")
-            if path.relative_to(self.home).parts[0] != "runs"
+            if path.relative_to(self.home).parts[0] not in {"runs", "changes"}
         )
 
     def growing(self, from_runs: int) -> list[str]:

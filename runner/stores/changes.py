@@ -306,10 +306,11 @@ def _kept_run(path: Path) -> KeptRun:
     except OSError:
         return KeptRun(path.name, 0.0, 0, whole=False)
     try:
-        size_bytes = size_of(os.read(fd, SIZE_HEAD_BYTES))
-        return KeptRun(
-            path.name, os.fstat(fd).st_mtime, size_bytes or 0, whole=size_bytes is not None
-        )
+        contents_bytes, listed = size_of(os.read(fd, SIZE_HEAD_BYTES)), os.fstat(fd)
+        whole = contents_bytes is not None
+        # The list counts as well: a run may make thousands of empty files with long names.
+        size_bytes = (contents_bytes or 0) + listed.st_size
+        return KeptRun(path.name, listed.st_mtime, size_bytes if whole else 0, whole=whole)
     finally:
         os.close(fd)
 

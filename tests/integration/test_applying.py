@@ -479,8 +479,8 @@ def test_nothing_is_kept_where_nothing_is_to_be(tmp_path, work, native):
 
 
 def test_old_changes_and_the_oldest_of_too_many_go(tmp_path, work, native):
-    made = "open('a', 'w').write('x' * 900)"
-    with Runner(settings=settings_with(tmp_path, keep_changes_total_bytes=1000)) as runner:
+    made = "open('a', 'w').write('x' * 9000)"
+    with Runner(settings=settings_with(tmp_path, keep_changes_total_bytes=12_000)) as runner:
         old, new = ran(runner, work, made), ran(runner, work, made)
         assert f"changes of {old} (total)" in runner.sweep().removed
         assert runner.changes(old).gone == "its changes were discarded (total)"
@@ -488,6 +488,14 @@ def test_old_changes_and_the_oldest_of_too_many_go(tmp_path, work, native):
     with Runner(settings=settings_with(tmp_path, keep_changes_days=0)) as runner:
         # Swept when it was opened, for nobody had done that for a minute.
         assert runner.changes(new).gone == "its changes were discarded (expired)"
+
+
+def test_the_list_itself_counts(tmp_path, work, native):
+    made = "[open(str(n) * 60, 'w') for n in range(100, 200)]"
+    with Runner(settings=settings_with(tmp_path, keep_changes_total_bytes=30_000)) as runner:
+        old, new = ran(runner, work, made), ran(runner, work, made)
+        assert [runner.changes(each).gone is None for each in (old, new)] == [True, True]
+        assert f"changes of {old} (total)" in runner.sweep().removed
 
 
 def test_discarding(runner, work):

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runner.analysis import read
@@ -201,8 +201,10 @@ HOSTILE = st.text(st.sampled_from("ab*?[]\\\"'\n\r\u2028\x85 :#{}&|~/-=%\U0001f6
 
 
 @settings(max_examples=150, deadline=None)
+@example(texts=["''", "'' rm"], tool="Bash")
 @given(
-    st.lists(HOSTILE, max_size=4), st.sampled_from(["Bash", "Read", "Edit", "WebFetch", "mcp__"])
+    texts=st.lists(HOSTILE, max_size=4),
+    tool=st.sampled_from(["Bash", "Read", "Edit", "WebFetch", "mcp__"]),
 )
 def test_whatever_a_rule_holds_the_file_loads_and_says_no_more(tmp_path_factory, texts, tool):
     folder = tmp_path_factory.getbasetemp() / "hostile"

@@ -53,6 +53,8 @@ def allowed(pattern: str) -> Carried:
 def _unsayable(words: list[str]) -> str:
     """Why no words can be compared one by one with these, or nothing."""
     name, rest = words[0], words[1:]
+    if not name:
+        return "it names no command"
     if _ASSIGNMENT.match(name):
         return "variables in front of a command are not allowed by name"
     if sum(word.count("*") for word in words) > 1:
