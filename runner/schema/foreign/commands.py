@@ -70,6 +70,8 @@ def refused(pattern: str) -> Carried:
     if pattern.strip("*") == "":
         return Carried(EVERYTHING)
     words, why = _head(pattern)
+    if words and not words[0]:
+        return Carried(None, "it names no command")
     if all(word.strip("*") == "" for word in words):
         if why:
             return Carried(None, "it begins with no words of one command")
