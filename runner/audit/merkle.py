@@ -133,6 +133,33 @@ def range_root(leaf_hashes: Sequence[bytes]) -> RangeRoot:
     return lambda start, end: tree_of(leaf_hashes[start:end]).root
 
 
+def root_above(base: Tree, leaves: Callable[[int, int], Iterable[bytes]]) -> RangeRoot:
+    """A `RangeRoot` where only the leaves from `base.size` on are left, and the peaks before.
+
+    `leaves(start, end)` gives leaf hashes with start >= base.size. It serves every proof for a leaf
+    that is left, and between trees that are no smaller than `base`: such a proof names a subtree
+    that lies before `base.size` only where its parent does not, so it is a peak; and one that
+    straddles is made of the peaks from its start on and the leaves behind them. The `RangeRoot`
+    raises ValueError for any other range: what it needs was archived.
+    """
+    starts = {start: number for number, (start, _) in enumerate(base.spans())}
+
+    def root_of(start: int, end: int) -> bytes:
+        if start >= base.size:
+            return tree_of(leaves(start, end)).root
+        number = starts.get(start)
+        if number is not None and end >= base.size:
+            tree = Tree(base.size - start, base.peaks[number:])
+            for leaf in leaves(base.size, end):
+                tree = tree.appended(leaf)
+            return tree.root
+        if number is not None and base.spans()[number] == (start, end):
+            return base.peaks[number]
+        raise ValueError(f"it needs events before {base.size}, which were archived; restore them")
+
+    return root_of
+
+
 def inclusion_proof(root_of: RangeRoot, index: int, size: int) -> list[bytes]:
     """Inclusion proof of leaf `index` in the tree of `size` (RFC 9162, 2.1.3.1)."""
     return [root_of(start, end) for start, end in inclusion_spans(index, size)]

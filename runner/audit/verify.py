@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from runner.audit.beginning import WHOLE, Beginning, archived_up_to
 from runner.audit.canonical import canonical_again, parse_canonical
 from runner.audit.event import NO_PREVIOUS
 from runner.audit.merkle import Tree, leaf_hash
@@ -62,12 +63,14 @@ class Verification:
     """What reading a whole log told."""
 
     size: int
-    """Number of events that hold, from the first one on."""
+    """Number of events that hold, from the first one on; archived ones are among them."""
     head: str
     """Leaf hash of the last of them, hex; 64 zeros when there is none."""
     root: str | None
     """Tree root over them, hex; None where only a part of a log was read."""
     failure: VerificationFailure | None = None
+    archived: int = 0
+    """So many of them, the first ones, were archived: only the tree over them was known."""
 
     @property
     def ok(self) -> bool:
@@ -80,31 +83,45 @@ class _NotHeldError(Exception):
 
 
 def verify(
-    rows: Iterable[Row], stored: StoredTree | None = None, *, start: int = 0
+    rows: Iterable[Row],
+    stored: StoredTree | None = None,
+    *,
+    start: int = 0,
+    beginning: Beginning = WHOLE,
+    vouched: bool = False,
 ) -> Verification:
     """Check `rows`, which must be in the order of their numbers, and the tree over them.
 
     `stored`: the tree to compare with; None when there is none to be had (an export).
     `start`: number of the first event in `rows`; past 0 the link of the first one and the tree
     can't be checked, and `root` is None.
+    `beginning`: what is known of archived events, instead of `start`; then both can. An event in
+    `rows` must say that they were archived (see `beginning.py`), unless it is `vouched` for.
     """
-    seq, tree = start, Tree()
-    previous = NO_PREVIOUS if start == 0 else None
+    seq, tree = start or beginning.size, beginning.tree
+    previous = beginning.last_hash if start == 0 else None
+    vouched = vouched or beginning.size == 0
     failure: VerificationFailure | None = None
     try:
         for row in rows:
             previous = _check(row, seq, previous)
             tree = tree.appended(previous)
             seq += 1
+            if not vouched and row.kind == EventKind.LOG_ARCHIVED and isinstance(row.body, bytes):
+                vouched = archived_up_to(row.body) == beginning
     except _NotHeldError as error:
         failure = VerificationFailure(seq, str(error))
     if failure is None and stored is not None and start == 0:
         failure = _compare(tree, stored)
+    if failure is None and not vouched:
+        why = f"no event says that those before {beginning.size} were archived, and they are gone"
+        failure = VerificationFailure(beginning.size - 1, why)
     return Verification(
         size=seq - start,
         head=(previous or NO_PREVIOUS).hex(),
         root=tree.root.hex() if start == 0 else None,
         failure=failure,
+        archived=beginning.size,
     )
 
 
@@ -125,7 +142,7 @@ def verify_jsonl(
     `start`: number of the first event that was exported. `size` and `root` (hex): what the log
     is known to have had, e.g. from `runner audit verify`; without them a cut tail goes unseen.
     """
-    found = verify(_rows_of(lines), start=start)
+    found = verify(rows_of(lines), start=start)
     if found.failure is not None:
         return found
     end = start + found.size
@@ -234,8 +251,8 @@ def _compare(tree: Tree, stored: StoredTree) -> VerificationFailure | None:
     return None
 
 
-def _rows_of(lines: Iterable[str | bytes]) -> Iterator[Row]:
-    """The events of an export; columns that an export does not have say what the bytes say."""
+def rows_of(lines: Iterable[str | bytes]) -> Iterator[Row]:
+    """The events of an export, for `verify`; columns that it does not have say what bytes say."""
     for line in lines:
         try:
             text = line.decode("utf-8") if isinstance(line, bytes) else line

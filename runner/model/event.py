@@ -37,6 +37,12 @@ class EventKind(StrEnum):
     """What a clean-up of this machine removed, and what it could not remove."""
     OUTPUT_DISCARDED = "output.discarded"
     """Kept output goes, the oldest first: it is too old, or there is too much. Written before."""
+    LOG_ARCHIVED = "log.archived"
+    """Events of the log stand in a sealed file and are removed in this event's transaction."""
+    LOG_RESTORED = "log.restored"
+    """Archived events are back in the log, in this event's transaction."""
+    LOG_REPAIRED = "log.repaired"
+    """The log was damaged and goes on here: which events are missing, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)

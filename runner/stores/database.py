@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
+from runner.audit.beginning import WHOLE, Beginning, beginning_of
 from runner.errors import StateError
 
 FILE_NAME = "runner.db"
@@ -75,6 +76,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX runs_of_session ON runs (session, opened) WHERE session IS NOT NULL",
         "CREATE INDEX runs_of_tenant ON runs (tenant, opened) WHERE tenant IS NOT NULL",
         "CREATE INDEX runs_of_uid ON runs (uid, opened)",
+    ),
+    (
+        # A row for each range of events that was archived and removed: those from `start` up to
+        # `size`. The one with the largest `size` is where the log begins (`audit.beginning`).
+        """CREATE TABLE pruned (
+            size INTEGER PRIMARY KEY CHECK (size > start),
+            start INTEGER NOT NULL,
+            peaks BLOB NOT NULL,
+            last_hash BLOB NOT NULL,
+            log_id TEXT NOT NULL,
+            file TEXT NOT NULL,
+            sha256 BLOB NOT NULL
+        )""",
+        "DROP TRIGGER events_are_kept",
+        """CREATE TRIGGER events_are_kept BEFORE DELETE ON events
+            WHEN OLD.seq >= (SELECT coalesce(max(size), 0) FROM pruned)
+            BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
     ),
 )
 
@@ -149,6 +167,16 @@ def migrate(
             roll_back(connection)
             raise
     return had
+
+
+def read_beginning(connection: sqlite3.Connection) -> Beginning:
+    """Where the log begins. ValueError: the record of what was removed is damaged."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'pruned'").fetchone():
+        return WHOLE  # a log that is only read is not migrated
+    row = connection.execute(
+        "SELECT size, peaks, last_hash FROM pruned ORDER BY size DESC LIMIT 1"
+    ).fetchone()
+    return WHOLE if row is None else beginning_of(*row)
 
 
 def roll_back(connection: sqlite3.Connection) -> None:

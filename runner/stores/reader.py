@@ -5,16 +5,27 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import IO
 
+from runner.audit.beginning import Beginning
 from runner.audit.event import NO_PREVIOUS
-from runner.audit.merkle import Tree, consistency_proof, inclusion_proof, tree_of
-from runner.audit.verify import Row, StoredTree, Verification, export_line, unreadable, verify
+from runner.audit.merkle import Tree, consistency_proof, inclusion_proof, root_above
+from runner.audit.verify import (
+    Row,
+    StoredTree,
+    Verification,
+    VerificationFailure,
+    export_line,
+    unreadable,
+    verify,
+)
 from runner.errors import RequestError, StateError
 from runner.model.event import AuditEvent
 from runner.model.principal import Principal
@@ -26,11 +37,14 @@ from runner.stores.database import (
     check_version,
     connect,
     primary_code,
+    read_beginning,
     schema_version,
     sentence,
 )
 
 _PAGE = 256  # events fetched at once: a reader never holds a snapshot while its caller thinks
+
+_LOG_ID = re.compile(r"[0-9a-f]{32}")
 
 _COLUMNS = "seq, time, kind, run_id, body, leaf_hash, previous"  # as AuditEvent has them
 
@@ -111,7 +125,13 @@ class LogReader:
         with self._snapshot() as connection:
             # Bytes that are no text must reach the comparison, not end it.
             connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-            return verify(self._rows(connection), self._stored_tree(connection))
+            try:
+                beginning = read_beginning(connection)
+            except (sqlite3.Error, ValueError) as error:
+                return _no_beginning(error)
+            return verify(
+                self._rows(connection), self._stored_tree(connection), beginning=beginning
+            )
 
     def export(self, file: IO[bytes], start: int = 0) -> int:
         """Write events from `start` on as JSON lines (see `audit.verify_jsonl`), in one snapshot.
@@ -152,6 +172,45 @@ class LogReader:
             return consistency_proof(self._range_root, old, new)
         except ValueError as error:
             raise RequestError(f"no proof: {error}") from None
+
+    def log_id(self) -> str:
+        """What the log was named when it was made: 32 hexadecimal digits. StateError: damaged."""
+        with self._reading() as connection:
+            first = connection.execute("SELECT body FROM events WHERE seq = 0").fetchone()
+            if first is None:
+                first = connection.execute(
+                    "SELECT log_id FROM pruned ORDER BY size DESC LIMIT 1"
+                ).fetchone()
+        try:
+            told = first[0]
+            found = json.loads(told)["data"]["log_id"] if isinstance(told, bytes) else told
+            if _LOG_ID.fullmatch(found):
+                return str(found)
+        except (TypeError, ValueError, KeyError):
+            pass
+        raise StateError(
+            f"{self._path}: the log's id can't be read; `runner audit verify` tells what is wrong"
+        )
+
+    def leaf_hash(self, seq: int) -> bytes | None:
+        """That of an event, as it is stored; None: there is no such event."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT leaf_hash FROM events WHERE seq = ?", (seq,)
+            ).fetchone()
+        return row[0] if row is not None and isinstance(row[0], bytes) else None
+
+    def first_since(self, time: str) -> int:
+        """Number of the first event at `time` (as events have it) or later; else the log's size."""
+        with self._reading() as connection:
+            (seq,) = connection.execute(
+                "SELECT min(seq) FROM events WHERE time >= ?", (time,)
+            ).fetchone()
+        return self.head().size if seq is None else int(seq)
+
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        """The connection, for a block; what SQLite raises in it becomes a StateError."""
+        return self._reading()
 
     def open_supervisors(self) -> list[str]:
         """Ids of the supervisors that have runs open."""
@@ -194,11 +253,22 @@ class LogReader:
         if size > (now := self.head().size):
             raise RequestError(f"no proof: the log has {now} events, not {size}")
 
+    def beginning(self) -> Beginning:
+        """Where the log begins. StateError: the record of that is damaged."""
+        with self._reading() as connection:
+            try:
+                return read_beginning(connection)
+            except ValueError as error:
+                raise StateError(f"{self._path}: {error}; `runner audit repair` mends it") from None
+
     def _range_root(self, start: int, end: int) -> bytes:
         query = "SELECT leaf_hash FROM events WHERE seq >= ? AND seq < ? ORDER BY seq"
         with self._reading() as connection:
-            rows = connection.execute(query, (start, end))
-            return tree_of(leaf for (leaf,) in rows).root
+
+            def leaves(start: int, end: int) -> Iterator[bytes]:
+                return (leaf for (leaf,) in connection.execute(query, (start, end)))
+
+            return root_above(self.beginning().tree, leaves)(start, end)
 
     def _rows(self, connection: sqlite3.Connection) -> Iterator[Row]:
         query = (
@@ -251,6 +321,11 @@ class LogReader:
 
     def _unreadable(self, error: sqlite3.Error) -> StateError:
         return StateError(f"the log could not be read: {sentence(self._path, error)}")
+
+
+def _no_beginning(error: Exception) -> Verification:
+    why = f"where the log begins can't be read: {error}"
+    return Verification(0, NO_PREVIOUS.hex(), None, VerificationFailure(0, why))
 
 
 def open_log(path: Path) -> LogReader:

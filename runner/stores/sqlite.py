@@ -27,7 +27,7 @@ from runner.model.keeping import KeepBounds
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.swept import Swept
-from runner.ports import Clock, Head, Totals, Transaction
+from runner.ports import Clock, Head, Totals
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
     FILE_NAME,
@@ -43,7 +43,7 @@ from runner.stores.kept import KeptOutput
 from runner.stores.liveness import LiveLock, claimed, known_supervisors
 from runner.stores.queue import WriterQueue
 from runner.stores.reader import LogReader
-from runner.stores.transaction import write_first_event
+from runner.stores.transaction import SqliteTransaction, write_first_event
 from runner.stores.writer import Writer
 
 QUEUE_NAME = "queue.lock"
@@ -104,7 +104,7 @@ class SqliteStore:
         self._reset()
         _forks.stores.add(self)
 
-    def transaction(self) -> AbstractContextManager[Transaction]:
+    def transaction(self) -> AbstractContextManager[SqliteTransaction]:
         """One durable, all-or-nothing step. RecordError if it can't be made durable."""
         self._check_usable()
         return self._writer.transaction()

@@ -119,7 +119,7 @@ class SqliteTransaction:
                 rfc3339(self._clock.now()),
             ),
         )
-        _charge(connection, principal, calls=1, wall_us=0)
+        charge(connection, principal, calls=1, wall_us=0)
 
     def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
         """Runs that began at `since_s` or later; those that wait for this commit are among them."""
@@ -149,7 +149,7 @@ class SqliteTransaction:
             wall_us = microseconds(usage.wall_s)
         except ValueError as error:
             raise RecordError(f"run {run_id} can't be closed: {error}") from None
-        _charge(connection, _principal(*found), calls=0, wall_us=wall_us)
+        charge(connection, _principal(*found), calls=0, wall_us=wall_us)
         connection.execute(
             "UPDATE runs SET state = 'closed', closed = ?, usage = ? WHERE run_id = ?",
             (rfc3339(self._clock.now()), canonical(asdict(usage)).decode(), run_id),
@@ -176,6 +176,11 @@ class SqliteTransaction:
             self.close_run(run_id, Usage())
         return [row[0] for row in rows]
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The database inside this transaction. RecordError: it has ended."""
+        return self._open().connection
+
     def end(self) -> None:
         """Refuse all further use."""
         self._log = None
@@ -199,7 +204,7 @@ def _principal(
     )
 
 
-def _charge(connection: sqlite3.Connection, who: Principal, calls: int, wall_us: int) -> None:
+def charge(connection: sqlite3.Connection, who: Principal, calls: int, wall_us: int) -> None:
     """Charge the agent, its parent and the uid, each once."""
     agents = {who.agent} if who.parent is None else {who.agent, who.parent}
     scopes = [("agent", escape(agent)) for agent in sorted(agents)] + [("uid", str(who.uid))]
