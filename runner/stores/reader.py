@@ -9,8 +9,9 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -117,9 +118,11 @@ class LogReader:
                     f"{self._path}: a run's beginning is damaged; `runner audit verify` tells where"
                 ) from None
 
-    def verify(self) -> Verification:
+    def verify(self, archived: Iterable[Row] | None = None) -> Verification:
         """Check every event and the tree, in one snapshot and constant memory.
 
+        `archived`: the events before those of the log, from event 0 on, to be checked as well; else
+        the check begins with the log's first event, at the tree that is noted of those before it.
         StateError: the log could not be read for a reason that is not the log's.
         """
         with self._snapshot() as connection:
@@ -129,9 +132,10 @@ class LogReader:
                 beginning = read_beginning(connection)
             except (sqlite3.Error, ValueError) as error:
                 return _no_beginning(error)
-            return verify(
-                self._rows(connection), self._stored_tree(connection), beginning=beginning
-            )
+            rows, stored = self._rows(connection), self._stored_tree(connection)
+            if archived is not None:
+                return verify(chain(archived, rows), stored)
+            return verify(rows, stored, beginning=beginning)
 
     def export(self, file: IO[bytes], start: int = 0) -> int:
         """Write events from `start` on as JSON lines (see `audit.verify_jsonl`), in one snapshot.

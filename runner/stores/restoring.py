@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.audit.beginning import WHOLE
+from runner.audit.verify import Row, unreadable
 from runner.errors import RequestError, StateError
 from runner.stores import building, segments
 from runner.stores.database import FILE_NAME
 from runner.stores.home import fsync_folder, prepare_home
+from runner.stores.reader import LogReader
 from runner.stores.removing import last_removed, put_back
 from runner.stores.segments import SegmentFile
 from runner.stores.sqlite import SqliteStore
@@ -87,6 +90,23 @@ def restore_into(home: Path, place: Path) -> Restored:
     built.rename(home / FILE_NAME)
     fsync_folder(home)
     return Restored(0, new.end.size)
+
+
+def archived_rows(log: LogReader, place: Path) -> Iterator[Row]:
+    """The events of an archive that stand before the log's own, for `LogReader.verify`.
+
+    StateError: a segment can't be read. What does not hold fails in `verify`.
+    """
+    at = WHOLE
+    for each in chain_of(place, log.log_id(), log.beginning().size):
+        with segments.opened(each.path) as (segment, _):
+            if segment.header.before != at or segment.header.log_id != log.log_id():
+                unreadable(f"segment {each.path} does not follow the one before it")
+            yield from segment.rows()
+            if segment.seal is not None:
+                at = segment.seal.after
+    if at.size < log.beginning().size:
+        unreadable(f"it is missing: neither {place} nor the log has it")
 
 
 def chain_of(place: Path, log_id: str | None = None, end: int | None = None) -> list[SegmentFile]:

@@ -464,6 +464,7 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
     for text in (
         *("run -- echo kept", "run -c 'sudo ls'", "check -- ls", "run nowhere.py"),
         *("run -- touch new", "apply latest", "run -- touch other", "discard latest"),
+        *("audit archive --to old --before 1 --prune", "audit restore old"),
     ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
     subprocess.run(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.errors import RequestError
+from runner.surfaces.cli import retention
 
 if TYPE_CHECKING:
     from runner.audit.verify import Verification
@@ -25,6 +26,7 @@ RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only th
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    retention.register(audit_app)
     app.add_typer(audit_app, name="audit")
     app.command("logs")(logs)
     app.command("usage")(usage)
@@ -57,7 +59,13 @@ def show(
 def verify(
     file: Annotated[
         str | None,
-        typer.Argument(metavar="[EXPORT]", help="A jsonl export instead of this user's log."),
+        typer.Argument(
+            metavar="[FILE]", help="An export or an archive's segment instead of this user's log."
+        ),
+    ] = None,
+    archive: Annotated[
+        str | None,
+        typer.Option("--archive", metavar="DIR", help="Check archived events too, from event 0."),
     ] = None,
 ) -> None:
     """Check every event, the chain and the tree. Exit code 1 names the first that does not hold."""
@@ -65,7 +73,11 @@ def verify(
 
     found: Verification
     if file is None:
-        found = _log().verify()
+        found = retention.verify(_log(), archive)
+    elif archive is not None:
+        raise RequestError("--archive is for the log itself: leave out the file")
+    elif (told := retention.verify_segment_file(file)) is not None:
+        found = told
     else:
         try:
             with open(file, "rb") as lines:
@@ -78,6 +90,8 @@ def verify(
         print(f"event {found.failure.seq}: {found.failure.why}", file=sys.stderr)
         raise typer.Exit(1)
     print(f"{found.size} events, head {found.head}")
+    if found.archived:
+        print(f"the first {found.archived} of them are archived and were not read")
     if found.root is not None:
         print(f"tree root {found.root}")
 

@@ -1,0 +1,147 @@
+"""`runner audit archive` and `restore`: what becomes of old events."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner.errors import RequestError, RunnerError
+
+if TYPE_CHECKING:
+    from runner.audit.verify import Verification
+    from runner.stores.archiving import Archived
+    from runner.stores.reader import LogReader
+    from runner.stores.sqlite import SqliteStore
+
+_AGE = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+Place = Annotated[str, typer.Argument(metavar="DIR|FILE", help="An archive, or a segment of one.")]
+
+
+def register(audit_app: typer.Typer) -> None:
+    """Add the commands."""
+    audit_app.command("archive")(archive)
+    audit_app.command("restore")(restore)
+
+
+def archive(
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="The archive's folder.")],
+    older_than: Annotated[
+        str | None,
+        typer.Option("--older-than", metavar="AGE", help="Events of that age: 90d (default), 12h."),
+    ] = None,
+    before: Annotated[
+        int | None, typer.Option("--before", metavar="SEQ", min=0, help="Events before this one.")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Then remove them from the log, which goes on.")
+    ] = False,
+) -> None:
+    """Write old events to sealed files, which can be verified and put back.
+
+    A file is on the disk and was read back before anything is removed. What is left of the log
+    still proves itself. Events of runs that have not ended, or whose changes are kept, stay.
+    """
+    from runner.clock import SystemClock  # noqa: PLC0415
+    from runner.stores import archiving  # noqa: PLC0415
+
+    if older_than is not None and before is not None:
+        raise RequestError("--older-than and --before both say which events: give one")
+    age_s = _age_s(older_than or "90d")
+    store = _store()
+    try:
+        end = before
+        if end is None:
+            end = archiving.before_time(store.reader, SystemClock().now() - age_s)
+        told = archiving.archive(store, Path(to), end, prune_too=prune)
+    finally:
+        store.close()
+    _tell(told, to)
+
+
+def restore(
+    place: Place,
+    into: Annotated[
+        str | None,
+        typer.Option("--into", metavar="DIR", help="Make a new state folder of it, to be read."),
+    ] = None,
+) -> None:
+    """Put archived events back into the log, those that were removed last first."""
+    from runner.stores import restoring  # noqa: PLC0415
+
+    if into is not None:
+        told = restoring.restore_into(Path(into), Path(place))
+        print(f"events {told.start} to {told.end - 1} are in {into}: RUNNER_HOME={into} reads it")
+        return
+    store = _store()
+    try:
+        told = restoring.restore(store, Path(place))
+    finally:
+        store.close()
+    print(f"events {told.start} to {told.end - 1} are in the log again")
+
+
+def verify(log: LogReader, archive: str | None) -> Verification:
+    """Check the log, with an archive's events before its own where one is given."""
+    if archive is None:
+        return log.verify()
+    from runner.stores.restoring import archived_rows  # noqa: PLC0415
+
+    return log.verify(archived_rows(log, Path(archive)))
+
+
+def verify_segment_file(file: str) -> Verification | None:
+    """Check a file if it is a segment; None: it is none. OSError: it can't be read."""
+    from runner.audit.segment import verify_segment  # noqa: PLC0415
+    from runner.stores import segments  # noqa: PLC0415
+
+    try:
+        if not segments.is_segment(Path(file)):
+            return None
+    except OSError as error:
+        raise RequestError(f"{file!r} can't be read: {error.strerror}") from error
+    with segments.opened(Path(file)) as (segment, _):
+        print(f"events {segment.header.start} to {segment.header.end - 1}")
+        return verify_segment(segment)
+
+
+def _tell(told: Archived, to: str) -> None:
+    if told.files:
+        count = len(told.files)
+        files = "a segment" if count == 1 else f"{count} segments"
+        print(f"events {told.start} to {told.end - 1} are in {files} in {to}")
+    else:
+        print("no event is to be archived")
+    if told.held is not None:
+        print(f"event {told.end} and those behind it stay: {told.held}")
+    if told.pruned:
+        print(f"{told.pruned} events were removed from the log")
+
+
+def _age_s(text: str) -> int:
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise RequestError(f"--older-than {text!r} is no age; it is like 90d, 12h or 2w")
+    return int(found[1]) * _UNIT_S[found[2]]
+
+
+def _store() -> SqliteStore:
+    """This user's log, to be written; runs of supervisors that died are closed first."""
+    from runner.clock import SystemClock  # noqa: PLC0415
+    from runner.settings import load_settings  # noqa: PLC0415
+    from runner.stores import sqlite  # noqa: PLC0415
+    from runner.stores.reader import open_log  # noqa: PLC0415
+
+    home = Path(load_settings().home.value)
+    open_log(home).close()
+    store = sqlite.create(home, SystemClock())
+    try:
+        store.recover()
+    except RunnerError:
+        store.close()
+        raise
+    return store
