@@ -262,6 +262,7 @@ def test_shipped_migrations_do_not_change() -> None:
     assert found == [
         "4975247e1eb934cbdc2e91d021208480c7385b634f8dd314d61581e5c6ec133a",
         "426114e3960fd0b87cbc1702034903577bff1d0968225e34c8e2b21333646d87",
+        "be204a3f0cc3f4eed99d603388d4efe963aac0670418b24322dc68cb9cbbd2a4",
     ]
 
 
