@@ -73,8 +73,9 @@ def beginning_from(data: object) -> Beginning:
 
 
 def archived_up_to(body: bytes) -> Beginning | None:
-    """What the bytes of a `log.archived` event say was removed, or None: they say nothing."""
+    """What the bytes of a `log.archived` or `log.repaired` event say is gone; None: nothing."""
     try:
-        return beginning_from(json.loads(body)["data"]["to"])
+        data = json.loads(body)["data"]
+        return beginning_from(data["archived"] if "archived" in data else data["to"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

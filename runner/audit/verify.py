@@ -23,6 +23,7 @@ from runner.model.event import EVENT_VERSION, EventKind
 
 _FIELDS = frozenset({"v", "seq", "time", "kind", "run", "principal", "data", "prev"})
 _HEX_HASH = re.compile(r"[0-9a-f]{64}")
+_VOUCHERS = (EventKind.LOG_ARCHIVED.value, EventKind.LOG_REPAIRED.value)
 _PRINCIPAL_FIELDS = frozenset({"agent", "parent", "session", "tenant", "uid"})
 
 
@@ -107,7 +108,7 @@ def verify(
             previous = _check(row, seq, previous)
             tree = tree.appended(previous)
             seq += 1
-            if not vouched and row.kind == EventKind.LOG_ARCHIVED and isinstance(row.body, bytes):
+            if not vouched and row.kind in _VOUCHERS and isinstance(row.body, bytes):
                 vouched = archived_up_to(row.body) == beginning
     except _NotHeldError as error:
         failure = VerificationFailure(seq, str(error))

@@ -41,6 +41,8 @@ class EventKind(StrEnum):
     """Events of the log stand in a sealed file and are removed in this event's transaction."""
     LOG_RESTORED = "log.restored"
     """Archived events are back in the log, in this event's transaction."""
+    LOG_REPAIRED = "log.repaired"
+    """The log was damaged and goes on here; which events are missing, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from runner.audit.beginning import WHOLE, Beginning
+from runner.audit.merkle import root_above
 from runner.audit.verify import Row, Verification
 from runner.errors import RecordError, StateError
 from runner.model.event import EventDraft
-from runner.stores.database import connect, migrate, sentence
+from runner.stores.database import connect, migrate, remove, sentence
 from runner.stores.home import fsync_folder
 from runner.stores.removing import insert
 from runner.stores.replaying import Replay
@@ -24,12 +25,27 @@ _ROWS_AT_ONCE = 5_000  # events in a transaction: bounds the WAL
 class NewLog:
     """A log that is being built; made by `new_log`."""
 
-    def __init__(self, connection: sqlite3.Connection, beginning: Beginning) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
-        self.end = beginning
+        self.end = self._beginning = WHOLE
         """Behind the last event so far."""
         self.replay = Replay(connection)
         self.finished = False
+
+    def begin(self, beginning: Beginning) -> None:
+        """The first event follows these; before the first `take`."""
+        self.end = self._beginning = beginning
+
+    def root_at(self, size: int) -> bytes | None:
+        """Root of the tree over the first `size` events; None: they are not all there."""
+        if not self._beginning.size <= size <= self.end.size:
+            return None
+
+        def leaves(start: int, end: int) -> Iterator[bytes]:
+            query = "SELECT leaf_hash FROM events WHERE seq >= ? AND seq < ? ORDER BY seq"
+            return (leaf for (leaf,) in self.connection.execute(query, (start, end)))
+
+        return root_above(self._beginning.tree, leaves)(0, size)
 
     def take(self, rows: Iterable[Row]) -> Verification:
         """Write events that follow the last one, as far as they hold; returns what verifying told.
@@ -38,10 +54,10 @@ class NewLog:
         """
         return insert(self.connection, self._counted(rows), self.end)
 
-    def finish(self, draft: EventDraft | None = None, now_s: float = 0.0) -> None:
-        """All is there; `draft`: an event to write behind the last one, at the time `now_s`."""
+    def finish(self, drafts: Sequence[EventDraft] = (), now_s: float = 0.0) -> None:
+        """All is there; `drafts`: events to write behind the last one, at the time `now_s`."""
         self._store_tree()
-        if draft is not None:
+        for draft in drafts:
             write_first_event(self.connection, draft, now_s)
         self.finished = True
 
@@ -65,7 +81,7 @@ class NewLog:
 
 
 @contextmanager
-def new_log(path: Path, beginning: Beginning = WHOLE) -> Iterator[NewLog]:
+def new_log(path: Path) -> Iterator[NewLog]:
     """Build a database at `path`, which is whole and on the disk behind the block if it called
     `finish`, and is not there if not. What is at `path` already is an unfinished one.
 
@@ -79,7 +95,7 @@ def new_log(path: Path, beginning: Beginning = WHOLE) -> Iterator[NewLog]:
             # What a power cut leaves of it is thrown away, so nothing has to be waited for.
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute("BEGIN")
-            new = NewLog(connection, beginning)
+            new = NewLog(connection)
             yield new
             if new.finished:
                 connection.execute("COMMIT")
@@ -99,12 +115,6 @@ def new_log(path: Path, beginning: Beginning = WHOLE) -> Iterator[NewLog]:
     except BaseException:
         remove(path)
         raise
-
-
-def remove(path: Path) -> None:
-    """A database and the files that SQLite puts beside it."""
-    for each in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
-        each.unlink(missing_ok=True)
 
 
 def _fsync(path: Path) -> None:

@@ -9,12 +9,16 @@ from urllib.parse import quote_from_bytes
 
 from runner.audit.beginning import WHOLE, Beginning, beginning_of
 from runner.errors import StateError
+from runner.stores import wal
 
 FILE_NAME = "runner.db"
+PENDING_NAME = "repair.pending"
+"""Exists while a repaired log is put in place of a damaged one (`placing.py`)."""
 
 BUSY_TIMEOUT_S = 15.0
 """Longest wait for another process; measured waits under load of 32 writers stay under 1 s."""
 
+_PAGE_BYTES = 512  # SQLite's smallest; less is no database (fileformat2, 1.3.2)
 _WAL_KEPT_BYTES = 32 * 1024 * 1024  # a long reader lets the WAL grow; this much is kept after
 
 # One entry a schema version, never changed once shipped; `PRAGMA user_version` counts them.
@@ -97,11 +101,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 
-def connect(path: Path, mode: str) -> sqlite3.Connection:
+def connect(path: Path, mode: str, *, damaged: bool = False) -> sqlite3.Connection:
     """Open the file; `mode` is SQLite's URI parameter: `rwc` (made if missing), `rw`,
     `ro`, `ro&immutable=1`.
 
     Autocommit: transactions are begun by hand. Threads take turns by a lock of the owner's.
+    `damaged`: read as far as it goes a file that is shorter than it says.
     """
     connection = sqlite3.connect(
         f"file:{quote_from_bytes(bytes(path))}?mode={mode}",
@@ -111,6 +116,8 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
         timeout=BUSY_TIMEOUT_S,
     )
     try:
+        if damaged:  # as `.recover` of SQLite's shell does; triggers and views stay untrusted
+            connection.execute("PRAGMA writable_schema = ON")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA trusted_schema = OFF")
         if mode.startswith("rw"):
@@ -119,6 +126,47 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def check_whole(path: Path) -> None:
+    """StateError: the file, or what is known of the state folder, can't be shown to SQLite.
+
+    Of a database without a page SQLite removes the WAL, and with it the last events; and where a
+    log was lost, a new one must not begin as if there had been none. A log that is made has all
+    of its first event when it gets its name.
+    """
+    if (path.parent / PENDING_NAME).exists():
+        raise StateError(
+            f"a repair of {path} was interrupted: run `runner audit repair`, which finishes it"
+        )
+    size = _size(path)
+    if size is None and not _size(path.with_name(f"{path.name}-wal")):
+        return
+    if size is None or size < _PAGE_BYTES:
+        what = "is missing" if size is None else "was cut off"
+        raise StateError(f"{path} {what}, and yet there was a log: {_REPAIR}")
+    log = path.with_name(f"{path.name}-wal")
+    if _size(log) and not wal.somebody_reads(path.with_name(f"{path.name}-shm")):
+        check_wal(log)
+
+
+def check_wal(path: Path) -> None:
+    """StateError: opening the database would lose what this WAL has."""
+    if wal.loses_commits(path):
+        raise StateError(f"{path} is damaged, and committed events stand behind that: {_REPAIR}")
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def remove(path: Path) -> None:
+    """A database and the files that SQLite puts beside it."""
+    for each in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
+        each.unlink(missing_ok=True)
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
@@ -185,6 +233,8 @@ def roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
+_REPAIR = "`runner audit repair` recovers what can be proved"
+
 # Primary result codes (https://sqlite.org/rescode.html) and what they mean to people.
 _MEANINGS = {
     sqlite3.SQLITE_FULL: "the disk is full; free some space",
@@ -194,8 +244,12 @@ _MEANINGS = {
     sqlite3.SQLITE_CANTOPEN: "it can't be opened; look at the folder and its mode",
     sqlite3.SQLITE_PERM: "access to it is denied; look at the folder and its mode",
     sqlite3.SQLITE_IOERR: "reading or writing the disk failed; look for a full or failing disk",
-    sqlite3.SQLITE_CORRUPT: "it is damaged; move it away or restore a copy",
-    sqlite3.SQLITE_NOTADB: "it is no database, or damaged; move it away or restore a copy",
+    sqlite3.SQLITE_CORRUPT: f"it is damaged; {_REPAIR}",
+    sqlite3.SQLITE_NOTADB: f"it is no database, or damaged; {_REPAIR}",
+    # Statements are ours and fit the schema, so tables that contradict them are damaged.
+    sqlite3.SQLITE_ERROR: f"it lacks what a log has, so it is damaged; {_REPAIR}",
+    sqlite3.SQLITE_CONSTRAINT: f"its tables contradict each other, so it is damaged; {_REPAIR}",
+    sqlite3.SQLITE_MISMATCH: f"it holds what a log does not, so it is damaged; {_REPAIR}",
 }
 
 

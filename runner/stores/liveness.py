@@ -81,6 +81,23 @@ def claimed(folder: Path, supervisor_id: str) -> Iterator[bool]:
         os.close(fd)
 
 
+def living(folder: Path) -> list[str]:
+    """Ids of the supervisors that live now; nothing is changed."""
+    found = []
+    for supervisor_id in known_supervisors(folder):
+        try:
+            fd = os.open(folder / f"{supervisor_id}{_SUFFIX}", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found.append(supervisor_id)
+        finally:
+            os.close(fd)
+    return found
+
+
 def known_supervisors(folder: Path) -> list[str]:
     """Ids of all supervisors that have a file, dead ones too."""
     return sorted(p.name.removesuffix(_SUFFIX) for p in folder.glob(f"*{_SUFFIX}"))

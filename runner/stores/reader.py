@@ -36,6 +36,7 @@ from runner.stores import counting
 from runner.stores.database import (
     FILE_NAME,
     check_version,
+    check_whole,
     connect,
     primary_code,
     read_beginning,
@@ -338,6 +339,7 @@ def open_log(path: Path) -> LogReader:
     StateError: there is none, it is damaged, or its schema is newer than known.
     """
     path = path / FILE_NAME if path.is_dir() else path
+    check_whole(path)
     if not path.is_file():
         raise StateError(f"there is no log at {path}: nothing has run with this state folder yet")
     mode = "ro"

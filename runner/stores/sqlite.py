@@ -14,8 +14,8 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -32,8 +32,10 @@ from runner.stores.database import (
     BUSY_TIMEOUT_S,
     FILE_NAME,
     MIGRATIONS,
+    check_whole,
     connect,
     migrate,
+    remove,
     schema_version,
     sentence,
 )
@@ -72,22 +74,48 @@ def _open_database(
         write_first_event(connection, EventDraft(EventKind.LOG_CREATED, data), clock.now())
 
     try:
-        with closing(connect(path, "rwc")) as connection:
+        check_whole(path)
+        if not path.exists():
+            with _turn(home):
+                check_whole(path)  # a repair may have begun meanwhile
+                if not path.exists():
+                    _create_database(path, first_event, migrations)
+        with closing(connect(path, "rw")) as connection:
             if schema_version(connection) == len(migrations):
                 return
-            queue = WriterQueue(home / QUEUE_NAME, BUSY_TIMEOUT_S)
-            try:
-                queue.enter()
+            with _turn(home):
                 migrate(connection, path, first_event, migrations)
-            finally:
-                queue.leave()
-                queue.close()
-        path.chmod(0o600)  # by name: opening and closing it would drop SQLite's locks
-        fsync_folder(home)
     except (sqlite3.Error, OSError) as error:
         raise StateError(f"the log can't be opened: {sentence(path, error)}") from error
     except RecordError as error:
         raise StateError(str(error)) from error
+
+
+def _create_database(
+    path: Path,
+    first_event: Callable[[sqlite3.Connection], None],
+    migrations: Sequence[Sequence[str]],
+) -> None:
+    """Whole, with its first event, or not at all: a file that is empty is a damaged one."""
+    new = path.with_name(f"{path.name}.new")
+    remove(new)
+    with closing(connect(new, "rwc")) as connection:
+        new.chmod(0o600)  # by name: opening and closing it would drop SQLite's locks
+        migrate(connection, new, first_event, migrations)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    new.rename(path)
+    fsync_folder(path.parent)
+
+
+@contextmanager
+def _turn(home: Path) -> Iterator[None]:
+    queue = WriterQueue(home / QUEUE_NAME, BUSY_TIMEOUT_S)
+    try:
+        queue.enter()
+        yield
+    finally:
+        queue.leave()
+        queue.close()
 
 
 class SqliteStore:

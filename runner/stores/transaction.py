@@ -22,7 +22,9 @@ from runner.ports import Clock
 from runner.stores import counting
 from runner.stores.kept import check_run_id
 
-_DAMAGED = "the log is damaged; `runner audit verify` tells where"
+_DAMAGED = (
+    "the log is damaged; `runner audit verify` tells where, `runner audit repair` recovers the rest"
+)
 
 
 class LogEnd:
@@ -39,7 +41,10 @@ class LogEnd:
         self.previous = NO_PREVIOUS
         if self.stored_size:
             last = connection.execute(
-                "SELECT leaf_hash FROM events WHERE seq = ?", (self.stored_size - 1,)
+                # The last event may be an archived one: after a repair that found none behind it.
+                "SELECT leaf_hash FROM events WHERE seq = ?1 - 1 "
+                "UNION ALL SELECT last_hash FROM pruned WHERE size = ?1",
+                (self.stored_size,),
             ).fetchone()
             if last is None or not isinstance(last[0], bytes) or len(last[0]) != HASH_BYTES:
                 raise RecordError(_DAMAGED)

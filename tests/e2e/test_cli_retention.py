@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from contextlib import closing
 
@@ -20,7 +21,7 @@ def log(run_cli, runner_home, workspace):
     with closing(sqlite.create(runner_home, FakeClock(time.time()))) as store:
         for n in range(7):
             with store.transaction() as tx:
-                tx.append(EventDraft(EventKind.DECISION_CHECKED, {"n": n}, Principal(1)))
+                tx.append(EventDraft(EventKind.REQUEST_REFUSED, {"message": f"{n}"}, Principal(1)))
     return run_cli
 
 
@@ -96,3 +97,25 @@ def test_nothing_is_old_enough(log, tmp_path):
     assert done.returncode == 0
     assert "no event is to be archived" in done.stdout
     assert not (tmp_path / "archive").exists()
+
+
+def test_repair(log, runner_home):
+    done = log("audit", "repair")
+    assert (done.returncode, "nothing is wrong" in done.stderr) == (2, True)
+    with closing(sqlite3.connect(runner_home / "runner.db")) as db, db:
+        db.execute("DROP TRIGGER events_stay")
+        db.execute("UPDATE events SET body = x'7b7d' WHERE seq = 5")
+    done = log("audit", "verify")
+    assert done.returncode == 1
+    assert "event 5" in done.stderr
+    assert "`runner audit repair`" in done.stderr
+    done = log("audit", "repair")
+    assert done.returncode == 0, done.stderr
+    assert "5 events are in the log again" in done.stdout
+    assert "events 5 to 7 are missing" in done.stdout
+    assert "2 events behind them" in done.stdout
+    told = log("audit", "verify")
+    assert told.stdout.startswith("6 events")
+    assert "events 5 to 7 are missing" in log("audit", "show").stdout
+    done = log("audit", "repair", "--against", runner_home / "runner.db")
+    assert (done.returncode, "is no checkpoint" in done.stderr) == (2, True)

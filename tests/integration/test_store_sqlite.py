@@ -204,18 +204,26 @@ def test_another_programs_database_is_refused(home: Path) -> None:
 def test_a_file_that_is_no_database_is_refused(home: Path, content: bytes) -> None:
     home.mkdir(mode=0o700)
     (home / "runner.db").write_bytes(content)
-    with pytest.raises(StateError, match=r"runner\.db: it is .*move it away or restore a copy"):
+    with pytest.raises(StateError, match=r"runner\.db: it is .*`runner audit repair`"):
         _store(home)
     with pytest.raises(StateError):
         open_log(home)
 
 
-def test_an_empty_file_becomes_a_log(home: Path) -> None:
-    """What a kill between making the file and its tables leaves behind."""
+def test_an_empty_file_is_a_log_that_was_lost(home: Path) -> None:
+    """A log gets its name when it has its first event, so a kill leaves no such file."""
     home.mkdir(mode=0o700)
     (home / "runner.db").touch()
+    with pytest.raises(StateError, match=r"was cut off, .*`runner audit repair`"):
+        _store(home)
+
+
+def test_what_a_kill_left_of_a_log_that_was_made_is_thrown_away(home: Path) -> None:
+    home.mkdir(mode=0o700)
+    (home / "runner.db.new").write_bytes(b"half a database")
     with closing(_store(home)) as store:
         assert store.head().size == 1
+    assert sorted(f.name for f in home.glob("runner.db*")) == ["runner.db"]
 
 
 SHIPPED = len(database.MIGRATIONS)

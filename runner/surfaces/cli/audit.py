@@ -88,6 +88,8 @@ def verify(
             raise RequestError(f"export {file!r} can't be read: {error.strerror}") from error
     if found.failure is not None:
         print(f"event {found.failure.seq}: {found.failure.why}", file=sys.stderr)
+        if file is None and archive is None:
+            print("`runner audit repair` recovers what can be proved", file=sys.stderr)
         raise typer.Exit(1)
     print(f"{found.size} events, head {found.head}")
     if found.archived:
@@ -191,6 +193,11 @@ def _summary(body: bytes) -> str:
         case "machine.swept":
             removed, left = data["removed"]["count"], data["left"]["count"]
             says = f"removed {removed}, left {left}"
+        case "log.archived" | "log.restored":
+            says = f"events {data['from']} to {data['to']['size'] - 1}: {data['file']}"
+        case "log.repaired":
+            gap = data["missing"]
+            says = f"events {gap['from']} to {gap['to'] - 1} are missing" if gap else ""
         case "output.discarded":
             says = f"of {len(data['runs'])} runs, {data['size_bytes']} bytes"
         case "request.refused":

@@ -1,7 +1,8 @@
-"""`runner audit archive` and `restore`: what becomes of old events."""
+"""`runner audit archive`, `restore` and `repair`: what becomes of old events, and damaged ones."""
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from runner.audit.verify import Verification
     from runner.stores.archiving import Archived
     from runner.stores.reader import LogReader
+    from runner.stores.repairing import Checkpoint, Repaired
     from runner.stores.sqlite import SqliteStore
 
 _AGE = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
@@ -26,6 +28,7 @@ def register(audit_app: typer.Typer) -> None:
     """Add the commands."""
     audit_app.command("archive")(archive)
     audit_app.command("restore")(restore)
+    audit_app.command("repair")(repair)
 
 
 def archive(
@@ -85,6 +88,35 @@ def restore(
     print(f"events {told.start} to {told.end - 1} are in the log again")
 
 
+def repair(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be recovered; change nothing.")
+    ] = False,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against", metavar="FILE", help="A checkpoint of the log that was kept elsewhere."
+        ),
+    ] = None,
+) -> None:
+    """Recover a damaged log up to the last event that can be proved, and say what is missing.
+
+    The damaged files are moved aside and never deleted; events that were found behind the last
+    proved one go to a file of their own. The log goes on with an event that says all this.
+    """
+    from runner.clock import SystemClock  # noqa: PLC0415
+    from runner.settings import load_settings  # noqa: PLC0415
+    from runner.stores import repairing  # noqa: PLC0415
+
+    home = Path(load_settings().home.value)
+    kept = [_kept(file) for file in against or ()]
+    told = repairing.repair(home, SystemClock(), dry_run=dry_run, against=kept)
+    if isinstance(told, str):
+        print(f"a repair that was interrupted is finished; the damaged log is {home / told}")
+        return
+    _tell_repaired(told)
+
+
 def verify(log: LogReader, archive: str | None) -> Verification:
     """Check the log, with an archive's events before its own where one is given."""
     if archive is None:
@@ -120,6 +152,49 @@ def _tell(told: Archived, to: str) -> None:
         print(f"event {told.end} and those behind it stay: {told.held}")
     if told.pruned:
         print(f"{told.pruned} events were removed from the log")
+
+
+def _tell_repaired(told: Repaired) -> None:
+    would = "would be" if told.damaged is None else "are"
+    print(f"{told.recovered} events {would} in the log again, each proved by the one behind it")
+    if told.missing_to is not None:
+        print(
+            f"events {told.recovered} to {told.missing_to - 1} are missing from it, as the "
+            f"{_SOURCES.get(told.known_from or '', 'log')} tells"
+        )
+    if told.unlinked:
+        where = f"in {told.unlinked_file}" if told.unlinked_file else "to be put aside"
+        print(f"{told.unlinked} events behind them, which nothing links to the log, are {where}")
+    if told.ledger_left_out:
+        print(f"{told.ledger_left_out} events say nothing that the ledger could be charged with")
+    if told.damaged is not None:
+        print(f"the damaged log is {told.damaged}")
+
+
+_SOURCES = {
+    "checkpoint": "checkpoint that was kept",
+    "tree": "tree over the events",
+    "events": "last event that was found",
+}
+
+
+def _kept(file: str) -> Checkpoint:
+    """The size and root of a note (C2SP tlog-checkpoint). Its signatures are not looked at."""
+    from runner.stores.repairing import Checkpoint  # noqa: PLC0415
+
+    try:
+        lines = Path(file).read_text("utf-8").split("\n")
+        size, root = lines[1], base64.b64decode(lines[2], validate=True)
+        if not re.fullmatch("0|[1-9][0-9]{0,15}", size) or len(root) != 32:
+            raise ValueError("no size and root")
+    except OSError as error:
+        raise RequestError(f"{file!r} can't be read: {error.strerror}") from error
+    except (ValueError, IndexError):
+        raise RequestError(
+            f"{file!r} is no checkpoint: the second line is the number of events, the third the "
+            "root in base64"
+        ) from None
+    return Checkpoint(int(size), root)
 
 
 def _age_s(text: str) -> int:

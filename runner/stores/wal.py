@@ -1,0 +1,125 @@
+"""What a WAL holds that SQLite would not read.
+
+After a crash the first to open a database reads its WAL up to the first frame that is damaged, and
+the last to close it removes the file. Behind a frame that a crash tore nothing follows: each commit
+waits for the disk before the next begins. So where commits follow, the disk lost something that was
+safe, and opening the log would lose the rest as well.
+https://sqlite.org/fileformat2.html, 4.1 and 4.2.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADER_BYTES = 32
+FRAME_HEADER_BYTES = 24
+_MAGIC = {0x377F0682: "little", 0x377F0683: "big"}
+_DEFAULT_PAGE_BYTES = 4096
+_TORN = 1  # commits that the crash itself may have torn: the last one
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A page's version in a WAL; damaged ones too."""
+
+    page: int
+    commits: bool
+    offset: int
+    """Where the page's bytes stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a WAL is laid out, by its header, or where that is damaged by its first frame."""
+
+    page_bytes: int
+    salts: bytes
+    order: str | None
+    """Byte order of the checksums; None: the header is damaged."""
+    sums: tuple[int, int]
+
+
+def layout(fd: int, page_bytes: int | None = None) -> Layout:
+    """`page_bytes`: that of the database, where it is known. OSError."""
+    head = os.pread(fd, HEADER_BYTES, 0)
+    order = _MAGIC.get(int.from_bytes(head[:4], "big"))
+    told = int.from_bytes(head[8:12], "big")
+    if order is not None and len(head) == HEADER_BYTES and is_page_size(told):
+        sums = _add(head[:24], order, (0, 0))
+        if struct.pack(">II", *sums) == head[24:]:
+            return Layout(told, head[16:24], order, sums)
+    first = os.pread(fd, FRAME_HEADER_BYTES, HEADER_BYTES)
+    return Layout(page_bytes or _DEFAULT_PAGE_BYTES, first[8:16], None, (0, 0))
+
+
+def frames(fd: int, of: Layout) -> Iterator[Frame]:
+    """All frames that belong to this WAL and not to an earlier one whose file is used again."""
+    offset = HEADER_BYTES
+    while len(head := os.pread(fd, FRAME_HEADER_BYTES, offset)) == FRAME_HEADER_BYTES:
+        page, size = struct.unpack(">II", head[:8])
+        if head[8:16] == of.salts and page:
+            yield Frame(page, size > 0, offset + FRAME_HEADER_BYTES)
+        offset += FRAME_HEADER_BYTES + of.page_bytes
+
+
+def loses_commits(path: Path) -> bool:
+    """Whether SQLite, opening this WAL after a crash, would drop what was committed. OSError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        found = layout(fd)
+        good = HEADER_BYTES if found.order is None else _good_until(fd, found, found.order)
+        return sum(f.commits for f in frames(fd, found) if f.offset > good) > _TORN
+    finally:
+        os.close(fd)
+
+
+def somebody_reads(shm: Path) -> bool:
+    """Whether a process holds the database open, so that its WAL is read already (proc_locks(5)).
+
+    The file itself must not be opened for this: closing it would drop this process's own locks.
+    """
+    try:
+        found = shm.stat()
+        locks = Path("/proc/locks").read_text("ascii", "replace")
+    except OSError:
+        return False
+    device = found.st_dev
+    return f" {os.major(device):02x}:{os.minor(device):02x}:{found.st_ino} " in locks
+
+
+def is_page_size(size: int) -> bool:
+    """Whether a database can have pages of so many bytes."""
+    return 512 <= size <= 65536 and size & (size - 1) == 0
+
+
+def _good_until(fd: int, of: Layout, order: str) -> int:
+    """Behind the last frame whose checksum holds."""
+    offset, sums = HEADER_BYTES, of.sums
+    size = FRAME_HEADER_BYTES + of.page_bytes
+    while len(frame := os.pread(fd, size, offset)) == size:
+        sums = _add(frame[:8] + frame[FRAME_HEADER_BYTES:], order, sums)
+        if frame[8:16] != of.salts or struct.pack(">II", *sums) != frame[16:24]:
+            break
+        offset += size
+    return offset
+
+
+def _add(data: bytes, order: str, sums: tuple[int, int]) -> tuple[int, int]:
+    words = array("I", data)
+    if order != sys.byteorder:
+        words.byteswap()
+    first, second = sums
+    pairs = iter(words)
+    for word in pairs:
+        first = (first + word + second) & 0xFFFFFFFF
+        second = (second + next(pairs) + first) & 0xFFFFFFFF
+    return first, second
