@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import struct
+import time
 
 from probe import APART, call, main
 
@@ -31,6 +32,18 @@ GAPS = {
 def add_filter():
     program = Program(1, ALLOW_ALL)
     return call("seccomp", FILTER, 0, ctypes.byref(program))
+
+
+def leave_orphan():
+    """Work for init; comes back when the orphan has ended, too, and closed what it had."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.fork()
+        os._exit(0)
+    os.close(writing)
+    os.wait()
+    os.read(reading, 1)
+    os.close(reading)
 
 
 def attack(probe):
@@ -70,11 +83,10 @@ def attack(probe):
         probe.refused(f"the caller's {what}", action)
     if not APART:  # else they are the priorities of the run alone
         probe.refused("the user's priorities", lambda: os.setpriority(os.PRIO_USER, 0, 19))
-    for _ in range(1000):
-        if os.fork() == 0:
-            os.fork()  # an orphan, which is work for init
-            os._exit(0)
-        os.wait()
+    for count in range(1000):
+        leave_orphan()
+        if count % 20 == 0:
+            time.sleep(0.01)  # on a busy machine init is late, and what it didn't reap counts
     for flag in (*LOOSE, 0x80000000, 0x80040000):
         for high in (0, 1 << 32):
             probe.refused("personality", lambda f=flag | high: call("personality", f), errno.EPERM)
