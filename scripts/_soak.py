@@ -15,6 +15,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import psutil
 from _soak_machine import Descendants
 from _soak_watch import Watch, kinds_of_descriptors
 from _soak_work import Stage, Work
@@ -117,11 +118,13 @@ class Soak:
 
     def _say(self, done: int, runs: int) -> None:
         counts = self.watch.looks[-1].counts
+        resident_bytes = psutil.Process().memory_info().rss
         print(
             f"{done} of {runs} runs, {len(self.failures)} wrong; descriptors "
             f"{counts['supervisor_fds']:.0f} + {counts['launcher_fds']:.0f}, memory "
-            f"{counts['supervisor_rss_bytes'] / 2**20:.1f} + "
-            f"{counts['launcher_rss_bytes'] / 2**20:.1f} MiB, objects "
+            f"{counts['supervisor_malloc_bytes'] / 2**20:.1f} MiB and "
+            f"{counts['supervisor_blocks']:.0f} blocks in use, {resident_bytes / 2**20:.1f} + "
+            f"{counts['launcher_rss_bytes'] / 2**20:.1f} MiB resident, objects "
             f"{counts['supervisor_objects']:.0f}, state {counts['state_entries']:.0f} entries"
         )
 

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,14 +30,17 @@ ALLOWED_A_RUN = {
     "supervisor_fds": 0.001,
     "launcher_fds": 0.001,
     "supervisor_objects": 0.05,
-    "supervisor_rss_bytes": 256.0,
+    "supervisor_malloc_bytes": 256.0,
+    "supervisor_blocks": 4.0,
     "launcher_rss_bytes": 256.0,
     "state_entries": 0.001,
 }
 """Growth a run that is none: ten thousand runs come to ten descriptors, 2.5 MB, 500 objects."""
-FILLS_BYTES = 16 << 20
-"""Caches with a bound, and the allocator's free lists of eight threads, fill for thousands of runs:
-so much more memory is none of a leak, whatever its slope. Objects are counted without caches."""
+FILLS = {"supervisor_malloc_bytes": 16 << 20, "supervisor_blocks": 200_000}
+"""Caches with a bound fill for thousands of runs: so much more is none of a leak, whatever its
+slope. Blocks are Python's own, of at most 512 bytes, some 80 on average. Objects are counted
+without caches.
+"""
 _SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType)
 """What an object leads to and is not a part of it."""
 
@@ -116,14 +120,15 @@ class Watch:
 
     def _counts(self) -> dict[str, float]:
         gc.collect()
-        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-            trim(0)  # glibc: what is free goes back (malloc_trim(3)), so that what is not shows
         launchers = _launchers()
         return {
             "supervisor_fds": len(_descriptors(os.getpid())),
             "launcher_fds": sum(len(_descriptors(p.pid)) for p in launchers),
             "supervisor_objects": len(gc.get_objects()) - _remembered(),
-            "supervisor_rss_bytes": psutil.Process().memory_info().rss,
+            # What is in use; resident is more, for freed memory stays with its arena where one
+            # block of it is still used (sys.getallocatedblocks, mallinfo2(3)).
+            "supervisor_malloc_bytes": _malloc_bytes(),
+            "supervisor_blocks": sys.getallocatedblocks(),
             "launcher_rss_bytes": sum(p.memory_info().rss for p in launchers),
             "state_entries": len(self.state_entries()),
         }
@@ -143,8 +148,8 @@ class Watch:
         for name, slope_a_run in ALLOWED_A_RUN.items():
             allowed = slope_a_run
             points = [(float(look.runs), look.counts[name]) for look in looks]
-            if points and name == "supervisor_rss_bytes":
-                allowed += FILLS_BYTES / max(1.0, points[-1][0] - points[0][0])
+            if points:
+                allowed += FILLS.get(name, 0) / max(1.0, points[-1][0] - points[0][0])
             if (slope := growth(points, allowed)) is not None:
                 found.append(
                     f"{name} grows by {slope:.4g} a run, from {points[0][1]:.0f} to "
@@ -178,6 +183,28 @@ def growth(points: Sequence[tuple[float, float]], allowed: float) -> float | Non
         return None
     lower = statistics.quantiles(slopes, n=4)[0]
     return statistics.median(slopes) if lower > allowed else None
+
+
+class _Mallinfo(ctypes.Structure):
+    """`struct mallinfo2` (malloc.h)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def _malloc_bytes() -> int:
+    """What malloc has given out in all its arenas; resident memory where that can't be asked."""
+    ask = getattr(ctypes.CDLL(None), "mallinfo2", None)  # glibc 2.33
+    if ask is None:
+        return int(psutil.Process().memory_info().rss)
+    ask.restype = _Mallinfo
+    told = ask()
+    return int(told.uordblks + told.hblkhd)
 
 
 def _remembered() -> int:

@@ -83,7 +83,7 @@ def attack(probe):
         probe.refused(f"the caller's {what}", action)
     if not APART:  # else they are the priorities of the run alone
         probe.refused("the user's priorities", lambda: os.setpriority(os.PRIO_USER, 0, 19))
-    for count in range(1000):
+    for count in range(400):
         leave_orphan()
         if count % 20 == 0:
             time.sleep(0.01)  # on a busy machine init is late, and what it didn't reap counts

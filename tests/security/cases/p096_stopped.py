@@ -5,7 +5,7 @@ import signal
 
 from probe import main
 
-LIMITS = {"wall": "5s"}
+LIMITS = {"wall": "12s"}
 EXPECTED = {"attack": {"termination": "limit", "limit": "wall"}}
 
 

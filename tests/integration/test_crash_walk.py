@@ -1,0 +1,40 @@
+"""A supervisor killed at steps all along a run; `scripts/crash-walk` does it at every one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WALK = Path(__file__).resolve().parents[1] / "crash_walk.py"
+PROGRAM = '(sleep 300 &); echo x > "ran-$WALK"; echo out'
+BIND = "extends: agent\nworkspace: bind\nlimits: {workspace: unlimited, inodes: unlimited}\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "words", "every", "first", "at_least"),
+    [
+        ("cow", ["sh", "-c", PROGRAM], 12, 3, 8),
+        ("bind", ["sh", "-c", PROGRAM], 12, 9, 8),
+        ("cow", ["sudo", "id"], 4, 2, 4),
+    ],
+)
+def test_killed_at_steps_the_record_is_whole(tmp_path, native, mode, words, every, first, at_least):
+    profile = "agent"
+    if mode == "bind":
+        profile = str(tmp_path / "bind.yaml")
+        Path(profile).write_text(BIND)
+    options = ["--every", str(every), "--from", str(first)]
+    done = subprocess.run(
+        [sys.executable, str(WALK), *options, str(tmp_path), profile, *words],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    killed, rest = done.stdout.removeprefix("killed at ").split(" ", 1)
+    assert rest == "steps\n", done.stdout
+    assert int(killed) >= at_least
