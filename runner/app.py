@@ -77,7 +77,9 @@ class Runner:
         self._wrappers = wrappers_in_force(settings)
         self._foreign = points_in_force(settings)
         clock = SystemClock()
-        self._store: Store = find_adapter("runner.stores", "sqlite")(settings.home.value, clock)
+        self._store: Store = find_adapter("runner.stores", "sqlite")(
+            settings.home.value, clock, settings.checkpoint_rules
+        )
         self._archive = ChangeArchive(settings.home.value, clock, settings.keep_changes_bytes.value)
         self._supervisor = Supervisor(
             self._store,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runner.model.action import Action
+from runner.model.checkpoints import Unsent
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
 from runner.model.keeping import KeepBounds
@@ -329,6 +330,28 @@ class Store(Counter, Protocol):
         At most `most` runs' (None: all that have to go), each recorded as `output.discarded`
         before it goes. Nothing is done if that was looked at less than `not_within_s` seconds ago.
         """
+
+    def checkpoint(self) -> str:
+        """The newest checkpoint, a C2SP signed note over all events; made now if there was none.
+
+        Besides, a store makes one after so many events, after so much time, and when it is closed.
+        RecordError: it can't be signed. Then no run can be opened either.
+        """
+
+    def key(self) -> str:
+        """The vkey (C2SP signed-note) that signs checkpoints now."""
+
+    def rotate_key(self, *, lost: bool = False) -> str:
+        """Let a new key sign from here on; returns its vkey. RecordError: nothing has changed.
+
+        `lost`: the private key is not there any more, so it can't sign that another follows it.
+        """
+
+    def unsigned(self) -> str | None:
+        """Why checkpoints can't be signed, as a sentence; None: they can, as far as is known."""
+
+    def unsent(self) -> Sequence[Unsent]:
+        """What the destinations of checkpoints do not have; nothing of those that have all."""
 
     def close(self) -> None:
         """Let go of the files; may be called twice."""

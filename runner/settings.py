@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from runner.errors import SettingsError
+from runner.model.checkpoints import CheckpointRules, Destination
 from runner.model.limits import Unlimited
+from runner.schema.destinations import read_destinations
 from runner.schema.problems import Problem, raise_problems, unknown
 from runner.schema.quantities import parse_count, parse_size
 from runner.schema.yaml import Document, parse, read_file
@@ -43,6 +45,8 @@ DEFAULT_KEEP_CHANGES_DAYS = 7
 DEFAULT_KEEP_OUTPUT_DAYS = 30
 DEFAULT_KEEP_OUTPUT_TOTAL_BYTES = 2 << 30
 """A thousand runs that fill what is kept of each stream."""
+
+_RULES = CheckpointRules()
 
 # What no setting can be: it would be taken for unset, or break a path.
 _FORBIDDEN = ("", "\0")
@@ -89,6 +93,12 @@ class Settings:
     """Of all runs together; beyond it the oldest are discarded. 0: all, at the next sweep."""
     keep_changes_days: Setting[int | Unlimited]
     """How long they are kept."""
+    checkpoint_events: Setting[int]
+    """A checkpoint of the log is made at the latest after so many events."""
+    checkpoint_seconds: Setting[int]
+    """And at the next event, when the last one is older."""
+    checkpoint_to: Setting[tuple[Destination, ...]]
+    """Where checkpoints are sent."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
     wrapper_dirs: Setting[tuple[PolicyFolder, ...]]
@@ -97,6 +107,15 @@ class Settings:
     """Looked through in order, then the shipped profiles."""
     user_home: Path | None
     """The user's home folder, which no workspace may be; None: there is none."""
+
+    @property
+    def checkpoint_rules(self) -> CheckpointRules:
+        """What a store is made with."""
+        return CheckpointRules(
+            self.checkpoint_events.value,
+            float(self.checkpoint_seconds.value),
+            self.checkpoint_to.value,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +172,11 @@ def load_settings(
         ),
         keep_changes_days=sources.take(
             "keep_changes_days", parse_count, lambda: DEFAULT_KEEP_CHANGES_DAYS
+        ),
+        checkpoint_events=sources.take("checkpoint_events", _number, lambda: _RULES.every_events),
+        checkpoint_seconds=sources.take("checkpoint_seconds", _number, lambda: int(_RULES.every_s)),
+        checkpoint_to=sources.take(
+            "checkpoint_to", partial(read_destinations, folders.home), tuple
         ),
         policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
         wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),
@@ -354,6 +378,13 @@ def _paths(home: Path | None, value: object) -> tuple[Path, ...]:
     if isinstance(value, list | tuple):
         return tuple(_path(home, part) for part in value)
     raise ValueError(f"{value!r} must be a list of paths")
+
+
+def _number(value: object) -> int:
+    count = parse_count(value)
+    if isinstance(count, Unlimited):
+        raise ValueError("'unlimited' would leave the log unsigned; give a number")
+    return count
 
 
 def _kept(value: object) -> int:

@@ -5,7 +5,7 @@ that SQLite has. What is checked of each event, in this order: it has the next n
 hash is that of its bytes; the bytes are canonical JSON with exactly the fields of an event; each
 column says what the bytes say; it names the event before it. Then the tree: as many events, and
 the same root. A log whose tail was cut *and* whose tree was remade is found out only by somebody
-who kept an earlier head.
+who kept an earlier head, or a checkpoint (`vouching.py`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from typing import Any, NoReturn
 from runner.audit.beginning import WHOLE, Beginning, archived_up_to
 from runner.audit.canonical import canonical_again, parse_canonical
 from runner.audit.event import NO_PREVIOUS
-from runner.audit.merkle import Tree, leaf_hash
+from runner.audit.keychain import KEY_KINDS
+from runner.audit.merkle import HASH_BYTES, Tree, leaf_hash
+from runner.audit.vouching import NotVouchedError, Vouched, Vouching
 from runner.model.event import EVENT_VERSION, EventKind
+
+TELLING = KEY_KINDS | {EventKind.LOG_ARCHIVED.value, EventKind.LOG_REPAIRED.value}
+"""Kinds of events that say something of the log itself; of these, the bytes are always needed."""
 
 _FIELDS = frozenset({"v", "seq", "time", "kind", "run", "principal", "data", "prev"})
 _HEX_HASH = re.compile(r"[0-9a-f]{64}")
-_VOUCHERS = (EventKind.LOG_ARCHIVED.value, EventKind.LOG_REPAIRED.value)
 _PRINCIPAL_FIELDS = frozenset({"agent", "parent", "session", "tenant", "uid"})
 
 
@@ -39,6 +43,14 @@ class Row:
     leaf_hash: object
     previous: object
     body: object
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """An event of which only the leaf hash is read, because a checkpoint vouches for it."""
+
+    seq: object
+    leaf_hash: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,8 @@ class Verification:
     failure: VerificationFailure | None = None
     archived: int = 0
     """So many of them, the first ones, were archived: only the tree over them was known."""
+    vouched: Vouched | None = None
+    """What checkpoints told, where they were looked at and everything holds."""
 
     @property
     def ok(self) -> bool:
@@ -84,12 +98,13 @@ class _NotHeldError(Exception):
 
 
 def verify(
-    rows: Iterable[Row],
+    rows: Iterable[Row | Leaf],
     stored: StoredTree | None = None,
     *,
     start: int = 0,
     beginning: Beginning = WHOLE,
     vouched: bool = False,
+    vouching: Vouching | None = None,
 ) -> Verification:
     """Check `rows`, which must be in the order of their numbers, and the tree over them.
 
@@ -98,22 +113,35 @@ def verify(
     can't be checked, and `root` is None.
     `beginning`: what is known of archived events, instead of `start`; then both can. An event in
     `rows` must say that they were archived (see `beginning.py`), unless it is `vouched` for.
+    `vouching`: checkpoints and keys to be held against the log, if `start` is 0. A `Leaf` is for
+    events before a checkpoint that is among them.
     """
     seq, tree = start or beginning.size, beginning.tree
     previous = beginning.last_hash if start == 0 else None
     vouched = vouched or beginning.size == 0
     failure: VerificationFailure | None = None
+    told: Vouched | None = None
     try:
+        if vouching is not None:
+            vouching.at(tree)
         for row in rows:
-            previous = _check(row, seq, previous)
+            previous = _leaf(row, seq) if isinstance(row, Leaf) else _check(row, seq, previous)
             tree = tree.appended(previous)
             seq += 1
-            if not vouched and row.kind in _VOUCHERS and isinstance(row.body, bytes):
-                vouched = archived_up_to(row.body) == beginning
+            if isinstance(row, Row) and row.kind in TELLING and isinstance(row.body, bytes):
+                vouched = vouched or archived_up_to(row.body) == beginning
+                if vouching is not None:
+                    vouching.event(seq - 1, row.kind, row.body)
+            if vouching is not None and vouching.next_size == seq:
+                vouching.at(tree)
+        if stored is not None and start == 0:
+            failure = _compare(tree, stored)
+        if failure is None and vouching is not None:
+            told = vouching.finish(tree)
     except _NotHeldError as error:
         failure = VerificationFailure(seq, str(error))
-    if failure is None and stored is not None and start == 0:
-        failure = _compare(tree, stored)
+    except NotVouchedError as error:
+        failure = VerificationFailure(error.seq, str(error))
     if failure is None and not vouched:
         why = f"no event says that those before {beginning.size} were archived, and they are gone"
         failure = VerificationFailure(beginning.size - 1, why)
@@ -123,6 +151,7 @@ def verify(
         root=tree.root.hex() if start == 0 else None,
         failure=failure,
         archived=beginning.size,
+        vouched=told if failure is None else None,
     )
 
 
@@ -137,13 +166,15 @@ def verify_jsonl(
     start: int = 0,
     size: int | None = None,
     root: str | None = None,
+    vouching: Vouching | None = None,
 ) -> Verification:
     """Check an export: lines of `{"body":{…},"leaf_hash":"<hex>","seq":N}`, in order.
 
     `start`: number of the first event that was exported. `size` and `root` (hex): what the log
-    is known to have had, e.g. from `runner audit verify`; without them a cut tail goes unseen.
+    is known to have had, e.g. from `runner audit verify`; without them, or a checkpoint that was
+    kept (`vouching`), a cut tail goes unseen.
     """
-    found = verify(rows_of(lines), start=start)
+    found = verify(rows_of(lines), start=start, vouching=vouching)
     if found.failure is not None:
         return found
     end = start + found.size
@@ -159,6 +190,15 @@ def verify_jsonl(
 def export_line(seq: int, leaf: bytes, body: bytes) -> bytes:
     """One line of an export, itself canonical JSON; `verify_jsonl` reads it."""
     return b'{"body":%b,"leaf_hash":"%b","seq":%d}\n' % (body, leaf.hex().encode(), seq)
+
+
+def _leaf(row: Leaf, seq: int) -> bytes:
+    """The leaf hash of an event that is not read."""
+    if row.seq != seq:
+        raise _NotHeldError(_misplaced(row.seq, seq))
+    if not isinstance(row.leaf_hash, bytes) or len(row.leaf_hash) != HASH_BYTES:
+        raise _NotHeldError("its leaf hash is none")
+    return row.leaf_hash
 
 
 def _check(row: Row, seq: int, previous: bytes | None) -> bytes:

@@ -44,6 +44,19 @@ class EventKind(StrEnum):
     LOG_REPAIRED = "log.repaired"
     """The log was damaged and goes on here; which events are missing, as far as is known."""
 
+    KEY_CREATED = "key.created"
+    """A log that is older than keys got one; others name theirs when they are created."""
+    KEY_ROTATED = "key.rotated"
+    """Another key signs from here on; the old one and the new one have signed that."""
+    KEY_REPLACED = "key.replaced"
+    """The same, without the old one's signature: its private part was lost."""
+    CHECKPOINT_FAILED = "checkpoint.failed"
+    """A checkpoint was due and could not be signed; no run starts until one can be."""
+    CHECKPOINT_UNSENT = "checkpoint.unsent"
+    """Sending checkpoints to a destination began to fail."""
+    CHECKPOINT_SENT = "checkpoint.sent"
+    """A destination that failed has the newest checkpoint."""
+
 
 @dataclass(frozen=True, slots=True)
 class EventDraft:

@@ -98,6 +98,31 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             WHEN OLD.seq >= (SELECT coalesce(max(size), 0) FROM pruned)
             BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
     ),
+    (
+        # `log_keys` says which key signs; verification compares it with the events that name them.
+        "CREATE TABLE log_keys (seq INTEGER PRIMARY KEY, vkey TEXT NOT NULL)",
+        """CREATE TABLE checkpoints (
+            size INTEGER PRIMARY KEY,
+            time TEXT NOT NULL,
+            note TEXT NOT NULL
+        )""",
+        """CREATE TRIGGER checkpoints_stay BEFORE UPDATE ON checkpoints
+            BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
+        """CREATE TRIGGER checkpoints_are_kept BEFORE DELETE ON checkpoints
+            BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
+        # A row while checkpoints can't be signed; a row for each place that they are sent to.
+        """CREATE TABLE signing_trouble (
+            id INTEGER PRIMARY KEY CHECK (id = 0),
+            since TEXT NOT NULL,
+            why TEXT NOT NULL
+        )""",
+        """CREATE TABLE destinations (
+            id TEXT PRIMARY KEY,
+            size INTEGER NOT NULL,
+            since TEXT,
+            why TEXT
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

@@ -19,6 +19,8 @@ from runner.audit.beginning import Beginning
 from runner.audit.event import NO_PREVIOUS
 from runner.audit.merkle import Tree, consistency_proof, inclusion_proof, root_above
 from runner.audit.verify import (
+    TELLING,
+    Leaf,
     Row,
     StoredTree,
     Verification,
@@ -33,6 +35,7 @@ from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.ports import Head, Totals
 from runner.stores import counting
+from runner.stores.against import NOTHING, Against, stored_vouching
 from runner.stores.database import (
     FILE_NAME,
     check_version,
@@ -119,12 +122,15 @@ class LogReader:
                     f"{self._path}: a run's beginning is damaged; `runner audit verify` tells where"
                 ) from None
 
-    def verify(self, archived: Iterable[Row] | None = None) -> Verification:
-        """Check every event and the tree, in one snapshot and constant memory.
+    def verify(
+        self, archived: Iterable[Row] | None = None, against: Against = NOTHING
+    ) -> Verification:
+        """Check every event, the tree and every checkpoint, in one snapshot and constant memory.
 
         `archived`: the events before those of the log, from event 0 on, to be checked as well; else
         the check begins with the log's first event, at the tree that is noted of those before it.
-        StateError: the log could not be read for a reason that is not the log's.
+        `against`: what the reader knows from elsewhere. StateError: the log could not be read for a
+        reason that is not the log's. RequestError: it can't be held against that.
         """
         with self._snapshot() as connection:
             # Bytes that are no text must reach the comparison, not end it.
@@ -132,11 +138,21 @@ class LogReader:
             try:
                 beginning = read_beginning(connection)
             except (sqlite3.Error, ValueError) as error:
-                return _no_beginning(error)
-            rows, stored = self._rows(connection), self._stored_tree(connection)
-            if archived is not None:
-                return verify(chain(archived, rows), stored)
-            return verify(rows, stored, beginning=beginning)
+                return _nothing_read(f"where the log begins can't be read: {error}")
+            try:
+                vouching = stored_vouching(
+                    connection, against, 0 if archived is not None else beginning.size
+                )
+                rows = self._rows(connection, against.since)
+                stored = self._stored_tree(connection)
+                if archived is not None:
+                    return verify(chain(archived, rows), stored, vouching=vouching)
+                return verify(rows, stored, beginning=beginning, vouching=vouching)
+            except sqlite3.Error as error:
+                if primary_code(error) not in _DAMAGE:
+                    raise self._unreadable(error) from error
+                why = f"the checkpoints can't be read from {self._path}: {error}"
+                return _nothing_read(why)
 
     def export(self, file: IO[bytes], start: int = 0) -> int:
         """Write events from `start` on as JSON lines (see `audit.verify_jsonl`), in one snapshot.
@@ -275,13 +291,17 @@ class LogReader:
 
             return root_above(self.beginning().tree, leaves)(start, end)
 
-    def _rows(self, connection: sqlite3.Connection) -> Iterator[Row]:
-        query = (
-            "SELECT seq, time, kind, run_id, agent, leaf_hash, previous, body FROM events "
-            "ORDER BY seq"
-        )
+    def _rows(self, connection: sqlite3.Connection, since: int) -> Iterator[Row | Leaf]:
+        query = "SELECT seq, time, kind, run_id, agent, leaf_hash, previous, body FROM events WHERE"
         try:
-            for row in connection.execute(query):
+            for seq, leaf, kind in connection.execute(
+                "SELECT seq, leaf_hash, kind FROM events WHERE seq < ? ORDER BY seq", (since,)
+            ):
+                if kind in TELLING:
+                    yield Row(*connection.execute(f"{query} seq = ?", (seq,)).fetchone())
+                else:
+                    yield Leaf(seq, leaf)
+            for row in connection.execute(f"{query} seq >= ? ORDER BY seq", (since,)):
                 yield Row(*row)
         except sqlite3.Error as error:
             if primary_code(error) not in _DAMAGE:
@@ -328,8 +348,7 @@ class LogReader:
         return StateError(f"the log could not be read: {sentence(self._path, error)}")
 
 
-def _no_beginning(error: Exception) -> Verification:
-    why = f"where the log begins can't be read: {error}"
+def _nothing_read(why: str) -> Verification:
     return Verification(0, NO_PREVIOUS.hex(), None, VerificationFailure(0, why))
 
 

@@ -8,6 +8,7 @@ opened again, in both, when they are needed.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import secrets
@@ -20,14 +21,17 @@ from pathlib import Path
 from typing import IO
 
 from runner import __version__
+from runner.audit.keychain import log_name
 from runner.audit.verify import Verification
-from runner.errors import RecordError, StateError
+from runner.errors import RecordError, RunnerError, StateError
+from runner.model.checkpoints import CheckpointRules, Unsent
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.keeping import KeepBounds
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.swept import Swept
 from runner.ports import Clock, Head, Totals
+from runner.stores.checkpoints import Checkpointer, key_in_force, newest, signing_trouble
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
     FILE_NAME,
@@ -42,9 +46,11 @@ from runner.stores.database import (
 from runner.stores.discarding import discard, looking
 from runner.stores.home import fsync_folder, prepare_home
 from runner.stores.kept import KeptOutput
+from runner.stores.keys import KeyFolder
 from runner.stores.liveness import LiveLock, claimed, known_supervisors
 from runner.stores.queue import WriterQueue
 from runner.stores.reader import LogReader
+from runner.stores.sending import Sender, unsent
 from runner.stores.transaction import SqliteTransaction, write_first_event
 from runner.stores.writer import Writer
 
@@ -53,14 +59,15 @@ QUEUE_NAME = "queue.lock"
 _FORK_WAIT_S = 5.0  # for the transactions of other threads; each takes milliseconds
 
 
-def create(home: Path, clock: Clock) -> SqliteStore:
+def create(home: Path, clock: Clock, rules: CheckpointRules = CheckpointRules()) -> SqliteStore:  # noqa: B008  (frozen)
     """Open the state folder `home`, which is made and filled where it is missing.
 
-    StateError: the folder can't be used, or the log in it can't be opened; see `prepare_home`.
+    `rules`: when checkpoints are made, and where they are sent. StateError: the folder can't be
+    used, or the log in it can't be opened; see `prepare_home`.
     """
     home = prepare_home(home)
     _open_database(home, clock)
-    return SqliteStore(home, clock)
+    return SqliteStore(home, clock, rules)
 
 
 def _open_database(
@@ -68,9 +75,16 @@ def _open_database(
 ) -> None:
     """Make or migrate the database, one process at a time."""
     path = home / FILE_NAME
+    keys = KeyFolder(home)
 
     def first_event(connection: sqlite3.Connection) -> None:
-        data = {"log_id": secrets.token_hex(16), "runner": __version__, "uid": os.geteuid()}
+        log_id = secrets.token_hex(16)
+        data = {
+            "log_id": log_id,
+            "runner": __version__,
+            "uid": os.geteuid(),
+            "key": keys.make(log_name(log_id)),
+        }
         write_first_event(connection, EventDraft(EventKind.LOG_CREATED, data), clock.now())
 
     try:
@@ -81,10 +95,14 @@ def _open_database(
                 if not path.exists():
                     _create_database(path, first_event, migrations)
         with closing(connect(path, "rw")) as connection:
-            if schema_version(connection) == len(migrations):
+            if schema_version(connection) == len(migrations) and (
+                migrations is not MIGRATIONS or key_in_force(connection)
+            ):
                 return
             with _turn(home):
                 migrate(connection, path, first_event, migrations)
+                if migrations is MIGRATIONS:
+                    Checkpointer(keys, CheckpointRules(), clock).open_log(connection)
     except (sqlite3.Error, OSError) as error:
         raise StateError(f"the log can't be opened: {sentence(path, error)}") from error
     except RecordError as error:
@@ -121,8 +139,9 @@ def _turn(home: Path) -> Iterator[None]:
 class SqliteStore:
     """`ports.Store` over one state folder, for all threads of a process; made by `create`."""
 
-    def __init__(self, home: Path, clock: Clock) -> None:
+    def __init__(self, home: Path, clock: Clock, rules: CheckpointRules) -> None:
         self.home = home
+        self._rules = rules
         self._clock = clock
         self._live: LiveLock | None = None
         self._live_guard = threading.Lock()
@@ -146,14 +165,66 @@ class SqliteStore:
         recovered: list[str] = []
         folder = self.home / "live"
         holders = set(self._reader.open_supervisors())
+        died = False
         own = None if self._live is None else self._live.supervisor_id
         for supervisor_id in sorted(holders.union(known_supervisors(folder)) - {own}):
             with claimed(folder, supervisor_id) as dead:
+                died = died or dead
                 if dead and supervisor_id in holders:
                     with self._writer.transaction() as transaction:
                         found = transaction.recover_runs(supervisor_id)
                     recovered += found
+        if died:
+            self._cover()
         return recovered
+
+    def checkpoint(self) -> str:
+        """The newest checkpoint, over all events; made now if it was over fewer."""
+        self._check_usable()
+        self._cover()
+        with self._reader.reading() as connection:
+            last, trouble = newest(connection), signing_trouble(connection)
+        if last is None or trouble is not None:
+            raise RecordError(trouble or "no checkpoint could be made")
+        return last.note
+
+    def send_checkpoints(self) -> Sequence[Unsent]:
+        """Send the newest one to whoever does not have it, now; what did not arrive."""
+        self._check_usable()
+        self._sender.send()
+        return self.unsent()
+
+    def unsigned(self) -> str | None:
+        """Why checkpoints can't be signed, as a sentence; None: they can, as far as is known."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            try:
+                self._checkpointer.check_key(connection)
+            except RecordError as error:
+                return str(error)
+            return signing_trouble(connection)
+
+    def unsent(self) -> Sequence[Unsent]:
+        """What the destinations of checkpoints do not have."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return unsent(connection, self._rules.to)
+
+    def key(self) -> str:
+        """The vkey that signs checkpoints now."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return key_in_force(connection) or ""
+
+    def rotate_key(self, *, lost: bool = False) -> str:
+        """Let a new key sign from here on; returns its vkey. RecordError: nothing has changed.
+
+        `lost`: the private key is not there any more, so it can't sign that another follows it.
+        """
+        self._check_usable()
+        with self._writer.transaction() as transaction:
+            _, new = self._checkpointer.rotate(transaction.log, lost=lost)
+        return new
 
     def events(self, run_id: str | None = None, start: int = 0) -> Iterator[AuditEvent]:
         """Events in order from sequence number `start`, of one run or all."""
@@ -183,7 +254,7 @@ class SqliteStore:
         return self._reader.began_s(principal, of, since_s, latest)
 
     def verify(self) -> Verification:
-        """Check every event and the tree, in one snapshot."""
+        """Check every event, the tree and every checkpoint, in one snapshot."""
         self._check_usable()
         return self._reader.verify()
 
@@ -232,6 +303,9 @@ class SqliteStore:
         _forks.stores.discard(self)
         if self._broken_by_fork:
             return
+        with contextlib.suppress(RunnerError):  # all is on the disk; the next process makes it
+            self._cover()
+            self._sender.finish()
         self._reader.close()  # first: the last one to close tidies up, which takes a writer
         self._writer.close()
         with self._live_guard:
@@ -239,11 +313,30 @@ class SqliteStore:
                 self._live.release()
                 self._live = None
 
+    def _cover(self) -> None:
+        """Make a checkpoint if there are events past the last one."""
+        with self._reader.reading() as connection:
+            last = newest(connection)
+        if last is None or last.size != self._reader.head().size:
+            with self._writer.transaction() as transaction:
+                transaction.log.checkpoint_wanted = True
+
     def _reset(self) -> None:
         path = self.home / FILE_NAME
         self._queue = WriterQueue(self.home / QUEUE_NAME, BUSY_TIMEOUT_S)
-        self._writer = Writer(path, self._queue, self._clock, self._supervisor_id)
+        self._checkpointer = Checkpointer(KeyFolder(self.home), self._rules, self._clock)
+        self._writer = Writer(
+            path,
+            self._queue,
+            self._clock,
+            self._supervisor_id,
+            self._checkpointer,
+            lambda: self._sender.wake(),  # noqa: PLW0108  (made below)
+        )
         self._reader = LogReader(path)
+        self._sender = Sender(
+            self._rules.to, self._reader.reading, self._writer.transaction, self._clock
+        )
 
     def _supervisor_id(self) -> str:
         """This process's, with its sign of life in place before the first run is opened."""

@@ -22,7 +22,9 @@ from runner.ports import Clock
 from runner.stores import counting
 from runner.stores.kept import check_run_id
 
-_DAMAGED = (
+_BEFORE_THE_PROGRAM = frozenset({EventKind.RUN_DECIDED, EventKind.RUN_STARTED})
+
+DAMAGED = (
     "the log is damaged; `runner audit verify` tells where, `runner audit repair` recovers the rest"
 )
 
@@ -37,7 +39,11 @@ class LogEnd:
             self.stored_size = int(row[0])
             self.tree = Tree.from_bytes(self.stored_size, row[1])
         except (TypeError, ValueError):
-            raise RecordError(_DAMAGED) from None
+            raise RecordError(DAMAGED) from None
+        self.checkpoint_wanted = False
+        """Whether one is to be made with this commit, however few events are past the last one."""
+        self.starting: set[str] = set()
+        """Runs whose program starts once this is durable."""
         self.previous = NO_PREVIOUS
         if self.stored_size:
             last = connection.execute(
@@ -47,7 +53,7 @@ class LogEnd:
                 (self.stored_size,),
             ).fetchone()
             if last is None or not isinstance(last[0], bytes) or len(last[0]) != HASH_BYTES:
-                raise RecordError(_DAMAGED)
+                raise RecordError(DAMAGED)
             self.previous = last[0]
 
     def append(self, draft: EventDraft, now_s: float) -> AuditEvent:
@@ -69,6 +75,11 @@ class LogEnd:
         )
         self.tree = self.tree.appended(event.leaf_hash)
         self.previous = event.leaf_hash
+        if draft.run_id is not None:
+            if draft.kind in _BEFORE_THE_PROGRAM:
+                self.starting.add(draft.run_id)
+            else:
+                self.starting.discard(draft.run_id)
         return event
 
     def store_tree(self) -> None:
@@ -78,7 +89,7 @@ class LogEnd:
             (self.tree.size, self.tree.to_bytes(), self.stored_size),
         )
         if changed.rowcount != 1:
-            raise RecordError(_DAMAGED)
+            raise RecordError(DAMAGED)
 
 
 def write_first_event(connection: sqlite3.Connection, draft: EventDraft, now_s: float) -> None:
@@ -91,10 +102,18 @@ def write_first_event(connection: sqlite3.Connection, draft: EventDraft, now_s: 
 class SqliteTransaction:
     """`ports.Transaction`; usable inside its `with` block only."""
 
-    def __init__(self, log: LogEnd, clock: Clock, supervisor_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        log: LogEnd,
+        clock: Clock,
+        supervisor_id: Callable[[], str],
+        check_key: Callable[[sqlite3.Connection], None],
+    ) -> None:
+        """`check_key`: raises RecordError when a run must not start, for want of a signature."""
         self._log: LogEnd | None = log
         self._clock = clock
         self._supervisor_id = supervisor_id
+        self._check_key = check_key
 
     def append(self, draft: EventDraft) -> AuditEvent:
         """Give the event its place in the log. RecordError: it can't be recorded."""
@@ -107,6 +126,7 @@ class SqliteTransaction:
         """Note the run as this supervisor's; charge the call to agent, parent and uid."""
         connection = self._open().connection
         check_run_id(run_id)
+        self._check_key(connection)
         if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
             raise RecordError(f"run {run_id} is in the log already: a run id is used once")
         p = principal
@@ -138,7 +158,7 @@ class SqliteTransaction:
         try:
             return counting.began_s(connection, principal, of, since_s, latest)
         except ValueError:
-            raise RecordError(_DAMAGED) from None
+            raise RecordError(DAMAGED) from None
 
     def close_run(self, run_id: str, usage: Usage) -> None:
         """The run is over; charge its wall time. RecordError: no such run is open."""
@@ -185,6 +205,11 @@ class SqliteTransaction:
     def connection(self) -> sqlite3.Connection:
         """The database inside this transaction. RecordError: it has ended."""
         return self._open().connection
+
+    @property
+    def log(self) -> LogEnd:
+        """The log's end inside this transaction. RecordError: it has ended."""
+        return self._open()
 
     def end(self) -> None:
         """Refuse all further use."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from runner.errors import RecordError
 from runner.ports import Clock
+from runner.stores.checkpoints import Checkpointer
 from runner.stores.database import connect, roll_back, sentence
 from runner.stores.queue import WriterQueue
 from runner.stores.transaction import LogEnd, SqliteTransaction
@@ -41,14 +42,25 @@ class _Batch:
 class Writer:
     """The one writing connection of a process. RecordError: what can't be made durable."""
 
-    def __init__(
-        self, path: Path, queue: WriterQueue, clock: Clock, supervisor_id: Callable[[], str]
+    def __init__(  # noqa: PLR0917
+        self,
+        path: Path,
+        queue: WriterQueue,
+        clock: Clock,
+        supervisor_id: Callable[[], str],
+        checkpointer: Checkpointer,
+        checkpoint_made: Callable[[], None],
     ) -> None:
-        """`supervisor_id`: called when a run is opened, for the id that the run is held under."""
+        """`supervisor_id`: called when a run is opened, for the id that the run is held under.
+
+        `checkpoint_made`: called once one is durable.
+        """
         self._path = path
         self._queue = queue
         self._clock = clock
         self._supervisor_id = supervisor_id
+        self._checkpointer = checkpointer
+        self._checkpoint_made = checkpoint_made
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._turn = threading.Lock()
@@ -146,7 +158,9 @@ class Writer:
     def _member(self, batch: _Batch) -> Iterator[SqliteTransaction]:
         log, connection = batch.log, batch.log.connection
         before = (log.tree, log.previous)
-        member = SqliteTransaction(log, self._clock, self._supervisor_id)
+        member = SqliteTransaction(
+            log, self._clock, self._supervisor_id, self._checkpointer.check_key
+        )
         try:
             connection.execute("SAVEPOINT member")
             yield member
@@ -175,11 +189,14 @@ class Writer:
     def _settle(self, batch: _Batch) -> None:
         """Commit, or find that there is nothing to commit, and tell everybody who waits."""
         self._batch = None
-        done = False
+        done = made = False
         try:
             if batch.error is None and batch.members:
+                made = self._checkpointer.before_commit(batch.log)
                 batch.log.store_tree()
                 batch.log.connection.execute("COMMIT")
+                if made:
+                    self._checkpointer.after_commit(batch.log.connection)
             done = True
         except (sqlite3.Error, RecordError) as error:
             batch.error = self._not_recorded(error)
@@ -188,6 +205,8 @@ class Writer:
                 batch.error = RecordError("the record was interrupted: nothing of it is in the log")
             self._let_go()
             batch.settled.set()
+        if made and batch.error is None:
+            self._checkpoint_made()
 
     def _let_go(self) -> None:
         try:

@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,7 @@ def test_shipped_migrations_do_not_change() -> None:
         "4975247e1eb934cbdc2e91d021208480c7385b634f8dd314d61581e5c6ec133a",
         "426114e3960fd0b87cbc1702034903577bff1d0968225e34c8e2b21333646d87",
         "be204a3f0cc3f4eed99d603388d4efe963aac0670418b24322dc68cb9cbbd2a4",
+        "d56966eb05347d10088064f833bcad178524b275e66900b5e71eb1a44560b803",
     ]
 
 
@@ -361,7 +363,7 @@ def test_an_export_verifies_without_the_store(home: Path) -> None:
         head, found = store.head(), store.verify()
     assert (found.size, found.head, found.root) == (head.size, head.last_hash, head.root)
     told = verify_jsonl(whole.getvalue().splitlines(), size=head.size, root=head.root)
-    assert told == found
+    assert told == replace(found, vouched=None)  # an export has no checkpoints
     assert verify_jsonl(part.getvalue().splitlines(), start=4).head == events[-1].leaf_hash.hex()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.errors import RequestError
-from runner.surfaces.cli import retention
+from runner.surfaces.cli import checkpoints, retention
 
 if TYPE_CHECKING:
     from runner.audit.verify import Verification
@@ -27,6 +27,7 @@ RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only th
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     retention.register(audit_app)
+    checkpoints.register(audit_app)
     app.add_typer(audit_app, name="audit")
     app.command("logs")(logs)
     app.command("usage")(usage)
@@ -67,23 +68,58 @@ def verify(
         str | None,
         typer.Option("--archive", metavar="DIR", help="Check archived events too, from event 0."),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="N|FILE",
+            help="Believe a checkpoint over the first N events, or one in a file, and only hash "
+            "what is before it.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            help="Checkpoints that somebody else kept: finds what was cut or rewritten since.",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="VKEY|FILE", help="The log's key, if you know it."),
+    ] = None,
 ) -> None:
-    """Check every event, the chain and the tree. Exit code 1 names the first that does not hold."""
-    from runner.audit.verify import verify_jsonl  # noqa: PLC0415
+    """Check every event, the chain, the tree and every checkpoint.
 
+    Exit code 1 names the first event that does not hold. What lies beside the log can be rewritten
+    with it by whoever has this user's rights: `--against` with a checkpoint that was kept elsewhere
+    shows that it was not.
+    """
+    from runner.audit.verify import verify_jsonl  # noqa: PLC0415
+    from runner.audit.vouching import Vouching  # noqa: PLC0415
+
+    given = checkpoints.against(since, against, key)
     found: Verification
     if file is None:
-        found = retention.verify(_log(), archive)
-    elif archive is not None:
-        raise RequestError("--archive is for the log itself: leave out the file")
+        found = retention.verify(_log(), archive, given)
+    elif archive is not None or since is not None:
+        raise RequestError("--archive and --since are for the log itself: leave out the file")
     elif (told := retention.verify_segment_file(file)) is not None:
+        if against is not None or key is not None:
+            raise RequestError(
+                "a segment holds no checkpoints: restore it, or leave out the options"
+            )
         found = told
     else:
         try:
             with open(file, "rb") as lines:
                 start = _first_seq(lines.readline())
                 lines.seek(0)
-                found = verify_jsonl(lines, start=start)
+                vouching = None if start else Vouching((), given.kept, trusted=given.trusted)
+                if start and (given.kept or given.trusted):
+                    raise RequestError(f"{file!r} begins with event {start}: export the whole log")
+                found = verify_jsonl(lines, start=start, vouching=vouching)
         except OSError as error:
             raise RequestError(f"export {file!r} can't be read: {error.strerror}") from error
     if found.failure is not None:
@@ -96,6 +132,10 @@ def verify(
         print(f"the first {found.archived} of them are archived and were not read")
     if found.root is not None:
         print(f"tree root {found.root}")
+    if found.vouched is not None:
+        checkpoints.tell(found.vouched, found.size)
+    if file is None:
+        checkpoints.tell_not_sent()
 
 
 @audit_app.command()
@@ -200,7 +240,11 @@ def _summary(body: bytes) -> str:
             says = f"events {gap['from']} to {gap['to'] - 1} are missing" if gap else ""
         case "output.discarded":
             says = f"of {len(data['runs'])} runs, {data['size_bytes']} bytes"
-        case "request.refused":
+        case "key.created" | "key.rotated" | "key.replaced":
+            says = data["key"]
+        case "checkpoint.sent" | "checkpoint.unsent":
+            says = _one_line(f"{data['size']} events to {data['to']}")
+        case "request.refused" | "checkpoint.failed":
             says = _one_line(data["message"])
         case _:
             says = ""

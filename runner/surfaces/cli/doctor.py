@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,7 +57,7 @@ def doctor(  # noqa: PLR0917  (options are keywords to whoever types them)
         print(json.dumps(report, indent=2))
     else:
         _print(report)
-    if profiles.get(default) is not None:
+    if profiles.get(default) is not None or report["log"]["unsigned"]:
         raise typer.Exit(EXIT_RUNNER)
 
 
@@ -92,6 +93,10 @@ def _report(
         "wrappers": [
             {"names": list(row.names), "file": row.source} for row in runner.wrappers.added
         ],
+        "log": {
+            "unsigned": runner.store.unsigned(),
+            "unsent": [asdict(each) for each in runner.store.unsent()],
+        },
         "profiles": [
             {"profile": name, "runs": why is None, "why_not": why} for name, why in profiles.items()
         ],
@@ -109,6 +114,14 @@ def _print(report: dict[str, Any]) -> None:
         print("\nwrappers that were added")
     for row in report["wrappers"]:
         print(f"  {', '.join(row['names']):30} {row['file']}")
+    log = report["log"]
+    if log["unsigned"] or log["unsent"]:
+        print("\ncheckpoints of the log")
+    if log["unsigned"]:
+        print(f"  CAN'T BE SIGNED: {log['unsigned']}")
+    for row in log["unsent"]:
+        since = f" since {row['since']}: {row['why']}" if row["since"] else ", not tried yet"
+        print(f"  {row['checkpoints']} NOT SENT to {row['destination']}{since}")
     print("\nprofiles")
     for row in report["profiles"]:
         says = "runs here" if row["runs"] else f"CAN'T RUN: {row['why_not']}"

@@ -13,6 +13,7 @@ from runner.errors import RequestError, RunnerError
 
 if TYPE_CHECKING:
     from runner.audit.verify import Verification
+    from runner.stores.against import Against
     from runner.stores.archiving import Archived
     from runner.stores.reader import LogReader
     from runner.stores.repairing import Checkpoint, Repaired
@@ -55,7 +56,7 @@ def archive(
     if older_than is not None and before is not None:
         raise RequestError("--older-than and --before both say which events: give one")
     age_s = _age_s(older_than or "90d")
-    store = _store()
+    store = writable_log()
     try:
         end = before
         if end is None:
@@ -80,7 +81,7 @@ def restore(
         told = restoring.restore_into(Path(into), Path(place))
         print(f"events {told.start} to {told.end - 1} are in {into}: RUNNER_HOME={into} reads it")
         return
-    store = _store()
+    store = writable_log()
     try:
         told = restoring.restore(store, Path(place))
     finally:
@@ -117,13 +118,13 @@ def repair(
     _tell_repaired(told)
 
 
-def verify(log: LogReader, archive: str | None) -> Verification:
+def verify(log: LogReader, archive: str | None, against: Against) -> Verification:
     """Check the log, with an archive's events before its own where one is given."""
     if archive is None:
-        return log.verify()
+        return log.verify(against=against)
     from runner.stores.restoring import archived_rows  # noqa: PLC0415
 
-    return log.verify(archived_rows(log, Path(archive)))
+    return log.verify(archived_rows(log, Path(archive)), against)
 
 
 def verify_segment_file(file: str) -> Verification | None:
@@ -204,16 +205,17 @@ def _age_s(text: str) -> int:
     return int(found[1]) * _UNIT_S[found[2]]
 
 
-def _store() -> SqliteStore:
+def writable_log() -> SqliteStore:
     """This user's log, to be written; runs of supervisors that died are closed first."""
     from runner.clock import SystemClock  # noqa: PLC0415
     from runner.settings import load_settings  # noqa: PLC0415
     from runner.stores import sqlite  # noqa: PLC0415
     from runner.stores.reader import open_log  # noqa: PLC0415
 
-    home = Path(load_settings().home.value)
+    settings = load_settings()
+    home = Path(settings.home.value)
     open_log(home).close()
-    store = sqlite.create(home, SystemClock())
+    store = sqlite.create(home, SystemClock(), settings.checkpoint_rules)
     try:
         store.recover()
     except RunnerError:

@@ -1,0 +1,153 @@
+"""The log's private keys: a folder of files that only their owner can read.
+
+A key is on the disk before the log names it, so a log never names one that was not there. Which one
+signs is the log's word alone (`checkpoints.py`): a file that it does not name, left by a process
+that died in between, is never used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from runner.audit import note
+from runner.errors import RecordError
+from runner.stores.home import fsync_folder
+
+FOLDER_NAME = "keys"
+
+_MOST_BYTES = 1024  # a key takes some 150
+_HINT = (
+    "nothing is signed without it, so no run starts; put it back from a copy, or, if it is lost, "
+    "let `runner audit key rotate --lost` make a new one"
+)
+
+
+class SigningKeyError(RecordError):
+    """The log's private key can't be used, so checkpoints can't be made."""
+
+
+class KeyFolder:
+    """Private keys by what the log calls them: their verifier keys (`vkey`, C2SP signed-note)."""
+
+    def __init__(self, home: Path) -> None:
+        """`home`: the state folder."""
+        self.path = home / FOLDER_NAME
+
+    def make(self, name: str) -> str:
+        """Make a key and keep it, durably; returns its vkey. SigningKeyError: it can't be kept.
+
+        `name`: the key's, without white space and plus signs. Any number may be made at once.
+        """
+        made = note.Signer(name, secrets.token_bytes(note.KEY_BYTES))
+        try:
+            self._make_folder()
+            self._check_folder()
+            self._keep(self._file(made.vkey), f"{made.private}\n".encode())
+        except OSError as error:
+            raise SigningKeyError(
+                f"a key for the log can't be kept in {self.path}: {error.strerror or error}; make "
+                "room, or make the folder writable, and try again"
+            ) from error
+        return made.vkey
+
+    def check(self, vkey: str) -> None:
+        """SigningKeyError unless the key is there, ours alone and no link. Reads nothing of it."""
+        os.close(self._open(vkey))
+
+    def signer(self, vkey: str) -> note.Signer:
+        """The private key that `vkey` belongs to. SigningKeyError: it can't be used."""
+        fd = self._open(vkey)
+        try:
+            data = os.read(fd, _MOST_BYTES)
+        except OSError as error:
+            raise self._unusable(vkey, f"can't be read: {error.strerror}") from error
+        finally:
+            os.close(fd)
+        try:
+            signer = note.Signer.parse(data.decode("ascii").strip())
+        except ValueError:
+            raise self._unusable(vkey, "is damaged") from None
+        if signer.vkey != vkey:
+            raise self._unusable(vkey, "holds another key")
+        return signer
+
+    def remove(self, vkey: str) -> None:
+        """Remove a key that signs no more: nobody who gets in later can sign as the past did."""
+        with contextlib.suppress(OSError):  # gone already, or gone next time
+            self._file(vkey).unlink()
+            fsync_folder(self.path)
+
+    def _file(self, vkey: str) -> Path:
+        return self.path / f"{hashlib.sha256(vkey.encode()).hexdigest()[:16]}.key"
+
+    def _open(self, vkey: str) -> int:
+        """A descriptor of the key's file, once owner and modes are right."""
+        path = self._file(vkey)
+        try:
+            self._check_folder()
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise self._unusable(vkey, "is missing") from None
+        except OSError as error:
+            why = "is a symbolic link" if path.is_symlink() else f"can't be read: {error.strerror}"
+            raise self._unusable(vkey, why) from error
+        try:
+            self._check_file(vkey, os.fstat(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _check_folder(self) -> None:
+        found = self.path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise SigningKeyError(
+                f"{self.path} is not a folder, so the log can't be signed; {_HINT}"
+            )
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise SigningKeyError(
+                f"the folder of the log's keys {self.path} is open to others (uid {found.st_uid}, "
+                f"mode {stat.S_IMODE(found.st_mode):04o}): they may have the key; `chmod 700 "
+                f"{self.path}`, then `runner audit key rotate`"
+            )
+
+    def _check_file(self, vkey: str, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise self._unusable(vkey, "is no file of its own (a link to another one?)")
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            path = self._file(vkey)
+            raise SigningKeyError(
+                f"the log's private key {path} is open to others (uid {found.st_uid}, mode "
+                f"{stat.S_IMODE(found.st_mode):04o}): they may have it; `chmod 600 {path}`, then "
+                "`runner audit key rotate`"
+            )
+
+    def _unusable(self, vkey: str, what: str) -> SigningKeyError:
+        return SigningKeyError(f"the log's private key {self._file(vkey)} {what}: {_HINT}")
+
+    def _make_folder(self) -> None:
+        with contextlib.suppress(FileExistsError):
+            self.path.mkdir(mode=0o700)
+            self.path.chmod(0o700)  # whatever the umask took
+            fsync_folder(self.path.parent)
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        """Whole and durable under its name, or not there."""
+        beside = path.with_name(f".{secrets.token_hex(8)}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            with open(os.open(beside, flags, 0o600), "wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.rename(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        fsync_folder(self.path)
