@@ -122,18 +122,17 @@ def verify(
     failure: VerificationFailure | None = None
     told: Vouched | None = None
     try:
-        if vouching is not None:
-            vouching.at(tree)
         for row in rows:
             previous = _leaf(row, seq) if isinstance(row, Leaf) else _check(row, seq, previous)
+            # Behind the next event, whose link tells more exactly what was changed.
+            if vouching is not None and vouching.next_size <= seq:
+                vouching.at(tree)
             tree = tree.appended(previous)
             seq += 1
             if isinstance(row, Row) and row.kind in TELLING and isinstance(row.body, bytes):
                 vouched = vouched or archived_up_to(row.body) == beginning
                 if vouching is not None:
                     vouching.event(seq - 1, row.kind, row.body)
-            if vouching is not None and vouching.next_size == seq:
-                vouching.at(tree)
         if stored is not None and start == 0:
             failure = _compare(tree, stored)
         if failure is None and vouching is not None:

@@ -22,6 +22,8 @@ from runner.audit.merkle import Tree
 from runner.audit.note import NoteError, open_note
 from runner.errors import RequestError
 
+_NEVER = 1 << 63  # more events than any log has
+
 _STORED, _KEPT = "the stored checkpoint", "the checkpoint that was kept"
 
 
@@ -112,7 +114,7 @@ class Vouching:
         self._notes = iter(merge(stored, kept, key=attrgetter("size")))
         self._next: StoredNote | None = None
         self.next_size = 0
-        """The tree of so many events is asked for next; `verify` calls `at` once it is there."""
+        """The tree of so many events is asked for next; `verify` calls `at` when it is there."""
         self._count = self._covered = self._kept = 0
         self._advance()
 
@@ -170,7 +172,7 @@ class Vouching:
 
     def _advance(self) -> None:
         self._next = next(self._notes, None)
-        self.next_size = -1 if self._next is None else self._next.size
+        self.next_size = _NEVER if self._next is None else self._next.size
 
     def _check(self, found: StoredNote, tree: Tree) -> None:
         since = self._kept if found.kept else self._covered
