@@ -16,7 +16,6 @@ import os
 import sys
 import threading
 import traceback
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +31,7 @@ from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Store, Totals
+from runner.testing.store_checkpoints import CheckpointContract
 
 CODER = Principal(uid=1000, agent="coder", parent="planner", session="s", tenant="t")
 
@@ -40,12 +40,8 @@ class _BlockFailedError(Exception):
     """What a test raises inside a transaction."""
 
 
-class StoreContract(ABC):
+class StoreContract(CheckpointContract):
     """Subclass it and say how to make a store."""
-
-    @abstractmethod
-    def make_store(self) -> Store:
-        """Open the log of this test; the first call of a test makes it."""
 
     def test_a_new_log_says_when_it_was_made(self) -> None:
         with _open(self.make_store) as store:

@@ -469,6 +469,13 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         *("audit archive --to old --before 1 --prune", "audit restore old"),
     ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
+    for line in (
+        "RUNNER_CHECKPOINT_TO=$PWD/elsewhere/kept runner audit checkpoint",
+        "mkdir elsewhere; RUNNER_CHECKPOINT_TO=$PWD/elsewhere/kept runner audit checkpoint",
+        "runner audit key rotate; rm $RUNNER_HOME/keys/*; runner run -- true",
+        "runner audit key rotate --lost",
+    ):
+        subprocess.run(line, shell=True, cwd=folder, check=False, capture_output=True)
     with closing(sqlite3.connect(f"{os.environ['RUNNER_HOME']}/runner.db")) as db, db:
         db.execute("DELETE FROM tree")
     subprocess.run(["runner", "audit", "repair"], check=True, capture_output=True)
@@ -493,8 +500,13 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         event = json.loads(line)
         assert set(event["data"]) == told[event["kind"]], event["kind"]
         seen.add(event["kind"])
-    # Nobody's supervisor died here; whether another's left something is a matter of the machine.
-    rare = {EventKind.RUN_RECOVERED.value, EventKind.MACHINE_SWEPT.value}
+    # Nobody's supervisor died here; whether another's left something is a matter of the machine;
+    # and this log was never without a key.
+    rare = {
+        EventKind.RUN_RECOVERED.value,
+        EventKind.MACHINE_SWEPT.value,
+        EventKind.KEY_CREATED.value,
+    }
     assert seen | rare == set(told)
 
 

@@ -74,7 +74,7 @@ class Log:
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
-    """Each kind of event twice, a rotation between, a checkpoint now and then, the first one kept."""
+    """Each kind of event twice, a rotation between, checkpoints now and then, which are kept."""
     home = tmp_path_factory.mktemp("log") / "state"
     kept = ""
     with closing(sqlite.create(home, WallClock())) as store:
@@ -94,7 +94,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
                 "SELECT seq, time, kind, run_id, agent, leaf_hash, previous, body FROM events"
             ).fetchall()
             tree = connection.execute("SELECT size, peaks FROM tree").fetchone()
-            notes = connection.execute("SELECT size, note FROM checkpoints ORDER BY size").fetchall()
+            notes = connection.execute(
+                "SELECT size, note FROM checkpoints ORDER BY size"
+            ).fetchall()
             named = tuple(keys_named(connection))
     return Log(
         tuple(Row(*row) for row in rows),
@@ -184,7 +186,7 @@ def _trees(log: Log) -> list[Tree]:
 
 
 def _signed_anew(log: Log) -> Log:
-    """As who has no old key does it: a key of their own from the beginning, and all notes with it."""
+    """As who has no old key does it: a key of their own from the beginning, and notes by it."""
     name = log.named[0].vkey.partition("+")[0]
     own = Signer(name, bytes(32))
     bodies = []
@@ -359,10 +361,9 @@ def _note(log: Log, index: int, change: Callable[[str], object]) -> Log:
     ],
 )
 @pytest.mark.parametrize("index", [0, 3, -1])
-def test_a_stored_checkpoint_changed(
-    log: Log, index: int, change: Callable[[str], object]
-) -> None:
-    before = ([0] + [note.size for note in log.notes])[index if index >= 0 else index - 1 + 1 - 1]
+def test_a_stored_checkpoint_changed(log: Log, index: int, change: Callable[[str], object]) -> None:
+    sizes = [note.size for note in log.notes]
+    before = [0, *sizes][sizes.index(sizes[index])]
     told, why = _note(replace(log, kept=()), index, change).failure()
     assert "the stored checkpoint over" in why
     assert told in (0, before), why

@@ -15,6 +15,7 @@ from runner.surfaces.cli import checkpoints, retention
 if TYPE_CHECKING:
     from runner.audit.verify import Verification
     from runner.ports import Store
+    from runner.stores.against import Against
     from runner.stores.reader import LogReader
 
 audit_app = typer.Typer(
@@ -96,9 +97,6 @@ def verify(
     with it by whoever has this user's rights: `--against` with a checkpoint that was kept elsewhere
     shows that it was not.
     """
-    from runner.audit.verify import verify_jsonl  # noqa: PLC0415
-    from runner.audit.vouching import Vouching  # noqa: PLC0415
-
     given = checkpoints.against(since, against, key)
     found: Verification
     if file is None:
@@ -112,16 +110,7 @@ def verify(
             )
         found = told
     else:
-        try:
-            with open(file, "rb") as lines:
-                start = _first_seq(lines.readline())
-                lines.seek(0)
-                vouching = None if start else Vouching((), given.kept, trusted=given.trusted)
-                if start and (given.kept or given.trusted):
-                    raise RequestError(f"{file!r} begins with event {start}: export the whole log")
-                found = verify_jsonl(lines, start=start, vouching=vouching)
-        except OSError as error:
-            raise RequestError(f"export {file!r} can't be read: {error.strerror}") from error
+        found = _verify_export(file, given)
     if found.failure is not None:
         print(f"event {found.failure.seq}: {found.failure.why}", file=sys.stderr)
         if file is None and archive is None:
@@ -187,6 +176,22 @@ def usage(
         print(f"{total.scope:6} {total.key:32} {total.calls:>8} {total.wall_s:>10.2f} s")
 
 
+def _verify_export(file: str, given: Against) -> Verification:
+    from runner.audit.verify import verify_jsonl  # noqa: PLC0415
+    from runner.audit.vouching import Vouching  # noqa: PLC0415
+
+    try:
+        with open(file, "rb") as lines:
+            start = _first_seq(lines.readline())
+            if start and (given.kept or given.trusted):
+                raise RequestError(f"{file!r} begins with event {start}: export the whole log")
+            lines.seek(0)
+            vouching = None if start else Vouching((), given.kept, trusted=given.trusted)
+            return verify_jsonl(lines, start=start, vouching=vouching)
+    except OSError as error:
+        raise RequestError(f"export {file!r} can't be read: {error.strerror}") from error
+
+
 def _first_seq(line: bytes) -> int:
     """Where an export begins (`--from`); what is no export is for the verification to say."""
     try:
@@ -240,15 +245,20 @@ def _summary(body: bytes) -> str:
             says = f"events {gap['from']} to {gap['to'] - 1} are missing" if gap else ""
         case "output.discarded":
             says = f"of {len(data['runs'])} runs, {data['size_bytes']} bytes"
-        case "key.created" | "key.rotated" | "key.replaced":
-            says = data["key"]
-        case "checkpoint.sent" | "checkpoint.unsent":
-            says = _one_line(f"{data['size']} events to {data['to']}")
         case "request.refused" | "checkpoint.failed":
             says = _one_line(data["message"])
-        case _:
-            says = ""
+        case kind:
+            says = _of_the_log(kind, data)
     return f"{event['kind']:17} {agent:12} {says}".rstrip()
+
+
+def _of_the_log(kind: str, data: dict[str, Any]) -> str:
+    """Of events about keys and checkpoints."""
+    if kind.startswith("key."):
+        return _one_line(data["key"])
+    if kind in ("checkpoint.sent", "checkpoint.unsent"):
+        return _one_line(f"{data['size']} events to {data['to']}")
+    return ""
 
 
 def _one_line(shown: object) -> str:
