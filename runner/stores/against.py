@@ -59,6 +59,16 @@ def listed(connection: sqlite3.Connection) -> list[tuple[int, str]]:
     return connection.execute("SELECT size, time FROM checkpoints ORDER BY size").fetchall()
 
 
+def covering(connection: sqlite3.Connection, size: int) -> str | None:
+    """The note of the first checkpoint over at least so many events; None: there is none yet."""
+    if not has_checkpoints(connection):
+        return None
+    row = connection.execute(
+        "SELECT note FROM checkpoints WHERE size >= ? ORDER BY size LIMIT 1", (size,)
+    ).fetchone()
+    return row[0] if row is not None and isinstance(row[0], str) else None
+
+
 def has_checkpoints(connection: sqlite3.Connection) -> bool:
     """Whether there are their tables: a log that is only read may be older than checkpoints."""
     found = connection.execute(

@@ -78,12 +78,14 @@ def _run(words: tuple[str, ...], data: bytes, timeout_s: float, over: threading.
         start_new_session=True,
     )
     deadline_s = time.monotonic() + timeout_s
+    given: bytes | None = data
     try:
         while True:
             try:
-                process.communicate(data, _LOOK_S)
+                process.communicate(given, _LOOK_S)
                 break
             except subprocess.TimeoutExpired:
+                given = None  # the rest of it is remembered
                 if over.is_set() or time.monotonic() >= deadline_s:
                     raise NotDeliveredError(f"it did not end within {timeout_s:g} s") from None
     finally:

@@ -109,18 +109,24 @@ class Sender:
         return told
 
     def _work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._wanted or self._over.is_set():
-                    self._thread = None
-                    return
-                self._wanted = False
-            try:
+        try:
+            while self._next():
                 self.send()
-            except RunnerError:  # the log can't be written: whoever writes next is told
-                with self._lock:
+        except RunnerError:  # the log can't be written: whoever writes next is told
+            pass
+        finally:
+            with self._lock:
+                if self._thread is threading.current_thread():
                     self._thread = None
-                return
+
+    def _next(self) -> bool:
+        """Whether there is something to send; if not, the thread is over, and `wake` starts one."""
+        with self._lock:
+            if self._wanted and not self._over.is_set():
+                self._wanted = False
+                return True
+            self._thread = None
+            return False
 
     def _note(self, destination: Destination, sent: StoredCheckpoint, why: str | None) -> None:
         """What came of it, in the table; what is different from before, as an event too."""

@@ -55,6 +55,7 @@ def _copy(home: Path, to: Path) -> Path:
     for name in ("runner.db", "runner.db-wal"):
         if (home / name).exists():
             shutil.copyfile(home / name, to / name)
+    shutil.copytree(home / "keys", to / "keys")
     return to
 
 

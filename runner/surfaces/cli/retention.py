@@ -12,6 +12,7 @@ import typer
 from runner.errors import RequestError, RunnerError
 
 if TYPE_CHECKING:
+    from runner.audit.beginning import Beginning
     from runner.audit.verify import Verification
     from runner.stores.against import Against
     from runner.stores.archiving import Archived
@@ -52,6 +53,7 @@ def archive(
     """
     from runner.clock import SystemClock  # noqa: PLC0415
     from runner.stores import archiving  # noqa: PLC0415
+    from runner.stores.against import covering  # noqa: PLC0415
 
     if older_than is not None and before is not None:
         raise RequestError("--older-than and --before both say which events: give one")
@@ -61,7 +63,12 @@ def archive(
         end = before
         if end is None:
             end = archiving.before_time(store.reader, SystemClock().now() - age_s)
-        told = archiving.archive(store, Path(to), end, prune_too=prune)
+
+        def checkpoint(after: Beginning) -> str | None:
+            with store.reader.reading() as connection:
+                return covering(connection, after.size)
+
+        told = archiving.archive(store, Path(to), end, prune_too=prune, checkpoint=checkpoint)
     finally:
         store.close()
     _tell(told, to)
