@@ -21,6 +21,7 @@ from runner.audit.keychain import KEY_KINDS, KeyChain, KeyChainError, NamedKey
 from runner.audit.merkle import Tree
 from runner.audit.note import NoteError, open_note
 from runner.errors import RequestError
+from runner.model.event import EventKind
 
 _NEVER = 1 << 63  # more events than any log has
 
@@ -115,11 +116,14 @@ class Vouching:
         self._next: StoredNote | None = None
         self.next_size = 0
         """The tree of so many events is asked for next; `verify` calls `at` when it is there."""
+        self._repaired = False
+        """Whether an event says that the log was made anew: what lay beside its events is gone."""
         self._count = self._covered = self._kept = 0
         self._advance()
 
     def event(self, seq: int, kind: object, body: bytes) -> None:
         """An event that holds by itself. NotVouchedError: what it says of keys does not."""
+        self._repaired = self._repaired or kind == EventKind.LOG_REPAIRED
         if kind not in KEY_KINDS:
             return
         try:
@@ -145,8 +149,10 @@ class Vouching:
                 tree.size, f"it is missing: {what} is over {self._next.size} events"
             )
         chain = self._chain
-        # A log that was made of an archive has neither a table of keys nor checkpoints.
-        if self._named and list(self._named) != chain.keys:
+        # A log that was made of an archive has neither a table of keys nor checkpoints, and one
+        # that was repaired not until it is used again.
+        told = bool(self._named) and (self._count > 0 or not self._repaired)
+        if told and self._named is not None and list(self._named) != chain.keys:
             wrong = (
                 next((key for key in chain.keys if key not in self._named), None) or self._named[-1]
             )
@@ -158,7 +164,7 @@ class Vouching:
             raise NotVouchedError(
                 first, f"the log never names the key that is trusted, {chain.trusted}"
             )
-        if self._named and not self._count:
+        if told and not self._count:
             raise NotVouchedError(
                 chain.keys[0].seq, "no checkpoint is stored, although one was made with the key"
             )

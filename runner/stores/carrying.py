@@ -13,6 +13,7 @@ from pathlib import Path
 
 from runner.audit.beginning import Beginning, beginning_of
 from runner.audit.canonical import unescape
+from runner.audit.note import parse_vkey
 from runner.errors import RecordError
 from runner.metering import microseconds
 from runner.model.principal import Principal
@@ -44,6 +45,21 @@ def runs(path: Path, connection: sqlite3.Connection) -> None:
             for row in damaged.execute("SELECT * FROM runs WHERE state = 'closed'"):
                 with suppress(RecordError, ValueError, TypeError, KeyError, sqlite3.IntegrityError):
                     _run(connection, row)
+    except sqlite3.DatabaseError:
+        return  # the rest can't be read
+
+
+def keys(path: Path, connection: sqlite3.Connection, archived: int) -> None:
+    """Which keys the first `archived` events named, of which only the damaged log's table tells."""
+    if not has_pages(path):
+        return
+    try:
+        with closing(connect_damaged(path)) as damaged:
+            rows = damaged.execute("SELECT seq, vkey FROM log_keys WHERE seq < ?", (archived,))
+            for seq, vkey in rows:
+                with suppress(ValueError, AttributeError):
+                    parse_vkey(vkey)
+                    connection.execute("INSERT INTO log_keys VALUES (?, ?)", (seq, vkey))
     except sqlite3.DatabaseError:
         return  # the rest can't be read
 

@@ -87,6 +87,14 @@ def _data(body: object) -> dict[str, str]:
     raise RecordError(DAMAGED)
 
 
+def has_begun(connection: sqlite3.Connection) -> bool:
+    """Whether the log has a key and a checkpoint; a repaired one has to be given them again."""
+    found = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM log_keys) AND EXISTS (SELECT 1 FROM checkpoints)"
+    ).fetchone()
+    return bool(found[0])
+
+
 class Checkpointer:
     """Makes the checkpoints of one log; used by who holds the writer's turn."""
 
@@ -131,7 +139,7 @@ class Checkpointer:
         """
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if key_in_force(connection) is None:
+            if not has_begun(connection):
                 log = LogEnd(connection)
                 self._begin(log)
                 log.store_tree()
@@ -143,11 +151,11 @@ class Checkpointer:
     def _begin(self, log: LogEnd) -> None:
         connection = log.connection
         named = named_by_events(connection)
-        if not named:
+        if not named and key_in_force(connection) is None:
             vkey = self._keys.make(log_name(_log_id(connection)))
             named = [(log.tree.size, vkey)]
             log.append(EventDraft(EventKind.KEY_CREATED, {"key": vkey}), self._clock.now())
-        connection.executemany("INSERT INTO log_keys VALUES (?, ?)", named)
+        connection.executemany("INSERT OR IGNORE INTO log_keys VALUES (?, ?)", named)
         self._try(log)
 
     def _try(self, log: LogEnd) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from runner import __version__
 from runner.audit.beginning import WHOLE, beginning_data
 from runner.audit.event import rfc3339
+from runner.audit.keychain import log_name
 from runner.errors import RecordError, RequestError, StateError
 from runner.model.event import EventDraft, EventKind
 from runner.ports import Clock
@@ -26,6 +27,7 @@ from runner.stores import carrying, placing
 from runner.stores.building import NewLog, new_log
 from runner.stores.database import FILE_NAME, PENDING_NAME, connect, remove, sentence
 from runner.stores.home import fsync_folder
+from runner.stores.keys import KeyFolder
 from runner.stores.liveness import living
 from runner.stores.queue import WriterQueue
 from runner.stores.reader import open_log
@@ -118,6 +120,7 @@ def _repair(  # noqa: PLR0917
         _check_against(new, against)
         if beginning.size:
             carrying.runs(path, new.connection)
+            carrying.keys(path, new.connection, beginning.size)
         recovered = new.end.size
         missing_to, known_from = _missing(recovered, says, found, against)
         unlinked, digest, file = _set_aside(path.with_name(f"{aside}.unlinked.jsonl"), found, new)
@@ -131,7 +134,7 @@ def _repair(  # noqa: PLR0917
         }
         drafts = [EventDraft(EventKind.LOG_REPAIRED, data)]
         if recovered == 0:
-            drafts.insert(0, _created())
+            drafts.insert(0, _created(None if dry_run else KeyFolder(path.parent)))
         new.finish(drafts, now_s)
         left_out = new.replay.left_out
     if dry_run:
@@ -207,9 +210,12 @@ def _set_aside(path: Path, found: Found, new: NewLog) -> tuple[int, str, Path | 
     return count, digest.hexdigest(), path
 
 
-def _created() -> EventDraft:
-    """Not even the first event is left: another log begins."""
-    data = {"log_id": secrets.token_hex(16), "runner": __version__, "uid": os.geteuid()}
+def _created(keys: KeyFolder | None) -> EventDraft:
+    """Not even the first event is left: another log begins, with a key of its own."""
+    log_id = secrets.token_hex(16)
+    data = {"log_id": log_id, "runner": __version__, "uid": os.geteuid()}
+    if keys is not None:
+        data["key"] = keys.make(log_name(log_id))
     return EventDraft(EventKind.LOG_CREATED, data)
 
 

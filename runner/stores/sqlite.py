@@ -31,7 +31,7 @@ from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.swept import Swept
 from runner.ports import Clock, Head, Totals
-from runner.stores.checkpoints import Checkpointer, key_in_force, newest, signing_trouble
+from runner.stores.checkpoints import Checkpointer, has_begun, key_in_force, newest, signing_trouble
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
     FILE_NAME,
@@ -96,7 +96,7 @@ def _open_database(
                     _create_database(path, first_event, migrations)
         with closing(connect(path, "rw")) as connection:
             if schema_version(connection) == len(migrations) and (
-                migrations is not MIGRATIONS or key_in_force(connection)
+                migrations is not MIGRATIONS or has_begun(connection)
             ):
                 return
             with _turn(home):

@@ -120,6 +120,8 @@ def _holds(home: Path, whole: list[AuditEvent], told: Repaired | None) -> int:
             assert told.recovered in (0, events[len(recovered)].seq)
             kinds = [e.kind for e in events[len(recovered) :]]
             made = [EventKind.LOG_CREATED] if told.recovered == 0 else []
+            if kinds[-1] == EventKind.KEY_CREATED:  # what named the old one is archived, or lost
+                kinds.pop()
             assert kinds == [*made, EventKind.LOG_REPAIRED]
         store.recover()
         _run(store, 1000)
@@ -222,6 +224,7 @@ def test_a_lost_page_in_the_middle(logs: dict[str, Path], tmp_path: Path) -> Non
     assert sorted(
         f.name for f in home.iterdir() if "shm" not in f.name and "-wal" not in f.name
     ) == [
+        "keys",
         "queue.lock",
         "runner.db",
     ]

@@ -219,9 +219,11 @@ def test_a_store_survives_a_fork(tmp_path: Path) -> None:
         store = sqlite.create(home, WallClock())
         begin(store, "parents")
         read, write = os.pipe()
+        recovered, told = os.pipe()
         child = os.fork()
         if child == 0:
             say("child recovers", store.recover())
+            os.write(told, b"x")
             begin(store, "childs")
             for _ in range(20):
                 append(store)
@@ -231,6 +233,7 @@ def test_a_store_survives_a_fork(tmp_path: Path) -> None:
             os._exit(0)       # as if it had died
         for _ in range(20):
             append(store)
+        os.read(recovered, 1)  # while the parent's runs are still its own
         store.close()
         store = sqlite.create(home, WallClock())
         append(store)

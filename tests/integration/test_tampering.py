@@ -376,12 +376,20 @@ def test_stored_checkpoints_swapped_put_in_and_removed(log: Log) -> None:
     assert "says that it is over" in replace(plain, notes=(notes[0], *swapped)).failure()[1]
     more = StoredNote(99999, notes[-1].note)
     assert replace(plain, notes=(*notes, more)).failure()[0] == len(log.rows)
-    assert "no checkpoint is stored" in replace(plain, notes=()).failure()[1]
     foreign = Signer(log.named[0].vkey.partition("+")[0], bytes(32))
     root = _trees(log)[2].root
     own = StoredNote(2, sign(Checkpoint(foreign.name, 2, root).text, [foreign]))
     told, why = replace(plain, notes=(notes[0], own, *notes[1:])).failure()
     assert (told, "not signed by the key" in why) == (1, True)
+
+
+def test_all_stored_checkpoints_removed(log: Log) -> None:
+    """What a repaired log has to do without until it is used again, others have from the start."""
+    bodies = [body for body in _bodies(log)[:8] if b"log.repaired" not in body]
+    short = replace(_remade(log, bodies), notes=(), named=log.named[:1], kept=(), trusted=None)
+    told, why = short.failure()
+    assert (told, "no checkpoint is stored" in why) == (0, True)
+    assert replace(short, notes=log.notes[:1]).verified().ok
 
 
 def test_a_checkpoint_by_the_key_that_was_not_in_force(log: Log) -> None:
