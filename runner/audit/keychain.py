@@ -83,7 +83,7 @@ class KeyChain:
         if self.name is not None and key.partition("+")[0] != self.name:
             raise KeyChainError(f"the key that it names, {key}, is not of this log, {self.name}")
         if kind in (EventKind.LOG_CREATED, EventKind.KEY_CREATED):
-            # After a repair of a log whose first events, and with them the key's name, are archived.
+            # After a repair of a log whose first events, which named the key, are archived.
             if self.keys and self.reached and key != self.trusted:
                 raise KeyChainError(
                     f"it names a first key, but the log had one: if you know that {key} is the "
