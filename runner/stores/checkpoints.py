@@ -28,6 +28,8 @@ from runner.stores.database import roll_back
 from runner.stores.keys import KeyFolder, SigningKeyError
 from runner.stores.transaction import DAMAGED, LogEnd
 
+_NO_KEY = "the log's table of keys is empty: start runner again, which makes it of the events"
+
 
 @dataclass(frozen=True, slots=True)
 class StoredCheckpoint:
@@ -112,8 +114,8 @@ class Checkpointer:
         needed for it takes 20 ms to load.
         """
         vkey = key_in_force(connection)
-        if vkey is None:
-            return  # `begin` makes it before anybody can write
+        if vkey is None:  # it was there when the log was opened
+            raise SigningKeyError(_NO_KEY)
         self._keys.check(vkey)
         if signing_trouble(connection) is not None:
             self._keys.signer(vkey)
@@ -185,7 +187,7 @@ class Checkpointer:
         """
         old = key_in_force(log.connection)
         if old is None:
-            raise RecordError("the log names no key; open it again")
+            raise SigningKeyError(_NO_KEY)
         signers = [] if lost else [self._keys.signer(old)]
         last = newest(log.connection)
         if not lost and (last is None or last.size < log.tree.size):
@@ -220,7 +222,7 @@ class Checkpointer:
     def _make(self, log: LogEnd) -> None:
         vkey = key_in_force(log.connection)
         if vkey is None:
-            raise SigningKeyError("the log names no key; open it again")
+            raise SigningKeyError(_NO_KEY)
         if self._signer is None or self._signer.vkey != vkey:
             self._signer, self._tidied = self._keys.signer(vkey), False
         else:

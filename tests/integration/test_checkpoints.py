@@ -322,6 +322,21 @@ def test_a_damaged_key_is_found_when_it_should_sign(
         assert store.verify().failure is None
 
 
+def test_the_table_of_keys_emptied(home: Path, clock: Clock) -> None:
+    with closing(_store(home, clock)) as store:
+        _append(store)
+        key = store.key()
+        with closing(sqlite3.connect(home / "runner.db")) as db, db:
+            db.execute("DELETE FROM log_keys")
+        with pytest.raises(RecordError, match="table of keys is empty"):
+            _open_run(store, "run-1")
+    _store(home, clock).close()
+    with closing(_store(home, clock)) as store:  # made of the events
+        assert store.key() == key
+        _open_run(store, "run-1")
+        assert store.verify().failure is None
+
+
 def test_a_lost_key_is_replaced(home: Path, clock: Clock) -> None:
     _store(home, clock).close()
     _key_file(home).unlink()
