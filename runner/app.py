@@ -336,6 +336,7 @@ class Runner:
         try:
             for backend in self._backends.values():
                 backend.close()
+            self._supervisor.record_owed()
             for backend in self._backends.values():
                 self._record_swept(backend.name, backend.take_swept())
         finally:

@@ -6,9 +6,11 @@ It knows the ports and no adapter. What it does is written down before it is don
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 from runner import linked, records
 from runner.changes.manifest import Manifest, digest, encode, withheld_from
@@ -18,7 +20,7 @@ from runner.errors import RunnerError
 from runner.facts import count
 from runner.model.action import Facts
 from runner.model.decision import Decision
-from runner.model.event import EventDraft
+from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent
 from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Termination
 from runner.model.request import ExecRequest
@@ -61,6 +63,10 @@ class Caller:
     terminal: int | None = None
 
 
+Owed = deque[tuple[str, Callable[[], None]]]
+"""Ends of runs that could not be recorded: of which run, and what records it."""
+
+
 class Supervisor:
     """Decides, contains, meters and records runs; one for each state folder and process."""
 
@@ -82,6 +88,22 @@ class Supervisor:
         self._clock = clock
         self._keep_output_bytes = keep_output_bytes
         self._keep_program_bytes = keep_program_bytes
+        self._owed: Owed = deque()
+
+    def record_owed(self) -> None:
+        """Write the ends of runs that could not be written when they came, if that is possible now.
+
+        Called before a run begins and at the close; if it never is, recovery closes those runs.
+        """
+        while self._owed:
+            with suppress(IndexError):  # another thread was faster
+                run_id, record = self._owed.popleft()
+                try:
+                    if not _has_ended(self._store, run_id):
+                        record()
+                except RunnerError:
+                    self._owed.appendleft((run_id, record))
+                    return
 
     def plan(
         self, request: ExecRequest, policy: Policy, inherited: Mapping[str, str] | None = None
@@ -133,7 +155,9 @@ class Supervisor:
         def opened(tx: Transaction, decided: Decided) -> _Run:
             plan = _planned(decided, policy, inherited)
             name = policy.profile.name
-            return _Run(self._store, tx, request, profile=name, backend=backend, plan=plan)
+            return _Run(
+                self._store, tx, request, profile=name, backend=backend, plan=plan, owed=self._owed
+            )
 
         if not policy.counted:
             decided = asked.decide(Facts(self._clock.now()))
@@ -162,6 +186,7 @@ class Supervisor:
         not do its work: then, if the run had begun, its end is recorded as `runner_failed` and
         the error carries that outcome.
         """
+        self.record_owed()
         run = self._begin(request, policy, backend.name, inherited)
         plan = run.plan
         if plan.spec is None:
@@ -212,6 +237,12 @@ def _planned(decided: Decided, policy: Policy, inherited: Mapping[str, str] | No
     return Plan(decided.intent, decided.decision, spec, decided.facts.links)
 
 
+def _has_ended(store: Store, run_id: str) -> bool:
+    """Whether its end stands in the log: a commit that failed may be on the disk all the same."""
+    ends = (EventKind.RUN_ENDED, EventKind.RUN_RECOVERED)
+    return any(event.kind in ends for event in store.events(run_id))
+
+
 class _Run:
     """One run's way through the record; every method makes its step durable."""
 
@@ -224,6 +255,7 @@ class _Run:
         profile: str,
         backend: str,
         plan: Plan,
+        owed: Owed,
     ) -> None:
         """Open it: the intent and the decision; of a denial the outcome, too.
 
@@ -234,6 +266,7 @@ class _Run:
         self._request = request
         self._profile = profile
         self._backend = backend
+        self._owed = owed
         self.plan = plan
         self._protections: tuple[str, ...] = ()
         self._degraded: tuple[str, ...] = ()
@@ -345,6 +378,13 @@ class _Run:
             self._close(data, Usage())
 
     def _close(self, data: Mapping[str, object], usage: Usage) -> None:
+        try:
+            self._record_end(data, usage)
+        except RunnerError:
+            self._owed.append((self.id, partial(self._record_end, data, usage)))
+            raise
+
+    def _record_end(self, data: Mapping[str, object], usage: Usage) -> None:
         with self._store.transaction() as tx:
             if self._swept:
                 tx.append(records.swept(self._backend, self._swept))
