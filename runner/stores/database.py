@@ -268,7 +268,7 @@ _MEANINGS = {
     sqlite3.SQLITE_LOCKED: "it is in use; try again",
     sqlite3.SQLITE_CANTOPEN: "it can't be opened; look at the folder and its mode",
     sqlite3.SQLITE_PERM: "access to it is denied; look at the folder and its mode",
-    sqlite3.SQLITE_IOERR: "reading or writing failed; look for a failing disk, a quota or a limit on files",
+    sqlite3.SQLITE_IOERR: "reading or writing failed: a failing disk, a quota or a limit on files",
     sqlite3.SQLITE_CORRUPT: f"it is damaged; {_REPAIR}",
     sqlite3.SQLITE_NOTADB: f"it is no database, or damaged; {_REPAIR}",
     # Statements are ours and fit the schema, so tables that contradict them are damaged.
