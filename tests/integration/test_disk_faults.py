@@ -24,8 +24,8 @@ from runner.streams import CallbackSink
 top = Path(sys.argv[1])
 disk, work = top / "disk", top / "work"
 home, filler = disk / "home", disk / "filler"
-# An agent's run, whose program says `ready` and goes on when the file `go` is there.
-WAITS = "echo ready; while [ ! -e go ]; do sleep 0.05; done; echo done > made"
+# An agent's run, whose program says `ready` and goes on when it is told so.
+WAITS = "echo ready; read told; echo done > made"
 
 def fill():
     with open(filler, "wb", buffering=0) as file:
@@ -42,18 +42,25 @@ def free():
 
 def attempt(runner, *, during=None, shell=WAITS, **options):
     '''What became of a run; `during` is called when the program has said something.'''
-    for name in ("go", "made"):
-        (work / name).unlink(missing_ok=True)
+    (work / "made").unlink(missing_ok=True)
+    source, target = os.pipe()
+    said = False
     def heard(_):
-        if during is not None:
+        nonlocal said
+        if during is not None and not said:
             during()
-        (work / "go").touch()
-    if during is None:
-        (work / "go").touch()
+        if not said:
+            os.write(target, b"go on\\n")
+        said = True
     try:
-        outcome = runner.run(shell=shell, cwd=work, stdout=CallbackSink(heard), **options)
+        outcome = runner.run(
+            shell=shell, cwd=work, stdin=source, stdout=CallbackSink(heard), **options
+        )
     except RunnerError as error:
         return {"code": error.code, "exit": error.exit_code, "message": str(error)}
+    finally:
+        os.close(source)
+        os.close(target)
     changes = {change.path: change.withheld for change in outcome.changes}
     return {"termination": str(outcome.termination), "run": outcome.run_id, "changes": changes}
 
