@@ -41,6 +41,7 @@ from runner.recalled import RunChanges
 from runner.schema.profiles import load_profile, profile_documents, shipped_profiles
 from runner.settings import Settings, host_environment, load_settings
 from runner.stores.changes import ChangeArchive
+from runner.stores.redacting import redactor_of
 from runner.streams import Cancellation, NullSink
 from runner.supervisor import Caller, Plan, Supervisor
 
@@ -77,8 +78,9 @@ class Runner:
         self._wrappers = wrappers_in_force(settings)
         self._foreign = points_in_force(settings)
         clock = SystemClock()
+        redactor = redactor_of(settings.home.value, settings.redact_patterns.value)
         self._store: Store = find_adapter("runner.stores", "sqlite")(
-            settings.home.value, clock, settings.checkpoint_rules
+            settings.home.value, clock, settings.checkpoint_rules, redactor=redactor
         )
         self._archive = ChangeArchive(settings.home.value, clock, settings.keep_changes_bytes.value)
         self._supervisor = Supervisor(
@@ -87,6 +89,7 @@ class Runner:
             settings.keep_output_bytes.value,
             settings.keep_program_bytes.value,
             self._archive,
+            redactor=redactor,
         )
         self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
         self._clock = clock

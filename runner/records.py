@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from runner.audit.canonical import canonical
+from runner.audit.redaction import Redactor
 from runner.compile import spec_digest
 from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
@@ -43,14 +44,21 @@ def decided(
     spec: SandboxSpec | None,
     backend: str,
     links: Mapping[str, str] | None = None,
+    program: Mapping[str, object] | None = None,
+    redactor: Redactor | None = None,
 ) -> EventDraft:
-    """The first event of a run: what was asked, what reading told, what was decided."""
+    """The first event of a run: what was asked, what reading told, what was decided.
+
+    `program`: what `program_data` made of it; None: it is made here.
+    """
+    if program is None:
+        program = program_data(request.program, redactor)
     return EventDraft(
         EventKind.RUN_DECIDED,
         {
-            **_asked(request, intent, links),
+            **_asked(request, intent, links, program),
             "backend": backend,
-            "decision": decision_data(decision),
+            "decision": decision_data(decision, redactor),
             "spec_digest": spec_digest(spec) if spec is not None else None,
             "limits": _limits(spec) if spec is not None else None,
         },
@@ -65,9 +73,14 @@ def checked(
     decision: Decision,
     *,
     links: Mapping[str, str] | None = None,
+    redactor: Redactor | None = None,
 ) -> EventDraft:
     """A decision that was asked for without a run."""
-    data = {**_asked(request, intent, links), "decision": decision_data(decision)}
+    program = program_data(request.program, redactor)
+    data = {
+        **_asked(request, intent, links, program),
+        "decision": decision_data(decision, redactor),
+    }
     return EventDraft(EventKind.DECISION_CHECKED, data, request.principal)
 
 
@@ -160,8 +173,14 @@ def swept(backend: str | None, found: Swept) -> EventDraft:
     return EventDraft(EventKind.MACHINE_SWEPT, data)
 
 
-def decision_data(decision: Decision) -> dict[str, Any]:
-    """A decision as the log has it."""
+def decision_data(decision: Decision, redactor: Redactor | None = None) -> dict[str, Any]:
+    """A decision as the log has it; secrets go before anything is cut."""
+
+    def observed(rule: MatchedRule) -> dict[str, Any]:
+        """With what it matched, for whoever finds out whether it may be enforced."""
+        matched = rule.matched if redactor is None else redactor.text(rule.matched)
+        return {**_rule(rule), "matched": matched[:MATCHED_CHARACTERS]}
+
     return {
         "effect": decision.effect.value,
         "enforced": decision.enforced,
@@ -170,10 +189,8 @@ def decision_data(decision: Decision) -> dict[str, Any]:
         "obligations": list(decision.obligations),
         "rewrite": list(decision.rewrite) if decision.rewrite is not None else None,
         "ask": asdict(decision.ask) if decision.ask is not None else None,
-        "rules": [
-            _rule(rule) if decision.enforced else _observed_rule(rule) for rule in decision.rules
-        ],
-        **({"observed": [*map(_observed_rule, decision.observed)]} if decision.observed else {}),
+        "rules": [_rule(rule) if decision.enforced else observed(rule) for rule in decision.rules],
+        **({"observed": [*map(observed, decision.observed)]} if decision.observed else {}),
     }
 
 
@@ -181,16 +198,16 @@ def _rule(rule: MatchedRule) -> dict[str, Any]:
     return {"id": rule.id, "layer": rule.layer, "effect": rule.effect.value}
 
 
-def _observed_rule(rule: MatchedRule) -> dict[str, Any]:
-    """With what it matched, for whoever finds out whether it may be enforced."""
-    return {**_rule(rule), "matched": rule.matched[:MATCHED_CHARACTERS]}
-
-
-def _asked(request: ExecRequest, intent: Intent, links: Mapping[str, str] | None) -> dict[str, Any]:
+def _asked(
+    request: ExecRequest,
+    intent: Intent,
+    links: Mapping[str, str] | None,
+    program: Mapping[str, object],
+) -> dict[str, Any]:
     found = {"links": [list(each) for each in links.items()]} if links else {}
     return {
         "profile": request.profile,
-        "program": _program(request.program),
+        "program": program,
         "directory": request.directory,
         "labels": dict(request.labels),
         "environment": [name for name, _ in request.environment],
@@ -205,10 +222,13 @@ def _asked(request: ExecRequest, intent: Intent, links: Mapping[str, str] | None
     }
 
 
-def _program(program: Program) -> dict[str, Any]:
+def program_data(program: Program, redactor: Redactor | None = None) -> dict[str, Any]:
+    """A program as the log has it; secrets go before it is cut, and from its digest."""
     if isinstance(program, Argv):
         words = list(program.words)
         digest = hashlib.sha256(canonical(words)).hexdigest()
+        if redactor is not None and (told := redactor.words(words)) != words:
+            words, digest = told, redactor.digest_of(digest)
         shown, used = [], 0
         for word in words:
             used += len(word)
@@ -218,13 +238,19 @@ def _program(program: Program) -> dict[str, Any]:
         return {"kind": "argv", "argv": shown, "words": len(words), "sha256": digest}
     if isinstance(program, ShellText):
         raw = program.text.encode("utf-8", "surrogateescape")
+        text, digest = program.text, hashlib.sha256(raw).hexdigest()
+        if redactor is not None and (without := redactor.text(text)) != text:
+            text, digest = without, redactor.digest_of(digest)
         return {
             "kind": "shell",
             "language": program.language,
-            "text": program.text[:TEXT_BYTES],
+            "text": text[:TEXT_BYTES],
             "bytes": len(raw),
-            "sha256": hashlib.sha256(raw).hexdigest(),
+            "sha256": digest,
         }
+    digest = hashlib.sha256(program.content).hexdigest()
+    if redactor is not None and redactor.data(program.content) != program.content:
+        digest = redactor.digest_of(digest)
     return {
         "kind": "script",
         "language": program.language,
@@ -233,23 +259,25 @@ def _program(program: Program) -> dict[str, Any]:
         "interpreter": list(program.interpreter),
         "args": list(program.args),
         "bytes": len(program.content),
-        "sha256": hashlib.sha256(program.content).hexdigest(),
+        "sha256": digest,
     }
 
 
-def program_to_keep(program: Program) -> bytes | None:
+def program_to_keep(program: Program, redactor: Redactor | None = None) -> bytes | None:
     """What the log does not hold of a program, to the byte that its digest is over.
 
     None: the log holds it whole. A script's content, a long command line's text, the canonical JSON
-    of many words.
+    of many words; without the secrets that were in it, and then nothing can be decided by it again.
     """
     if isinstance(program, Argv):
         whole = sum(map(len, program.words)) <= TEXT_BYTES
-        return None if whole else canonical(list(program.words))
+        words = program.words if redactor is None or whole else redactor.words(program.words)
+        return None if whole else canonical(list(words))
     if isinstance(program, ShellText):
         whole = len(program.text) <= TEXT_BYTES
-        return None if whole else program.text.encode("utf-8", "surrogateescape")
-    return program.content
+        text = program.text if redactor is None or whole else redactor.text(program.text)
+        return None if whole else text.encode("utf-8", "surrogateescape")
+    return program.content if redactor is None else redactor.data(program.content)
 
 
 def _limits(spec: SandboxSpec) -> dict[str, str]:

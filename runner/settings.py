@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from runner.audit.redact_patterns import Pattern, parse_patterns
 from runner.errors import SettingsError
 from runner.model.checkpoints import CheckpointRules, Destination
 from runner.model.limits import Unlimited
@@ -99,6 +100,8 @@ class Settings:
     """And at the next event, when the last one is older."""
     checkpoint_to: Setting[tuple[Destination, ...]]
     """Where checkpoints are sent."""
+    redact_patterns: Setting[tuple[Pattern, ...]]
+    """Secrets that are redacted beside those of known shapes."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
     wrapper_dirs: Setting[tuple[PolicyFolder, ...]]
@@ -178,6 +181,7 @@ def load_settings(
         checkpoint_to=sources.take(
             "checkpoint_to", partial(read_destinations, folders.home), tuple
         ),
+        redact_patterns=sources.take("redact_patterns", _patterns, tuple),
         policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
         wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),
         profile_dirs=sources.take(
@@ -385,6 +389,14 @@ def _number(value: object) -> int:
     if isinstance(count, Unlimited):
         raise ValueError("'unlimited' would leave the log unsigned; give a number")
     return count
+
+
+def _patterns(value: object) -> tuple[Pattern, ...]:
+    """A list, or in a variable one pattern a line."""
+    texts = value.splitlines() if isinstance(value, str) else value
+    if not isinstance(texts, list | tuple) or not all(isinstance(each, str) for each in texts):
+        raise ValueError(f"{value!r} must be a list of patterns")
+    return parse_patterns([each for each in texts if each])
 
 
 def _kept(value: object) -> int:

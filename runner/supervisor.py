@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 from runner import linked, records
+from runner.audit.redacting_stream import StreamRedactor
+from runner.audit.redaction import Redactor, is_secret_name
 from runner.changes.manifest import Manifest, digest, encode, withheld_from
 from runner.compile import check_obligations, compile_spec
 from runner.deciding import Asked, Decided, Policy, decide
@@ -20,9 +22,9 @@ from runner.errors import RunnerError
 from runner.facts import count
 from runner.model.action import Facts
 from runner.model.decision import Decision
-from runner.model.event import EventDraft, EventKind
+from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.intent import Intent
-from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Termination
+from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Output, Termination
 from runner.model.request import ExecRequest
 from runner.model.spec import SandboxSpec
 from runner.model.swept import Swept
@@ -77,12 +79,16 @@ class Supervisor:
         keep_output_bytes: int,
         keep_program_bytes: int = 0,
         archive: ChangeArchive | None = None,
+        *,
+        redactor: Redactor | None = None,
     ) -> None:
         """`keep_output_bytes`: how much of each stream of a run is kept for `runner logs`.
 
         `keep_program_bytes`: the largest text that is kept of a program that the log does not hold.
         `archive`: where the contents of what runs changed are kept; None: nowhere.
+        `redactor`: what records and kept output pass; None: events pass the store's alone.
         """
+        self._redactor = redactor
         self._archive = archive
         self._store = store
         self._clock = clock
@@ -119,10 +125,15 @@ class Supervisor:
         decided = self._decide(request, policy)
         if decided.permitted:
             check_obligations(decided.decision.obligations)
+        redactor = self._redacting(policy)
         with self._store.transaction() as tx:
             tx.append(
                 records.checked(
-                    request, decided.intent, decided.decision, links=decided.facts.links
+                    request,
+                    decided.intent,
+                    decided.decision,
+                    links=decided.facts.links,
+                    redactor=redactor,
                 )
             )
         return decided.decision
@@ -151,12 +162,23 @@ class Supervisor:
         processes too, each sees those before it. Reading is done before that, with nobody waiting.
         """
         asked = Asked(request, policy, linked.find)
+        redactor = self._redacting(policy, inherited)
+        # Before anybody waits for the log, because it may be long.
+        program = records.program_data(request.program, redactor)
 
         def opened(tx: Transaction, decided: Decided) -> _Run:
             plan = _planned(decided, policy, inherited)
             name = policy.profile.name
             return _Run(
-                self._store, tx, request, profile=name, backend=backend, plan=plan, owed=self._owed
+                self._store,
+                tx,
+                request,
+                profile=name,
+                backend=backend,
+                plan=plan,
+                redactor=redactor,
+                program=program,
+                owed=self._owed,
             )
 
         if not policy.counted:
@@ -169,6 +191,18 @@ class Supervisor:
                 if isinstance(found, Decided):
                     return opened(tx, found)
             asked.read(found)
+
+    def _redacting(
+        self, policy: Policy, inherited: Mapping[str, str] | None = None
+    ) -> Redactor | None:
+        """One that knows what the profile gives to the run.
+
+        Not what the request sets: an agent could hide its deeds by calling their words a secret.
+        """
+        if self._redactor is None:
+            return None
+        given = {**(inherited or {}), **dict(policy.profile.environment.set)}
+        return self._redactor.knowing([v for name, v in given.items() if is_secret_name(name)])
 
     def run(
         self,
@@ -208,7 +242,10 @@ class Supervisor:
                 streams = Streams(
                     caller.stdin, caller.stdout, caller.stderr, gate, caller.terminal, contents
                 )
-                ending = lease.run(streams, cancel)
+                try:
+                    ending = lease.run(streams, cancel)
+                finally:
+                    run.keep_rest()
             finally:
                 run.released(lease.release(), backend.take_swept())
         except RunnerError as error:
@@ -255,12 +292,19 @@ class _Run:
         profile: str,
         backend: str,
         plan: Plan,
+        redactor: Redactor | None,
+        program: Mapping[str, object],
         owed: Owed,
     ) -> None:
         """Open it: the intent and the decision; of a denial the outcome, too.
 
-        Nothing lies between those two.
+        Nothing lies between those two. `program`: as `records.program_data` has it.
         """
+        self._redactor = redactor
+        self._program = program
+        self._redacting: dict[str, StreamRedactor] = {}
+        if redactor is not None:
+            self._redacting = {each: StreamRedactor(redactor) for each in (STDOUT, STDERR)}
         self.id = f"run-{secrets.token_hex(10)}"
         self._store = store
         self._request = request
@@ -273,10 +317,10 @@ class _Run:
         self._left: tuple[str, ...] = ()
         self._swept = Swept()
         tx.open_run(self.id, request.principal, profile, backend)
-        self._first = self._last = tx.append(self._decided_event())
+        self._first = self._last = self._append(tx, self._decided_event())
         if plan.spec is None:
             data = records.outcome_data(termination=Termination.DENIED.value)
-            self._last = tx.append(records.ended(self.id, request, data))
+            self._last = self._append(tx, records.ended(self.id, request, data))
             tx.close_run(self.id, Usage())
 
     def denied(self) -> Outcome:
@@ -290,8 +334,9 @@ class _Run:
         if spec is None:
             raise RunnerError("a denied run can't start")
         with self._store.transaction() as tx:
-            tx.append(
-                records.started(self.id, self._request, spec, self._protections, self._degraded)
+            self._append(
+                tx,
+                records.started(self.id, self._request, spec, self._protections, self._degraded),
             )
 
     def released(self, left: tuple[str, ...], swept: Swept) -> None:
@@ -301,13 +346,31 @@ class _Run:
 
     def keep_program(self, limit_bytes: int) -> None:
         """What the log does not hold of the program, so that it can be decided about again."""
-        text = records.program_to_keep(self._request.program)
+        text = records.program_to_keep(self._request.program, self._redactor)
         if text is not None and len(text) <= limit_bytes:
             self._store.keep_output(self.id, "program", text)
 
     def keep(self, stream: str, data: bytes) -> None:
         """A part of the output that is kept."""
-        self._store.keep_output(self.id, stream, data)
+        if stream in self._redacting:
+            data = self._redacting[stream].feed(data)
+        if data:
+            self._store.keep_output(self.id, stream, data)
+
+    def keep_rest(self) -> None:
+        """What waited because a secret might have gone on in the next piece."""
+        for stream, redacting in self._redacting.items():
+            if rest := redacting.end():
+                self._store.keep_output(self.id, stream, rest)
+
+    def _told(self, stream: str, output: Output) -> Output:
+        """Output as the log has it: a plain digest over a secret would let it be guessed."""
+        if output.sha256 is None or self._redactor is None or not self._redacting[stream].redacted:
+            return output
+        return replace(output, sha256=self._redactor.digest_of(output.sha256))
+
+    def _append(self, tx: Transaction, draft: EventDraft) -> AuditEvent:
+        return tx.append(draft if self._redactor is None else self._redactor.draft(draft))
 
     def kept(
         self, ending: Ending, contents: ChangeKeeper | None
@@ -348,8 +411,8 @@ class _Run:
             signal=ending.signal,
             failure=(failure.code, failure.message) if failure is not None else None,
             usage=asdict(ending.usage),
-            stdout=stdout,
-            stderr=stderr,
+            stdout=self._told(STDOUT, stdout),
+            stderr=self._told(STDERR, stderr),
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
             kept=kept,
@@ -387,8 +450,8 @@ class _Run:
     def _record_end(self, data: Mapping[str, object], usage: Usage) -> None:
         with self._store.transaction() as tx:
             if self._swept:
-                tx.append(records.swept(self._backend, self._swept))
-            last = tx.append(records.ended(self.id, self._request, data))
+                self._append(tx, records.swept(self._backend, self._swept))
+            last = self._append(tx, records.ended(self.id, self._request, data))
             tx.close_run(self.id, usage)
         self._last = last
 
@@ -402,6 +465,8 @@ class _Run:
             spec=plan.spec,
             backend=self._backend,
             links=plan.links,
+            program=self._program,
+            redactor=self._redactor,
         )
 
     def _outcome(self, ending: Ending, gate: Gate | None = None) -> Outcome:

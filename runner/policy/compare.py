@@ -184,6 +184,8 @@ def _is_it(content: bytes, program: Mapping[str, Any]) -> bool:
 
 
 def _why_not(program: Mapping[str, Any]) -> str:
+    if str(program["sha256"]).startswith("[redacted:"):
+        return "it held a secret, which is not kept"
     if program["kind"] != "script":
         return "the log holds only the beginning of a very long command line, and no more was kept"
     if program["path"] is None:

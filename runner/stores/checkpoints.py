@@ -142,7 +142,7 @@ class Checkpointer:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if not has_begun(connection):
-                log = LogEnd(connection)
+                log = LogEnd(connection, None)
                 self._begin(log)
                 log.store_tree()
             connection.execute("COMMIT")

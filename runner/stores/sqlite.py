@@ -22,6 +22,7 @@ from typing import IO
 
 from runner import __version__
 from runner.audit.keychain import log_name
+from runner.audit.redaction import Redactor
 from runner.audit.verify import Verification
 from runner.errors import RecordError, RunnerError, StateError
 from runner.model.checkpoints import CheckpointRules, Unsent
@@ -50,6 +51,7 @@ from runner.stores.keys import KeyFolder
 from runner.stores.liveness import LiveLock, claimed, known_supervisors
 from runner.stores.queue import WriterQueue
 from runner.stores.reader import LogReader
+from runner.stores.redacting import redactor_of
 from runner.stores.sending import Sender, unsent
 from runner.stores.transaction import SqliteTransaction, write_first_event
 from runner.stores.writer import Writer
@@ -59,15 +61,22 @@ QUEUE_NAME = "queue.lock"
 _FORK_WAIT_S = 5.0  # for the transactions of other threads; each takes milliseconds
 
 
-def create(home: Path, clock: Clock, rules: CheckpointRules = CheckpointRules()) -> SqliteStore:  # noqa: B008  (frozen)
+def create(
+    home: Path,
+    clock: Clock,
+    rules: CheckpointRules = CheckpointRules(),  # noqa: B008  (frozen)
+    *,
+    redactor: Redactor | None = None,
+) -> SqliteStore:
     """Open the state folder `home`, which is made and filled where it is missing.
 
-    `rules`: when checkpoints are made, and where they are sent. StateError: the folder can't be
+    `rules`: when checkpoints are made, and where they are sent. `redactor`: what every event
+    passes; None: one that knows the shapes of secrets and no more. StateError: the folder can't be
     used, or the log in it can't be opened; see `prepare_home`.
     """
     home = prepare_home(home)
     _open_database(home, clock)
-    return SqliteStore(home, clock, rules)
+    return SqliteStore(home, clock, rules, redactor or redactor_of(home))
 
 
 def _open_database(
@@ -139,8 +148,11 @@ def _turn(home: Path) -> Iterator[None]:
 class SqliteStore:
     """`ports.Store` over one state folder, for all threads of a process; made by `create`."""
 
-    def __init__(self, home: Path, clock: Clock, rules: CheckpointRules) -> None:
+    def __init__(
+        self, home: Path, clock: Clock, rules: CheckpointRules, redactor: Redactor
+    ) -> None:
         self.home = home
+        self._redactor = redactor
         self._rules = rules
         self._clock = clock
         self._live: LiveLock | None = None
@@ -244,14 +256,14 @@ class SqliteStore:
     def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
         """Runs of the principal's that began at `since_s` or later."""
         self._check_usable()
-        return self._reader.runs_since(principal, of, since_s)
+        return self._reader.runs_since(self._redactor.principal(principal), of, since_s)
 
     def began_s(
         self, principal: Principal, of: CountOf, since_s: float, latest: int
     ) -> float | None:
         """When the `latest`-th latest of them began; None: there are fewer."""
         self._check_usable()
-        return self._reader.began_s(principal, of, since_s, latest)
+        return self._reader.began_s(self._redactor.principal(principal), of, since_s, latest)
 
     def verify(self) -> Verification:
         """Check every event, the tree and every checkpoint, in one snapshot."""
@@ -332,6 +344,7 @@ class SqliteStore:
             self._supervisor_id,
             self._checkpointer,
             lambda: self._sender.wake(),  # noqa: PLW0108  (made below)
+            self._redactor,
         )
         self._reader = LogReader(path)
         self._sender = Sender(

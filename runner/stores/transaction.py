@@ -12,6 +12,7 @@ from dataclasses import asdict
 from runner.audit.canonical import canonical, escape, unescape
 from runner.audit.event import NO_PREVIOUS, rfc3339, seal
 from runner.audit.merkle import HASH_BYTES, Tree
+from runner.audit.redaction import Redactor
 from runner.errors import RecordError
 from runner.metering import microseconds
 from runner.model.event import AuditEvent, EventDraft, EventKind
@@ -32,8 +33,10 @@ DAMAGED = (
 class LogEnd:
     """The log's end inside a database transaction: where the next event goes."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, redactor: Redactor | None) -> None:
+        """`redactor`: what every event passes; None: it says nothing that came from outside."""
         self.connection = connection
+        self.redactor = redactor
         row = connection.execute("SELECT size, peaks FROM tree WHERE id = 0").fetchone()
         try:
             self.stored_size = int(row[0])
@@ -58,6 +61,8 @@ class LogEnd:
 
     def append(self, draft: EventDraft, now_s: float) -> AuditEvent:
         """Write the next event. RecordError: the draft can't be recorded."""
+        if self.redactor is not None:
+            draft = self.redactor.draft(draft)
         event = seal(draft, self.tree.size, now_s, self.previous)
         agent = None if draft.principal is None else escape(draft.principal.agent)
         self.connection.execute(
@@ -82,6 +87,10 @@ class LogEnd:
                 self.starting.discard(draft.run_id)
         return event
 
+    def told(self, principal: Principal) -> Principal:
+        """Who it is, as events and the ledger name it."""
+        return principal if self.redactor is None else self.redactor.principal(principal)
+
     def store_tree(self) -> None:
         """Write the tree that belongs to the events; the last step of a transaction."""
         changed = self.connection.execute(
@@ -93,8 +102,8 @@ class LogEnd:
 
 
 def write_first_event(connection: sqlite3.Connection, draft: EventDraft, now_s: float) -> None:
-    """Append to a new log, inside the transaction that made its tables."""
-    log = LogEnd(connection)
+    """Append to a new log what runner alone has to say, in the transaction that made its tables."""
+    log = LogEnd(connection, None)
     log.append(draft, now_s)
     log.store_tree()
 
@@ -124,12 +133,15 @@ class SqliteTransaction:
 
     def open_run(self, run_id: str, principal: Principal, profile: str, backend: str) -> None:
         """Note the run as this supervisor's; charge the call to agent, parent and uid."""
-        connection = self._open().connection
+        log = self._open()
+        connection = log.connection
         check_run_id(run_id)
         self._check_key(connection)
         if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
             raise RecordError(f"run {run_id} is in the log already: a run id is used once")
-        p = principal
+        p = principal = log.told(principal)
+        if log.redactor is not None:
+            profile, backend = map(log.redactor.text, (profile, backend))
         connection.execute(
             "INSERT INTO runs VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
             (
@@ -148,15 +160,16 @@ class SqliteTransaction:
 
     def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
         """Runs that began at `since_s` or later; those that wait for this commit are among them."""
-        return counting.runs_since(self._open().connection, principal, of, since_s)
+        log = self._open()
+        return counting.runs_since(log.connection, log.told(principal), of, since_s)
 
     def began_s(
         self, principal: Principal, of: CountOf, since_s: float, latest: int
     ) -> float | None:
         """When the `latest`-th latest of them began; None: there are fewer."""
-        connection = self._open().connection
+        log = self._open()
         try:
-            return counting.began_s(connection, principal, of, since_s, latest)
+            return counting.began_s(log.connection, log.told(principal), of, since_s, latest)
         except ValueError:
             raise RecordError(DAMAGED) from None
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from runner.audit.redaction import Redactor
 from runner.errors import RecordError
 from runner.ports import Clock
 from runner.stores.checkpoints import Checkpointer
@@ -50,11 +51,14 @@ class Writer:
         supervisor_id: Callable[[], str],
         checkpointer: Checkpointer,
         checkpoint_made: Callable[[], None],
+        redactor: Redactor,
     ) -> None:
         """`supervisor_id`: called when a run is opened, for the id that the run is held under.
 
-        `checkpoint_made`: called once one is durable.
+        `checkpoint_made`: called once one is durable. `redactor`: what every event passes before
+        it is sealed.
         """
+        self._redactor = redactor
         self._path = path
         self._queue = queue
         self._clock = clock
@@ -134,7 +138,7 @@ class Writer:
             self._queue.enter()
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
-            self._batch = _Batch(LogEnd(connection))
+            self._batch = _Batch(LogEnd(connection, self._redactor))
         except BaseException as error:
             self._let_go()
             if isinstance(error, sqlite3.Error | OSError):

@@ -31,7 +31,7 @@ def show(
     for name in SETTING_NAMES:
         setting = getattr(settings, name)
         value = setting.value
-        shown = [str(getattr(v, "path", v)) for v in value] if isinstance(value, tuple) else value
+        shown = [_shown(each) for each in value] if isinstance(value, tuple) else value
         rows[name] = {"value": shown if isinstance(shown, list | int) else str(shown),
                       "origin": setting.origin}  # fmt: skip
     if as_json:
@@ -41,6 +41,12 @@ def show(
         value = row["value"]
         print(f"{name:18} {':'.join(value) if isinstance(value, list) else value}")
         print(f"{'':18}   from {row['origin']}")
+
+
+def _shown(value: object) -> str:
+    """A folder's path, a pattern's text."""
+    pattern = getattr(value, "pattern", None)
+    return str(getattr(value, "path", value) if pattern is None else pattern.pattern)
 
 
 def clean() -> None:
