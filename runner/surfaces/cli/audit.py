@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.errors import RequestError
-from runner.surfaces.cli import checkpoints, retention
+from runner.surfaces.cli import checkpoints, redacting, retention
 
 if TYPE_CHECKING:
     from runner.audit.verify import Verification
@@ -27,6 +27,7 @@ RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only th
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    redacting.register(audit_app)
     retention.register(audit_app)
     checkpoints.register(audit_app)
     app.add_typer(audit_app, name="audit")
