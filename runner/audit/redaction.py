@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from itertools import accumulate
 from runner.audit.known_secrets import forms
 from runner.audit.redact_patterns import Pattern
 from runner.audit.secret_shapes import (
+    NAME_NEEDLES,
     NEEDLES,
     NO_SECRETS,
     SECRET_NAME,
@@ -35,6 +37,8 @@ DIGEST_DIGITS = 12
 """48 bits: two secrets in a million are alike by chance with odds of 1 to 280 million."""
 MARK = re.compile(r"\[redacted:[a-z0-9-]{1,40}:[0-9a-f]{12}\]")
 
+Needles = tuple[tuple[str, int], ...]
+_ANY = ("\0", 0)  # beside needles: something else may be there
 _MARKED = "[redacted:"
 _DIGESTED = "sha256"
 _OWN_KEY = re.compile(r"[a-z0-9_]{1,24}")
@@ -62,7 +66,7 @@ class Finding:
 class Redactor:
     """Knows the shapes, the configured patterns, and secrets by value. Safe to use in threads."""
 
-    __slots__ = ("_key", "_known", "_patterns")
+    __slots__ = ("_key", "_known", "_own", "_patterns")
 
     def __init__(
         self,
@@ -74,6 +78,8 @@ class Redactor:
         self._key = key
         self._patterns = tuple(patterns)
         self._known = dict(known or {})
+        own = [*self._known, *(each.needle for each in self._patterns)]
+        self._own = [json.dumps(each, ensure_ascii=False)[1:-1] for each in own]
 
     def knowing(self, secrets: Sequence[str]) -> Redactor:
         """One that also knows these values, in whatever form (`known_secrets.forms`).
@@ -90,13 +96,16 @@ class Redactor:
         """Characters of the longest form of a secret that is known by value."""
         return max(map(len, self._known), default=0)
 
-    def find(self, text: str) -> list[Finding]:
-        """The secrets in a text, in order, none overlapping another."""
+    def find(self, text: str, needles: Needles = NEEDLES) -> list[Finding]:
+        """The secrets in a text, in order, none overlapping another.
+
+        `needles`: those that are not among them are known not to stand in the text.
+        """
         if _MARKED in text:  # what they say would look like `password:` and a value
             text = MARK.sub(lambda mark: " " * len(mark[0]), text)
         found = self._by_value(text) if self._known else []
         lowered = text.lower()
-        for number in sorted({number for needle, number in NEEDLES if needle in lowered}):
+        for number in sorted({number for needle, number in needles if needle in lowered}):
             found += _by_shape(SHAPES[number], text)
         for pattern in self._patterns:
             if pattern.needle in text:
@@ -105,9 +114,9 @@ class Redactor:
                     found.append(Finding("pattern", start, end, match.start(), text[start:end]))
         return _merged(found, text) if found else found
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, needles: Needles = NEEDLES) -> str:
         """The text without its secrets."""
-        found = self.find(text)
+        found = self.find(text, needles)
         return self.replaced(text, found) if found else text
 
     def data(self, data: bytes) -> bytes:
@@ -116,10 +125,10 @@ class Redactor:
         found = self.find(text)
         return self.replaced(text, found).encode("latin-1") if found else data
 
-    def words(self, words: Sequence[str]) -> list[str]:
+    def words(self, words: Sequence[str], needles: Needles = NEEDLES) -> list[str]:
         """A command's words; one may say what the next one is."""
         view = SEPARATOR.join(word.replace(SEPARATOR, " ") for word in words)
-        found = self.find(view)
+        found = self.find(view, needles)
         if not found:
             return list(words)
         starts = [0, *accumulate(len(word) + 1 for word in words)][:-1]
@@ -159,7 +168,10 @@ class Redactor:
 
     def draft(self, draft: EventDraft) -> EventDraft:
         """The event without secrets, at any depth, in keys as well."""
-        data, changed = self._mapping(draft.data, 0)
+        needles = self._needles(draft)
+        if not needles:
+            return draft
+        data, changed = self._mapping(draft.data, 0, needles)
         who = None if draft.principal is None else self.principal(draft.principal)
         if not changed and who is draft.principal:
             return draft
@@ -187,34 +199,51 @@ class Redactor:
                 at = text.find(form, at + len(form))
         return found
 
-    def _value(self, value: object, depth: int) -> tuple[object, bool]:
+    def _needles(self, draft: EventDraft) -> Needles:
+        """Which needles stand in an event, in one look at all of it; none: nothing is to be done.
+
+        In JSON each character is written by itself, so what is in a text is in the text's JSON.
+        """
+        who = draft.principal
+        names = () if who is None else (who.agent, who.parent, who.session, who.tenant)
+        try:
+            whole = json.dumps([draft.data, names], ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError):  # no plain dicts, or `canonical` refuses it
+            return (*NEEDLES, _ANY)
+        lowered = whole.lower()
+        found = [each for each in NEEDLES if each[0] in lowered]
+        if any(each in lowered for each in NAME_NEEDLES) or any(map(whole.__contains__, self._own)):
+            found.append(_ANY)
+        return tuple(found)
+
+    def _value(self, value: object, depth: int, needles: Needles) -> tuple[object, bool]:
         """The value, and whether something of it was redacted."""
         if isinstance(value, str):
-            told = self.text(value) if len(value) > 4 else value
+            told = self.text(value, needles) if len(value) > 4 else value
             return told, told is not value
         if depth >= _DEEPEST:  # `canonical` refuses it, and says where
             return value, False
         if isinstance(value, Mapping):
-            return self._mapping(value, depth + 1)
+            return self._mapping(value, depth + 1, needles)
         if isinstance(value, list | tuple) and value:
             if all(isinstance(each, str) for each in value):
-                words = self.words(value)
+                words = self.words(value, needles)
                 return (words, True) if words != list(value) else (value, False)
-            each_told = [self._value(each, depth + 1) for each in value]
+            each_told = [self._value(each, depth + 1, needles) for each in value]
             if any(changed for _, changed in each_told):
                 return [told for told, _ in each_told], True
         return value, False
 
     def _mapping(
-        self, value: Mapping[str, object], depth: int
+        self, value: Mapping[str, object], depth: int, needles: Needles
     ) -> tuple[Mapping[str, object], bool]:
         if not all(isinstance(key, str) for key in value):
             return value, False  # `canonical` refuses it, and says where
         told: dict[str, object] = {}
         changed = False
         for key, item in value.items():
-            new, differs = self._value(item, depth)
-            name = key if _OWN_KEY.fullmatch(key) else self.text(key)
+            new, differs = self._value(item, depth, needles)
+            name = key if _OWN_KEY.fullmatch(key) else self.text(key, needles)
             if new is item and isinstance(item, str) and _is_named(key, item):
                 new, differs = self._mark("named", item), True
             changed = changed or differs or name is not key

@@ -170,6 +170,9 @@ SECRET_NAME = re.compile(
 )
 """A variable's or a key's name that says that its value is secret."""
 
+NAME_NEEDLES = ("pass", "pwd", "token", "secret", "credential", "key")
+"""One of them stands, in lower case, in each such name."""
+
 NO_SECRETS = frozenset(
     """
     none null nil true false yes no undefined string str int bool bytes text required optional
