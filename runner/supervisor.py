@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 from runner import linked, records
-from runner.audit.redacting_stream import StreamRedactor
+from runner.audit.redacting_run import RunRedaction
 from runner.audit.redaction import Redactor, is_secret_name
 from runner.changes.manifest import Manifest, digest, encode, withheld_from
 from runner.compile import check_obligations, compile_spec
@@ -24,7 +24,7 @@ from runner.model.action import Facts
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.intent import Intent
-from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Output, Termination
+from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Termination
 from runner.model.request import ExecRequest
 from runner.model.spec import SandboxSpec
 from runner.model.swept import Swept
@@ -300,11 +300,8 @@ class _Run:
 
         Nothing lies between those two. `program`: as `records.program_data` has it.
         """
-        self._redactor = redactor
+        self._redaction = RunRedaction(redactor, (STDOUT, STDERR))
         self._program = program
-        self._redacting: dict[str, StreamRedactor] = {}
-        if redactor is not None:
-            self._redacting = {each: StreamRedactor(redactor) for each in (STDOUT, STDERR)}
         self.id = f"run-{secrets.token_hex(10)}"
         self._store = store
         self._request = request
@@ -346,31 +343,22 @@ class _Run:
 
     def keep_program(self, limit_bytes: int) -> None:
         """What the log does not hold of the program, so that it can be decided about again."""
-        text = records.program_to_keep(self._request.program, self._redactor)
+        text = records.program_to_keep(self._request.program, self._redaction.redactor)
         if text is not None and len(text) <= limit_bytes:
             self._store.keep_output(self.id, "program", text)
 
     def keep(self, stream: str, data: bytes) -> None:
         """A part of the output that is kept."""
-        if stream in self._redacting:
-            data = self._redacting[stream].feed(data)
-        if data:
-            self._store.keep_output(self.id, stream, data)
+        if told := self._redaction.feed(stream, data):
+            self._store.keep_output(self.id, stream, told)
 
     def keep_rest(self) -> None:
-        """What waited because a secret might have gone on in the next piece."""
-        for stream, redacting in self._redacting.items():
-            if rest := redacting.end():
-                self._store.keep_output(self.id, stream, rest)
-
-    def _told(self, stream: str, output: Output) -> Output:
-        """Output as the log has it: a plain digest over a secret would let it be guessed."""
-        if output.sha256 is None or self._redactor is None or not self._redacting[stream].redacted:
-            return output
-        return replace(output, sha256=self._redactor.digest_of(output.sha256))
+        """The end of the output that is kept."""
+        for stream, rest in self._redaction.rest():
+            self._store.keep_output(self.id, stream, rest)
 
     def _append(self, tx: Transaction, draft: EventDraft) -> AuditEvent:
-        return tx.append(draft if self._redactor is None else self._redactor.draft(draft))
+        return tx.append(self._redaction.draft(draft))
 
     def kept(
         self, ending: Ending, contents: ChangeKeeper | None
@@ -411,8 +399,8 @@ class _Run:
             signal=ending.signal,
             failure=(failure.code, failure.message) if failure is not None else None,
             usage=asdict(ending.usage),
-            stdout=self._told(STDOUT, stdout),
-            stderr=self._told(STDERR, stderr),
+            stdout=self._redaction.output(STDOUT, stdout),
+            stderr=self._redaction.output(STDERR, stderr),
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
             kept=kept,
@@ -466,7 +454,7 @@ class _Run:
             backend=self._backend,
             links=plan.links,
             program=self._program,
-            redactor=self._redactor,
+            redactor=self._redaction.redactor,
         )
 
     def _outcome(self, ending: Ending, gate: Gate | None = None) -> Outcome:
