@@ -18,7 +18,7 @@ from runner.audit.canonical import canonical
 from runner.compile import HOME, denied_environment
 from runner.model.action import Exec, Facts
 from runner.model.decision import Decision, Effect, MatchedRule
-from runner.model.grant import Budget, Grant
+from runner.model.grant import CallBudget, Grant
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
 from runner.model.profile import Profile, WorkspaceMode
 from runner.model.request import Argv, ExecRequest, Program
@@ -44,7 +44,7 @@ class Policy:
         return self.decisions.counted | granting.counted(self.grants)
 
     @property
-    def budgets(self) -> frozenset[Budget]:
+    def budgets(self) -> frozenset[CallBudget]:
         """All that its grants state."""
         return granting.budgets(self.grants)
 

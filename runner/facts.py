@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner.deciding import Policy
 from runner.model.action import Facts
-from runner.model.grant import Budget
+from runner.model.grant import CallBudget
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.ports import Counter
@@ -29,7 +29,7 @@ def count(counter: Counter, who: Principal, policy: Policy, now_s: float) -> Fac
 
 
 def _free_at_s(
-    counter: Counter, who: Principal, of: CountOf, budget: Budget, now_s: float
+    counter: Counter, who: Principal, of: CountOf, budget: CallBudget, now_s: float
 ) -> float:
     """When fewer than `calls` runs are left in the window, if one that is denied now is the last.
 

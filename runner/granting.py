@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from runner.compile import is_named
 from runner.model.action import Facts
 from runner.model.decision import Effect, MatchedRule
-from runner.model.grant import Budget, Grant
+from runner.model.grant import CallBudget, Grant
 from runner.model.limits import spelled
 from runner.model.principal import Principal
 from runner.model.profile import Profile
@@ -70,7 +70,7 @@ def used_up(
     return refused
 
 
-def budgets(granted: Granted) -> frozenset[Budget]:
+def budgets(granted: Granted) -> frozenset[CallBudget]:
     """All that are stated."""
     return frozenset(
         grant.budget for _, grants in granted for grant in grants if grant.budget is not None
@@ -91,7 +91,7 @@ def _charged(who: Principal) -> Iterator[tuple[str, CountOf]]:
 
 
 def _told(
-    agent: str, of: CountOf, budget: Budget, used: int | None, free_at_s: float | None
+    agent: str, of: CountOf, budget: CallBudget, used: int | None, free_at_s: float | None
 ) -> str:
     grants = (
         f"grants the {of.value} '{agent}' {budget.calls} runs within "

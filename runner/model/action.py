@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from runner.model.grant import Budget
+from runner.model.grant import CallBudget
 from runner.model.intent import Intent
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
@@ -23,7 +23,7 @@ class Facts:
     links: Mapping[str, str] = field(default_factory=dict)
     """Symbolic links in the workspace that paths of the intent go through, each with what it holds
     (readlink(2)); as absolute paths, or relative to the workspace."""
-    free_at_s: Mapping[tuple[CountOf, Budget], float] = field(default_factory=dict)
+    free_at_s: Mapping[tuple[CountOf, CallBudget], float] = field(default_factory=dict)
     """Of budgets that are used up: when they are not any more, in seconds since the epoch, if
     nothing is tried before that; as far as it is known."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class CallBudget:
     """At most `calls` runs begin within any `window_s` seconds; denied ones count too."""
 
     calls: int
@@ -30,6 +30,6 @@ class Grant:
     uids: tuple[int, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     """Each label is there with a value that the glob matches."""
-    budget: Budget | None = None
+    budget: CallBudget | None = None
     """Of each agent that it covers by itself, with the runs of those that it started; None: the
     grant states none, and what others state still holds."""

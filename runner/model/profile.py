@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from runner.model.budget import Budget
 from runner.model.grant import Grant
 from runner.model.limits import LimitOverrides, Limits
 from runner.model.protection import Protection
@@ -115,6 +116,8 @@ class Profile:
     isolation: Isolation = Isolation.FULL
     landlock_minimum: int = 0
     """The least Landlock ABI to run with (landlock(7)); 0: the newest that the kernel has."""
+    budgets: tuple[Budget, ...] = ()
+    """Its own; those of the layers above hold as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ class Restrictions:
     """Globs over paths of a workspace that are never applied, whatever a profile allows."""
     grants: tuple[Grant, ...] | None = None
     """Who may use which profiles; None says nothing."""
+    budgets: tuple[Budget, ...] = ()
+    """How much may be used within which time."""
     isolation: Isolation | None = None
     """`FULL` here refuses every profile with less; None says nothing."""
     landlock_minimum: int = 0

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from runner.model.grant import Budget, Grant
+from runner.model.grant import CallBudget, Grant
 from runner.schema.base import Strict, Words
 from runner.schema.matches import BoundedDuration
 
 Uid = Annotated[int, Field(strict=True, ge=0, le=2**32 - 2)]
 
 
-class BudgetFile(Strict):
+class CallBudgetFile(Strict):
     """How much each agent may use of what is granted to it.
 
     Only runs are counted so far; wall time, tokens and money are to follow as keys beside `calls`.
@@ -24,9 +24,9 @@ class BudgetFile(Strict):
     )
     per: BoundedDuration = Field(description="The time, a window that moves on: 1h.")
 
-    def to_model(self) -> Budget:
+    def to_model(self) -> CallBudget:
         """As the supervisor takes it."""
-        return Budget(self.calls, self.per)
+        return CallBudget(self.calls, self.per)
 
 
 class GrantFile(Strict):
@@ -39,7 +39,7 @@ class GrantFile(Strict):
         default=None, description="Users, by number."
     )
     labels: dict[str, str] = Field(default={}, description="Labels, each with a glob.")
-    budget: BudgetFile | None = Field(
+    budget: CallBudgetFile | None = Field(
         default=None, description="What each agent may use; its parent is charged with it."
     )
 

@@ -10,6 +10,7 @@ from runner.errors import PolicyError
 from runner.model.policy_text import PolicyTexts
 from runner.model.profile import Restrictions
 from runner.schema.base import validate
+from runner.schema.budgets import check_budgets
 from runner.schema.include import merged_rules
 from runner.schema.library import LIBRARY, Library
 from runner.schema.owned import SUFFIXES, owned_texts
@@ -93,7 +94,7 @@ def load_policy_file(
 
 def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) -> Restrictions:
     document = parse(text, source, PolicyError)
-    file = validate(document, PolicyFile, PolicyError, (check_rules, check_policy))
+    file = validate(document, PolicyFile, PolicyError, (check_rules, check_policy, check_budgets))
     name = f"{kind}:{source}"
     rules = merged_rules([(document, file.rules)], library, PolicyError)
     return Restrictions(
@@ -109,5 +110,6 @@ def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) ->
         apply_deny=file.apply_deny,
         profiles=file.profiles,
         workspace_modes=file.workspace_modes,
+        budgets=tuple(each.to_model() for each in file.budgets),
         grants=None if file.grants is None else tuple(each.to_model() for each in file.grants),
     )

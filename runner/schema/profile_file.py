@@ -25,6 +25,7 @@ from runner.schema.base import (
     VariableName,
     published,
 )
+from runner.schema.budgets import BudgetFile
 from runner.schema.grants import GrantFile
 from runner.schema.problems import Path, Problem
 from runner.schema.quantities import parse_count, parse_duration, parse_number, parse_size
@@ -178,6 +179,9 @@ class ProfileFile(Strict):
     read: tuple[AbsolutePath, ...] = Field(default=(), description="Host paths shown read-only.")
     image: NonEmpty | None = Field(default=None, description="Image for backends that need one.")
     apply: ApplyFile = ApplyFile()
+    budgets: tuple[BudgetFile, ...] = Field(
+        default=(), description="How much may be used within which time; all of them hold."
+    )
     rules: ProfileRulesFile = ProfileRulesFile()
 
 
@@ -243,6 +247,9 @@ class PolicyFile(Strict):
     grants: tuple[GrantFile, ...] | None = Field(
         default=None,
         description="Who may use which profiles; whoever no grant covers may use none.",
+    )
+    budgets: tuple[BudgetFile, ...] = Field(
+        default=(), description="How much may be used within which time; all of them hold."
     )
 
 

@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 from runner.bound import UNHELD, unheld
 from runner.errors import ProfileError
+from runner.model.budget import Budget
 from runner.model.limits import LIMIT_KEYS, UNLIMITED, Limits
 from runner.model.profile import (
     CgroupMode,
@@ -30,6 +31,7 @@ from runner.model.protection import (
 )
 from runner.model.rule import OnDoubt, OnUnknown, PolicyLayer
 from runner.schema.base import IDENTIFIER, validate
+from runner.schema.budgets import check_budgets
 from runner.schema.include import merged_rules
 from runner.schema.library import LIBRARY, Library
 from runner.schema.problems import nearest, raise_problems
@@ -180,7 +182,9 @@ def _chain(path: Path) -> list[_Link]:
 def _link(text: str, source: str) -> _Link:
     """A file's text as a link; remembered by the text itself, for parsing it takes milliseconds."""
     document = parse(text, source, ProfileError)
-    file = validate(document, ProfileFile, ProfileError, (check_profile, check_rules))
+    file = validate(
+        document, ProfileFile, ProfileError, (check_profile, check_rules, check_budgets)
+    )
     return _Link(document, file)
 
 
@@ -247,6 +251,7 @@ def _merged(
         apply_allow=_union(*(f.apply.allow for f in files)),
         isolation=isolation,
         landlock_minimum=landlock.minimum if landlock is not None else 0,
+        budgets=_budgets(chain),
     )
 
 
@@ -266,6 +271,20 @@ def _check_process_tier(
         )
         problems.append(tip.problem(("isolation",), message))
     raise_problems(problems, ProfileError)
+
+
+def _budgets(chain: Sequence[_Link]) -> tuple[Budget, ...]:
+    """Those of all files: what extends a profile can only add to them."""
+    found: dict[str, Budget] = {}
+    for link in chain:
+        for index, stated in enumerate(link.file.budgets):
+            if stated.id in found:
+                message = f"the extended profile has a budget {stated.id!r}; give this another id"
+                raise_problems(
+                    [link.document.problem(("budgets", index, "id"), message)], ProfileError
+                )
+            found[stated.id] = stated.to_model()
+    return tuple(found.values())
 
 
 def _last(stated: Iterable[Value | None], default: Value) -> Value:

@@ -18,7 +18,7 @@ from runner.errors import BackendError, ProtectionMissingError, RecordError, Run
 from runner.intake import build_request
 from runner.model.action import Exec, Facts
 from runner.model.decision import Decision, Effect
-from runner.model.grant import Budget, Grant
+from runner.model.grant import CallBudget, Grant
 from runner.model.intent import Intent
 from runner.model.limits import LimitName
 from runner.model.outcome import Outcome, Termination
@@ -320,7 +320,7 @@ def test_what_can_not_be_built_is_not_opened_where_runs_are_counted(store, polic
 
 def test_a_budget_frees_when_it_says(tmp_path, policy, work):
     clock = FakeClock()
-    grant = Grant(("agent",), budget=Budget(3, 60.0))
+    grant = Grant(("agent",), budget=CallBudget(3, 60.0))
     held = replace(policy, grants=(("team", (grant,)),))
     began_s = clock.now()
     with contextlib.closing(open_store(tmp_path / "other", clock)) as store:

@@ -12,7 +12,7 @@ from runner.errors import PolicyError
 from runner.intake import build_request
 from runner.model.action import Facts
 from runner.model.decision import Effect
-from runner.model.grant import Budget
+from runner.model.grant import CallBudget
 from runner.model.rule import CountOf
 from runner.policy.engine import create as decision_point
 from runner.schema.base import published
@@ -91,8 +91,8 @@ def test_a_budget(tmp_path, who, runs, allowed):
 
 def test_every_layer_s_budget_holds(tmp_path):
     held = policy(tmp_path, BUDGETS, DAILY)
-    assert held.budgets == {Budget(20, HOUR_S), Budget(5, HOUR_S), Budget(1, DAY_S),
-                            Budget(100, DAY_S)}  # fmt: skip
+    assert held.budgets == {CallBudget(20, HOUR_S), CallBudget(5, HOUR_S), CallBudget(1, DAY_S),
+                            CallBudget(100, DAY_S)}  # fmt: skip
     day = (CountOf.AGENT, DAY_S)
     assert decided(tmp_path, held, {AGENTS_HOUR: 4, day: 99}, agent="build-1").permitted
     one = decided(tmp_path, held, {AGENTS_HOUR: 4, day: 100}, agent="build-1")
@@ -127,7 +127,8 @@ def test_the_reason_says_which_how_much_and_until_when(tmp_path):
     held = policy(tmp_path, BUDGETS)
     request = build_request(argv=["true"], cwd=tmp_path, agent="build-1", parent="lead")
     facts = Facts(0.0, {AGENTS_HOUR: 4, PARENTS_HOUR: 21},
-                  free_at_s={(CountOf.PARENT, Budget(20, HOUR_S)): 1_800_000_000.5})  # fmt: skip
+                  free_at_s={(CountOf.PARENT, CallBudget(20, HOUR_S)): 1_800_000_000.5},
+                  )  # fmt: skip
     reason = decide(request, held, facts).decision.reason
     assert reason.endswith(
         "00-team.yaml' grants the parent 'lead' 20 runs within 3600s, and 21 began, denied ones "
@@ -173,6 +174,6 @@ def test_a_bad_budget_is_told(tmp_path, bad):
 
 
 def test_the_schema_has_it():
-    found = published(PolicyFile, "policy", "A policy")["$defs"]["BudgetFile"]
+    found = published(PolicyFile, "policy", "A policy")["$defs"]["CallBudgetFile"]
     assert set(found["required"]) == set(found["properties"]) == {"calls", "per"}
     assert found["additionalProperties"] is False

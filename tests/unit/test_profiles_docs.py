@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runner.model.protection import Protection
-from runner.schema.grants import BudgetFile, GrantFile
+from runner.schema.grants import CallBudgetFile, GrantFile
 from runner.schema.limits import PARSERS
 from runner.schema.matches import CallsFile, HoursFile, MatchFile
 from runner.schema.policies import load_policy_file
@@ -45,7 +45,7 @@ def test_every_key_is_told() -> None:
     for model in (ProfileFile, PolicyFile, GrantFile, RuleFile, RulesFile, MatchFile):
         keys = {field.alias or name for name, field in model.model_fields.items()}
         assert keys <= tops, model
-    for model in (AskFile, BudgetFile, CallsFile, ExamplesFile, HoursFile, RewriteFile):
+    for model in (AskFile, CallBudgetFile, CallsFile, ExamplesFile, HoursFile, RewriteFile):
         for name, field in model.model_fields.items():
             assert f"`{field.alias or name}`" in TEXT
     assert set(PARSERS) <= rows
