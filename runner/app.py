@@ -21,7 +21,7 @@ from runner.applying import Applied, ChangesOfRuns
 from runner.bound import check_bound
 from runner.changes.diff import FileDiff
 from runner.clock import SystemClock
-from runner.compile import check_workspace, grants, inherited_names, policy_layers, tighten
+from runner.compile import budgets, check_workspace, grants, inherited_names, policy_layers, tighten
 from runner.deciding import Policy
 from runner.errors import RunnerError
 from runner.intake import build_request, checked_stdin
@@ -227,7 +227,13 @@ class Runner:
                 create = find_adapter("runner.policies", "rules")
                 self._decision_points[layers] = combine((create(layers), *self._foreign))
             decisions = self._decision_points[layers]
-        return Policy(profile, decisions, grants(self._restrictions), self._wrappers)
+        return Policy(
+            profile,
+            decisions,
+            grants(self._restrictions),
+            self._wrappers,
+            budgets(profile, self._restrictions),
+        )
 
     def backend(self, name: str | None = None) -> Backend:
         """The backend by this name, made once."""

@@ -20,6 +20,7 @@ import rfc8785
 
 from runner.bound import stated, unheld
 from runner.errors import BackendError, PolicyError, RequestError
+from runner.model.budget import Stated
 from runner.model.grant import Grant
 from runner.model.limits import LIMIT_KEYS, LimitOverrides, Limits, Unlimited, spelled
 from runner.model.profile import (
@@ -91,6 +92,12 @@ def tighten(profile: Profile, layers: Sequence[Restrictions]) -> Profile:
 def grants(layers: Sequence[Restrictions]) -> tuple[tuple[str, tuple[Grant, ...]], ...]:
     """Who may use which profiles, by each layer that says so."""
     return tuple((x.policy.name, x.grants) for x in layers if x.grants is not None)
+
+
+def budgets(profile: Profile, layers: Sequence[Restrictions]) -> Stated:
+    """What each layer that states budgets lets be used, outermost first, the profile's last."""
+    stated = [(layer.policy.name, layer.budgets) for layer in layers]
+    return tuple(x for x in (*stated, (profile.policy.name, profile.budgets)) if x[1])
 
 
 def policy_layers(profile: Profile, layers: Sequence[Restrictions]) -> tuple[PolicyLayer, ...]:

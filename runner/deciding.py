@@ -11,12 +11,13 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from runner import granting
+from runner import charging, granting
 from runner.analysis import read
 from runner.analysis.wrappers.table import Table, load
 from runner.audit.canonical import canonical
 from runner.compile import HOME, denied_environment
 from runner.model.action import Exec, Facts
+from runner.model.budget import Stated
 from runner.model.decision import Decision, Effect, MatchedRule
 from runner.model.grant import CallBudget, Grant
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
@@ -37,6 +38,8 @@ class Policy:
     """Of each layer that states some: its name, and who may use which profiles how much."""
     wrappers: Table = field(default_factory=load)
     """The commands that run others, as requests are read by it."""
+    budgets: Stated = ()
+    """What all layers let be used within which time, the profile's own last."""
 
     @property
     def counted(self) -> frozenset[tuple[CountOf, float]]:
@@ -44,19 +47,21 @@ class Policy:
         return self.decisions.counted | granting.counted(self.grants)
 
     @property
-    def budgets(self) -> frozenset[CallBudget]:
+    def call_budgets(self) -> frozenset[CallBudget]:
         """All that its grants state."""
         return granting.budgets(self.grants)
 
     @property
     def digest(self) -> str:
-        """`sha256:` and hex over the rules, and over grants and added wrappers if there are any."""
-        if not self.grants and not self.wrappers.added:
+        """`sha256:` and hex over the rules, and over whatever else is stated beside them."""
+        if not self.grants and not self.wrappers.added and not self.budgets:
             return self.decisions.digest
         stated = [[layer, [asdict(grant) for grant in grants]] for layer, grants in self.grants]
-        whole = [self.decisions.digest, stated]
+        whole: list[object] = [self.decisions.digest, stated]
         if self.wrappers.added:
             whole.append(self.wrappers.digest)
+        if self.budgets:
+            whole.append({"budgets": charging.stated_data(self.budgets)})
         return f"sha256:{hashlib.sha256(canonical(whole)).hexdigest()}"
 
 
@@ -218,6 +223,7 @@ def _asked(
     refusals = [
         *granting.not_granted(request, profile, policy.grants),
         *(granting.used_up(request, profile, policy.grants, facts) if begins else ()),
+        *(charging.refusals(facts.spent) if begins else ()),
         *_environment(request, profile),
     ]
     if not refusals:

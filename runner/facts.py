@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from runner.charging import charges
 from runner.deciding import Policy
 from runner.model.action import Facts
 from runner.model.grant import CallBudget
 from runner.model.principal import Principal
+from runner.model.request import ExecRequest
 from runner.model.rule import CountOf
-from runner.ports import Counter
+from runner.ports import Books, Counter
+from runner.spending import used_up
 
 
-def count(counter: Counter, who: Principal, policy: Policy, now_s: float) -> Facts:
-    """As they are now. `counter`: a transaction, where the run is opened in that transaction.
+def count(books: Books, request: ExecRequest, policy: Policy, now_s: float) -> Facts:
+    """As they are now. `books`: a transaction, where the run is opened in that transaction.
 
     RecordError, StateError: it could not be counted.
     """
+    who = request.principal
     runs = {
-        (of, window_s): counter.runs_since(who, of, now_s - window_s)
+        (of, window_s): books.runs_since(who, of, now_s - window_s)
         for of, window_s in policy.counted
     }
     free_at_s = {
-        (of, budget): _free_at_s(counter, who, of, budget, now_s)
-        for budget in policy.budgets
+        (of, budget): _free_at_s(books, who, of, budget, now_s)
+        for budget in policy.call_budgets
         for of in (CountOf.AGENT, CountOf.PARENT)
         if runs[of, budget.window_s] >= budget.calls
     }
-    return Facts(now_s, runs, free_at_s=free_at_s)
+    charged = charges(policy.budgets, request, policy.profile)
+    spent = used_up(books, charged, policy.profile.network, now_s)
+    return Facts(now_s, runs, free_at_s=free_at_s, spent=spent)
 
 
 def _free_at_s(

@@ -29,7 +29,7 @@ def not_granted(request: ExecRequest, profile: Profile, granted: Granted) -> lis
     """A refusal for each layer and each of agent and parent that no grant covers."""
     refused = []
     for layer, grants in granted:
-        for agent, of in _charged(request.principal):
+        for agent, of in charged_agents(request.principal):
             held = [grant for grant in grants if _covers(grant, agent, request)]
             if any(is_named(profile, grant.profiles) for grant in held):
                 continue
@@ -53,7 +53,7 @@ def used_up(
     """
     refused = []
     for layer, grants in granted:
-        for agent, of in _charged(request.principal):
+        for agent, of in charged_agents(request.principal):
             budgets = {
                 grant.budget: None
                 for grant in grants
@@ -83,7 +83,7 @@ def counted(granted: Granted) -> frozenset[tuple[CountOf, float]]:
     return frozenset((of, budget.window_s) for budget in budgets(granted) for of in whose)
 
 
-def _charged(who: Principal) -> Iterator[tuple[str, CountOf]]:
+def charged_agents(who: Principal) -> Iterator[tuple[str, CountOf]]:
     """The agent and the one that started it, each once, and how their runs are counted."""
     yield who.agent, CountOf.AGENT
     if who.parent is not None and who.parent != who.agent:
@@ -100,38 +100,40 @@ def _told(
     if used is None:
         return f"{grants}, and how many there were was not counted, so it is denied"
     own = "" if of is CountOf.AGENT else ", those of the agents that it started among them"
-    moment = _moment(free_at_s)
-    when = f"wait until {moment}" if moment is not None else "wait until older ones are past that"
+    free = moment(free_at_s)
+    when = f"wait until {free}" if free is not None else "wait until older ones are past that"
     return (
         f"{grants}, and {used} began, denied ones counted{own}; {when}, or ask who keeps that "
         "policy for more"
     )
 
 
-def _moment(at_s: float | None) -> str | None:
+def moment(at_s: float | None) -> str | None:
     """The first full second after it; a run still counts when it is as old as the window."""
     if at_s is None:
         return None
     try:
-        moment = datetime.fromtimestamp(math.floor(at_s) + 1, UTC)
+        found = datetime.fromtimestamp(math.floor(at_s) + 1, UTC)
     except (OverflowError, ValueError, OSError):
         return None  # a window of thousands of years
-    return moment.isoformat().replace("+00:00", "Z")
+    return found.isoformat().replace("+00:00", "Z")
 
 
 def _covers(grant: Grant, agent: str, request: ExecRequest) -> bool:
     who, labels = request.principal, dict(request.labels)
     return (
-        (not grant.agents or _matches(agent, grant.agents))
-        and (not grant.tenants or (who.tenant is not None and _matches(who.tenant, grant.tenants)))
+        (not grant.agents or matches(agent, grant.agents))
+        and (not grant.tenants or (who.tenant is not None and matches(who.tenant, grant.tenants)))
         and (not grant.uids or who.uid in grant.uids)
-        and _labelled(labels, grant.labels)
+        and labelled(labels, grant.labels)
     )
 
 
-def _labelled(labels: Mapping[str, str], wanted: Sequence[tuple[str, str]]) -> bool:
+def labelled(labels: Mapping[str, str], wanted: Sequence[tuple[str, str]]) -> bool:
+    """Whether each label that is wanted is there, with a value that its glob matches."""
     return all(name in labels and fnmatchcase(labels[name], glob) for name, glob in wanted)
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the globs matches."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runner.model.action import Action
+from runner.model.budget import Account, Bucket, Window
 from runner.model.checkpoints import Unsent
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
@@ -169,6 +170,18 @@ class ChangeArchive(Protocol):
         """Whether nobody swept for so long; notes that somebody does now."""
 
 
+class Meter(Protocol):
+    """Hears what a run has used so far, and says whether it may go on."""
+
+    def look(self, usage: Usage) -> bool:
+        """False: a budget is used up; end the run with `LimitName.BUDGET`.
+
+        A lease calls it a few times a second, from the thread that watches the run, with what it
+        has measured until then (a field that it does not measure is None). It costs little but now
+        and then, when it has the ledger write. RecordError: the ledger can't; the run has to end.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Streams:
     """A run's connections to whoever asked for it."""
@@ -182,6 +195,8 @@ class Streams:
     """Descriptor of the caller's terminal when the run has one; its size is followed."""
     contents: ContentSink | None = None
     """Where the contents of what the run changed go; None: only the list is made."""
+    meter: Meter | None = None
+    """Asked while the run goes on; None: no budget concerns it."""
 
 
 class Lease(Protocol):
@@ -278,7 +293,30 @@ class Counter(Protocol):
         """When the `latest`-th latest of them began (1: the last one); None: there are fewer."""
 
 
-class Transaction(Counter, Protocol):
+class Ledger(Protocol):
+    """What was charged to budgets, and what open runs hold of them. RecordError, StateError."""
+
+    def spent(self, account: Account, since: Bucket) -> int:
+        """What was charged in this bucket and all later ones of its level."""
+
+    def held(self, account: Account) -> int:
+        """What runs that are open hold: taken already, not yet charged."""
+
+    def buckets(self, account: Account, since: Bucket) -> Sequence[tuple[int, int]]:
+        """Numbers and amounts of this bucket and all later ones of its level, oldest first."""
+
+    def warned_s(self, account: Account, percent: int) -> float | None:
+        """When it was last warned that so much is used; None: never."""
+
+    def accounts(self) -> Sequence[Account]:
+        """All that anything was ever charged to or is held of, sorted; as far as it is kept."""
+
+
+class Books(Counter, Ledger, Protocol):
+    """All that decisions and budgets count."""
+
+
+class Transaction(Books, Protocol):
     """Events and ledger entries that become durable together, or not at all.
 
     Only one at a time is open, over all threads and processes of a store: what it counts holds
@@ -291,11 +329,29 @@ class Transaction(Counter, Protocol):
     def open_run(self, run_id: str, principal: Principal, profile: str, backend: str) -> None:
         """Note that this supervisor holds a run; charges the call to the agent, parent and uid."""
 
+    def charge(self, account: Account, buckets: Sequence[Bucket], amount: int) -> None:
+        """Add to a budget's counter, 0 or more, in each of these buckets."""
+
+    def hold(self, run_id: str, account: Account, window: Window | None, amount: int) -> None:
+        """Set what an open run holds of a budget; 0: nothing any more.
+
+        `window`: where it is charged if it is still held when the run is closed; None: nowhere.
+        """
+
+    def warned(self, account: Account, percent: int) -> None:
+        """Note that it was warned now that so much is used."""
+
+    def forget(self, account: Account) -> None:
+        """Begin its windows anew; history stays, and what open runs hold."""
+
     def close_run(self, run_id: str, usage: Usage) -> None:
-        """The run is over; charges what it used."""
+        """The run is over; charges what it used.
+
+        What it still holds of budgets is charged whole: nobody knows better.
+        """
 
 
-class Store(Counter, Protocol):
+class Store(Books, Protocol):
     """Audit log and ledger of one state folder, shared by several processes.
 
     What it counts may be out of date when it is used; what a transaction counts is not.
@@ -352,6 +408,9 @@ class Store(Counter, Protocol):
 
     def unsent(self) -> Sequence[Unsent]:
         """What the destinations of checkpoints do not have; nothing of those that have all."""
+
+    def forget_outdated(self) -> int:
+        """Drop counters that no window counts and no forecast looks at any more; how many."""
 
     def close(self) -> None:
         """Let go of the files; may be called twice."""

@@ -15,12 +15,14 @@ from typing import Any
 from runner.audit.canonical import canonical
 from runner.audit.redaction import Redactor
 from runner.compile import spec_digest
+from runner.model.budget import Charge, Resource
 from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent
 from runner.model.keeping import KeepBounds, Kept
 from runner.model.limits import LIMIT_KEYS, Unlimited, spelled
 from runner.model.outcome import Change, Output
+from runner.model.principal import Principal
 from runner.model.request import Argv, ExecRequest, Program, ShellText
 from runner.model.spec import SandboxSpec
 from runner.model.swept import Swept
@@ -171,6 +173,30 @@ def swept(backend: str | None, found: Swept) -> EventDraft:
         "left": {"count": len(found.left), "first": list(found.left[:SWEPT_LISTED])},
     }
     return EventDraft(EventKind.MACHINE_SWEPT, data)
+
+
+def budget_warned(
+    run_id: str,
+    who: Principal,
+    charge: Charge,
+    *,
+    resource: Resource,
+    amount: int,
+    percent: int,
+    used: int,
+) -> EventDraft:
+    """So much of a budget is used, with the run that used it."""
+    data = {
+        "id": charge.budget.id,
+        "layer": charge.layer,
+        "scope": charge.scope,
+        "resource": resource.value,
+        "amount": amount,
+        "percent": percent,
+        "used": used,
+        "soft": charge.budget.soft,
+    }
+    return EventDraft(EventKind.BUDGET_WARNED, data, who, run_id)
 
 
 def decision_data(decision: Decision, redactor: Redactor | None = None) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
-from runner import linked, records
+from runner import charging, linked, records
 from runner.audit.redacting_run import RunRedaction
 from runner.audit.redaction import Redactor, is_secret_name
 from runner.changes.manifest import Manifest, digest, encode, withheld_from
@@ -21,9 +21,11 @@ from runner.deciding import Asked, Decided, Policy, decide
 from runner.errors import RunnerError
 from runner.facts import count
 from runner.model.action import Facts
+from runner.model.budget import Charge
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.intent import Intent
+from runner.model.limits import LimitName
 from runner.model.outcome import AuditRange, Ending, Failure, Outcome, Termination
 from runner.model.request import ExecRequest
 from runner.model.spec import SandboxSpec
@@ -41,6 +43,7 @@ from runner.ports import (
     Streams,
     Transaction,
 )
+from runner.spending import UNUSED, RunMeter
 from runner.streams import STDERR, STDOUT, Gate
 
 
@@ -143,7 +146,7 @@ class Supervisor:
 
         Good for a decision that begins no run; see `_begin`.
         """
-        return count(self._store, request.principal, policy, self._clock.now())
+        return count(self._store, request, policy, self._clock.now())
 
     def _decide(self, request: ExecRequest, policy: Policy) -> Decided:
         return decide(request, policy, self.facts(request, policy), linked.find)
@@ -157,37 +160,40 @@ class Supervisor:
     ) -> _Run:
         """Decide, and open the run with the decision's event, before anything is built.
 
-        Where the decision depends on how many runs there were, they are counted in the very
-        transaction that adds this one: of runs that begin at the same moment, in other threads and
-        processes too, each sees those before it. Reading is done before that, with nobody waiting.
+        Where the decision depends on how many runs there were, or on what is left of a budget, that
+        is counted in the very transaction that adds this one, and takes its part: of runs that
+        begin at the same moment, in other threads and processes too, each sees those before it.
+        Reading is done before that, with nobody waiting.
         """
         asked = Asked(request, policy, linked.find)
+        charged = charging.charges(policy.budgets, request, policy.profile)
         redactor = self._redacting(policy, inherited)
         # Before anybody waits for the log, because it may be long.
         program = records.program_data(request.program, redactor)
 
         def opened(tx: Transaction, decided: Decided) -> _Run:
             plan = _planned(decided, policy, inherited)
-            name = policy.profile.name
             return _Run(
                 self._store,
+                self._clock,
                 tx,
                 request,
-                profile=name,
+                profile=policy.profile.name,
                 backend=backend,
                 plan=plan,
+                charged=charged,
                 redactor=redactor,
                 program=program,
                 owed=self._owed,
             )
 
-        if not policy.counted:
+        if not policy.counted and not charged:
             decided = asked.decide(Facts(self._clock.now()))
             with self._store.transaction() as tx:
                 return opened(tx, decided)
         while True:
             with self._store.transaction() as tx:
-                found = asked.attempt(count(tx, request.principal, policy, self._clock.now()))
+                found = asked.attempt(count(tx, request, policy, self._clock.now()))
                 if isinstance(found, Decided):
                     return opened(tx, found)
             asked.read(found)
@@ -240,7 +246,13 @@ class Supervisor:
                 run.started(lease)
                 gate = Gate(plan.spec.limits.output_bytes, self._keep_output_bytes, run.keep)
                 streams = Streams(
-                    caller.stdin, caller.stdout, caller.stderr, gate, caller.terminal, contents
+                    caller.stdin,
+                    caller.stdout,
+                    caller.stderr,
+                    gate,
+                    caller.terminal,
+                    contents,
+                    run.meter if run.meter.asked else None,
                 )
                 try:
                     ending = lease.run(streams, cancel)
@@ -286,19 +298,22 @@ class _Run:
     def __init__(
         self,
         store: Store,
+        clock: Clock,
         tx: Transaction,
         request: ExecRequest,
         *,
         profile: str,
         backend: str,
         plan: Plan,
+        charged: Sequence[Charge],
         redactor: Redactor | None,
         program: Mapping[str, object],
         owed: Owed,
     ) -> None:
         """Open it: the intent and the decision; of a denial the outcome, too.
 
-        Nothing lies between those two. `program`: as `records.program_data` has it.
+        Nothing lies between those two. Of a run that may start, its part of the budgets is taken.
+        `program`: as `records.program_data` has it.
         """
         self._redaction = RunRedaction(redactor, (STDOUT, STDERR))
         self._program = program
@@ -313,12 +328,16 @@ class _Run:
         self._degraded: tuple[str, ...] = ()
         self._left: tuple[str, ...] = ()
         self._swept = Swept()
+        self._started = False
+        self.meter = RunMeter(store, clock, self.id, request.principal)
         tx.open_run(self.id, request.principal, profile, backend)
         self._first = self._last = self._append(tx, self._decided_event())
         if plan.spec is None:
             data = records.outcome_data(termination=Termination.DENIED.value)
             self._last = self._append(tx, records.ended(self.id, request, data))
             tx.close_run(self.id, Usage())
+        else:
+            self.meter.begin(tx, charged)
 
     def denied(self) -> Outcome:
         """The outcome that is written down already."""
@@ -330,6 +349,7 @@ class _Run:
         spec = self.plan.spec
         if spec is None:
             raise RunnerError("a denied run can't start")
+        self._started = True
         with self._store.transaction() as tx:
             self._append(
                 tx,
@@ -406,6 +426,8 @@ class _Run:
             kept=kept,
             left=self._left,
         )
+        if ending.limit is LimitName.BUDGET and self.meter.crossed is not None:
+            data["budget"] = charging.data(self.meter.crossed)
         self._close(data, ending.usage)
         return self._outcome(ending, gate)
 
@@ -440,6 +462,8 @@ class _Run:
             if self._swept:
                 self._append(tx, records.swept(self._backend, self._swept))
             last = self._append(tx, records.ended(self.id, self._request, data))
+            # What is not known of a run that started is charged as far as it was held.
+            self.meter.settle(tx, usage if self._started else UNUSED)
             tx.close_run(self.id, usage)
         self._last = last
 
@@ -480,5 +504,6 @@ class _Run:
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
             left=self._left,
+            budget=self.meter.crossed if ending.limit is LimitName.BUDGET else None,
             **streams,
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runner.adapters import decision_points
 from runner.analysis.wrappers.table import Table, load
-from runner.compile import grants, policy_layers
+from runner.compile import budgets, grants, policy_layers
 from runner.deciding import Policy, decide
 from runner.errors import BadInputError, PolicyError
 from runner.intake import build_request
@@ -91,7 +91,11 @@ def under_test(
     rules = RulesDecisionPoint(policy_layers(chosen, policies))
     chosen = replace(chosen, environment=environment)
     table = wrappers if wrappers is not None else load()
-    return UnderTest(Policy(chosen, combine((rules, *points)), grants(policies), table))
+    return UnderTest(
+        Policy(
+            chosen, combine((rules, *points)), grants(policies), table, budgets(chosen, policies)
+        )
+    )
 
 
 def in_force(settings: Settings) -> list[str]:

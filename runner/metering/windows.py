@@ -11,10 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
-from runner.model.budget import Calendar, Period, PerRun, Sliding, Window
+from runner.model.budget import (
+    CALENDAR,
+    HISTORY,
+    Bucket,
+    Calendar,
+    Period,
+    PerRun,
+    Sliding,
+    Window,
+)
 from runner.policy.hours import zone_of
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
@@ -26,25 +34,11 @@ LEVELS: tuple[tuple[int, int], ...] = (
     (DAY_S, 366 * DAY_S),
 )
 """Seconds of a bucket, and the longest sliding window over such ones: 366 to 744 of them each."""
-CALENDAR = 0
-"""In the place of a bucket's seconds: a bucket is one calendar window, numbered by its start."""
-HISTORY = -1
-"""Hours, for forecasts; no window counts them, and a reset leaves them."""
 HISTORY_S = HOUR_S
 KEPT_S = 400 * DAY_S
 """How long history and calendar windows stay: a year, and the month around it."""
 
 _MONTHS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Where something is charged."""
-
-    level: int
-    """Seconds of a bucket, `CALENDAR` or `HISTORY`."""
-    number: int
-    """Of the first second of the epoch that it holds: that over its length; else its start."""
 
 
 def place(window: Window, now_s: float) -> Bucket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runner.model.budget import Spent
 from runner.model.grant import CallBudget
 from runner.model.intent import Intent
 from runner.model.principal import Principal
@@ -26,6 +27,8 @@ class Facts:
     free_at_s: Mapping[tuple[CountOf, CallBudget], float] = field(default_factory=dict)
     """Of budgets that are used up: when they are not any more, in seconds since the epoch, if
     nothing is tried before that; as far as it is known."""
+    spent: tuple[Spent, ...] = ()
+    """Budgets that the run would be charged to and that have nothing left, or can't be metered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,22 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """A part of time that an account's counter adds up (`metering.windows`)."""
+
+    level: int
+    """Seconds of a bucket, `CALENDAR` or `HISTORY`."""
+    number: int
+    """The first second of the epoch that it holds, over its length; of a calendar window: it."""
+
+
+CALENDAR = 0
+"""In the place of a bucket's seconds: a bucket is one calendar window, numbered by its start."""
+HISTORY = -1
+"""Hours, for forecasts; no window counts them, and a reset leaves them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Charge:
     """A budget that a run is charged to, and on whose counter."""
 
@@ -151,6 +167,7 @@ class Spent:
     resource: Resource
     amount: int
     """What is stated."""
+    window: Window | None
     used: int | None
     """Used or held within the window, at least; None: it can't be metered, so nothing is let."""
     free_at_s: float | None = None

@@ -11,6 +11,7 @@ from runner.errors import (
     EXIT_LIMIT,
     EXIT_RUNNER,
 )
+from runner.model.budget import Spent
 from runner.model.decision import Decision
 from runner.model.limits import LimitName
 from runner.model.profile import WorkspaceMode
@@ -146,6 +147,8 @@ class Outcome:
     changes_truncated: bool = False
     left: tuple[str, ...] = ()
     """What could not be removed after it: why, and what to do; the next sweep tries again."""
+    budget: Spent | None = None
+    """With the limit `budget`: which one ended it, and when something of it is free again."""
 
     @property
     def status(self) -> int:

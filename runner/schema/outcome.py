@@ -12,6 +12,7 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from runner import charging
 from runner.model.decision import Decision, MatchedRule
 from runner.model.outcome import Outcome, Output
 
@@ -63,6 +64,14 @@ def outcome_document(outcome: Outcome, with_output: bool) -> dict[str, object]:
             ],
             "truncated": outcome.changes_truncated,
         },
+        "budget": (
+            {
+                name: printable(value) if isinstance(value, str) else value
+                for name, value in charging.data(outcome.budget).items()
+            }
+            if outcome.budget
+            else None
+        ),
         "left": [printable(line) for line in outcome.left],
         "audit": asdict(outcome.audit),
     }

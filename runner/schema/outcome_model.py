@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from runner.model.budget import Resource
 from runner.model.decision import Effect
 from runner.model.limits import LimitName
 from runner.model.outcome import ChangeKind, Termination
@@ -100,6 +101,22 @@ class WorkspaceDocument(Strict):
     truncated: bool
 
 
+class BudgetDocument(Strict):
+    """A budget that ended a run."""
+
+    id: str
+    layer: str = Field(description="The source that states it.")
+    scope: str = Field(description="Whose counter: agent:NAME, session:NAME, all, ...")
+    resource: Resource
+    amount: int = Field(
+        description="What is stated: microseconds, bytes, microdollars or a number."
+    )
+    used: int | None = Field(description="Used or held within its window, in the same unit.")
+    free_at: str | None = Field(
+        description="When something of it is free again, RFC 3339; null: with the end of a run."
+    )
+
+
 class AuditDocument(Strict):
     """Where the run stands in the log."""
 
@@ -134,6 +151,7 @@ class OutcomeDocument(Strict):
     stderr_truncated: bool
     stderr_sha256: str | None
     workspace: WorkspaceDocument
+    budget: BudgetDocument | None = Field(description="With limit 'budget': which one.")
     left: tuple[str, ...] = Field(
         description="What could not be removed after it: why, and what to do."
     )

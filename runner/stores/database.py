@@ -123,6 +123,36 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             why TEXT
         ) WITHOUT ROWID""",
     ),
+    (
+        # Counters of budgets (`metering.windows`), and what open runs hold of them.
+        """CREATE TABLE budget_use (
+            budget TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            resource TEXT NOT NULL,
+            level INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            amount INTEGER NOT NULL CHECK (amount >= 0),
+            PRIMARY KEY (budget, scope, resource, level, number)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE budget_holds (
+            budget TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            resource TEXT NOT NULL,
+            run_id TEXT NOT NULL,
+            span TEXT NOT NULL,
+            amount INTEGER NOT NULL CHECK (amount > 0),
+            PRIMARY KEY (budget, scope, resource, run_id)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX budget_holds_of_run ON budget_holds (run_id)",
+        """CREATE TABLE budget_warned (
+            budget TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            resource TEXT NOT NULL,
+            percent INTEGER NOT NULL,
+            at_s REAL NOT NULL,
+            PRIMARY KEY (budget, scope, resource, percent)
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

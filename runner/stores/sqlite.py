@@ -25,6 +25,7 @@ from runner.audit.keychain import log_name
 from runner.audit.redaction import Redactor
 from runner.audit.verify import Verification
 from runner.errors import RecordError, RunnerError, StateError
+from runner.model.budget import Account, Bucket
 from runner.model.checkpoints import CheckpointRules, Unsent
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.keeping import KeepBounds
@@ -32,6 +33,7 @@ from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.swept import Swept
 from runner.ports import Clock, Head, Totals
+from runner.stores import ledger
 from runner.stores.checkpoints import Checkpointer, has_begun, key_in_force, newest, signing_trouble
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
@@ -264,6 +266,42 @@ class SqliteStore:
         """When the `latest`-th latest of them began; None: there are fewer."""
         self._check_usable()
         return self._reader.began_s(self._redactor.principal(principal), of, since_s, latest)
+
+    def spent(self, account: Account, since: Bucket) -> int:
+        """What was charged to a budget in this bucket and later ones of its level."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return ledger.spent(connection, account, since)
+
+    def held(self, account: Account) -> int:
+        """What open runs hold of a budget."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return ledger.held(connection, account)
+
+    def buckets(self, account: Account, since: Bucket) -> Sequence[tuple[int, int]]:
+        """Numbers and amounts of this bucket and later ones of its level, oldest first."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return ledger.buckets(connection, account, since)
+
+    def warned_s(self, account: Account, percent: int) -> float | None:
+        """When it was last warned that so much of a budget is used."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return ledger.warned_s(connection, account, percent)
+
+    def accounts(self) -> Sequence[Account]:
+        """All counters of budgets, sorted."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return ledger.accounts(connection)
+
+    def forget_outdated(self) -> int:
+        """Drop counters that nothing counts any more; how many."""
+        self._check_usable()
+        with self._writer.transaction() as transaction:
+            return transaction.forget_outdated()
 
     def verify(self) -> Verification:
         """Check every event, the tree and every checkpoint, in one snapshot."""

@@ -6,7 +6,7 @@ Everything here happens inside a database transaction that `writer.py` begins an
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from runner.audit.canonical import canonical, escape, unescape
@@ -15,12 +15,13 @@ from runner.audit.merkle import HASH_BYTES, Tree
 from runner.audit.redaction import Redactor
 from runner.errors import RecordError
 from runner.metering import microseconds
+from runner.model.budget import Account, Bucket, Window
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Clock
-from runner.stores import counting
+from runner.stores import counting, ledger
 from runner.stores.kept import check_run_id
 
 _BEFORE_THE_PROGRAM = frozenset({EventKind.RUN_DECIDED, EventKind.RUN_STARTED})
@@ -173,8 +174,51 @@ class SqliteTransaction:
         except ValueError:
             raise RecordError(DAMAGED) from None
 
+    def spent(self, account: Account, since: Bucket) -> int:
+        """What was charged in this bucket and later ones of its level."""
+        return ledger.spent(self._open().connection, account, since)
+
+    def held(self, account: Account) -> int:
+        """What open runs hold."""
+        return ledger.held(self._open().connection, account)
+
+    def buckets(self, account: Account, since: Bucket) -> Sequence[tuple[int, int]]:
+        """Numbers and amounts of this bucket and later ones of its level."""
+        return ledger.buckets(self._open().connection, account, since)
+
+    def warned_s(self, account: Account, percent: int) -> float | None:
+        """When it was last warned that so much is used."""
+        return ledger.warned_s(self._open().connection, account, percent)
+
+    def accounts(self) -> Sequence[Account]:
+        """All that there are."""
+        return ledger.accounts(self._open().connection)
+
+    def charge(self, account: Account, buckets: Sequence[Bucket], amount: int) -> None:
+        """Add to a budget's counter. RecordError: less than nothing."""
+        ledger.charge(self._open().connection, account, buckets, amount)
+
+    def hold(self, run_id: str, account: Account, window: Window | None, amount: int) -> None:
+        """Set what a run holds of a budget. RecordError: the run is not open."""
+        ledger.hold(self._open().connection, run_id, account, window, amount)
+
+    def warned(self, account: Account, percent: int) -> None:
+        """Note that it was warned now."""
+        ledger.warned(self._open().connection, account, percent, self._clock.now())
+
+    def forget(self, account: Account) -> None:
+        """Begin its windows anew."""
+        ledger.forget(self._open().connection, account)
+
+    def forget_outdated(self) -> int:
+        """Drop counters that nothing counts any more; how many."""
+        return ledger.forget_outdated(self._open().connection, self._clock.now())
+
     def close_run(self, run_id: str, usage: Usage) -> None:
-        """The run is over; charge its wall time. RecordError: no such run is open."""
+        """The run is over; charge its wall time, and all that it still holds of budgets.
+
+        RecordError: no such run is open.
+        """
         connection = self._open().connection
         found = connection.execute(
             "SELECT agent, parent, session, tenant, uid FROM runs "
@@ -188,6 +232,7 @@ class SqliteTransaction:
         except ValueError as error:
             raise RecordError(f"run {run_id} can't be closed: {error}") from None
         charge(connection, _principal(*found), calls=0, wall_us=wall_us)
+        ledger.settle_whole(connection, run_id, self._clock.now())
         connection.execute(
             "UPDATE runs SET state = 'closed', closed = ?, usage = ? WHERE run_id = ?",
             (rfc3339(self._clock.now()), canonical(asdict(usage)).decode(), run_id),
@@ -202,7 +247,7 @@ class SqliteTransaction:
             (supervisor_id,),
         ).fetchall()
         for run_id, profile, backend, opened, *who in rows:
-            data = {
+            data: dict[str, object] = {
                 "termination": "unknown",
                 "reason": "its supervisor died",
                 "supervisor": supervisor_id,
@@ -210,6 +255,13 @@ class SqliteTransaction:
                 "backend": unescape(backend),
                 "opened": opened,
             }
+            # Nobody knows what it used since it was last looked at: no more than it held.
+            charged = ledger.settle_whole(log.connection, run_id, self._clock.now())
+            if charged:
+                data["charged"] = [
+                    {**asdict(account), "resource": account.resource.value, "amount": amount}
+                    for account, amount in charged
+                ]
             self.append(EventDraft(EventKind.RUN_RECOVERED, data, _principal(*who), run_id))
             self.close_run(run_id, Usage())
         return [row[0] for row in rows]

@@ -89,6 +89,8 @@ class FakeRun:
     ending: Ending = EXITED
     stdout: bytes = b""
     stderr: bytes = b""
+    looks: tuple[Usage, ...] = ()
+    """What it has used at each look of the meter; one that says no ends it."""
     until_cancelled: bool = False
     """Runs until somebody cancels it, then ends as cancelled."""
     lost: str | None = None
@@ -136,6 +138,9 @@ class FakeLease:
             _pass_on(sink, streams.gate.admit(name, data) if data else b"")
             if streams.gate.exceeded:
                 return Ending(Termination.LIMIT, script.ending.usage, limit=LimitName.OUTPUT)
+        for usage in script.looks:
+            if streams.meter is not None and not streams.meter.look(usage):
+                return Ending(Termination.LIMIT, usage, limit=LimitName.BUDGET)
         if script.lost is not None:
             raise BackendError(script.lost)
         if script.until_cancelled:

@@ -12,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.metering import windows
-from runner.metering.windows import CALENDAR, HISTORY, LEVELS, Bucket
-from runner.model.budget import Calendar, Period, PerRun, Sliding
+from runner.metering.windows import LEVELS
+from runner.model.budget import (
+    CALENDAR,
+    HISTORY,
+    Bucket,
+    Calendar,
+    Period,
+    PerRun,
+    Sliding,
+)
 
 NOW_S = 1_750_000_000.0
 DAY_S = 86_400.0

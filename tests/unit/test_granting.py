@@ -91,8 +91,8 @@ def test_a_budget(tmp_path, who, runs, allowed):
 
 def test_every_layer_s_budget_holds(tmp_path):
     held = policy(tmp_path, BUDGETS, DAILY)
-    assert held.budgets == {CallBudget(20, HOUR_S), CallBudget(5, HOUR_S), CallBudget(1, DAY_S),
-                            CallBudget(100, DAY_S)}  # fmt: skip
+    hourly, daily = {(20, HOUR_S), (5, HOUR_S)}, {(1, DAY_S), (100, DAY_S)}
+    assert held.call_budgets == {CallBudget(*each) for each in hourly | daily}
     day = (CountOf.AGENT, DAY_S)
     assert decided(tmp_path, held, {AGENTS_HOUR: 4, day: 99}, agent="build-1").permitted
     one = decided(tmp_path, held, {AGENTS_HOUR: 4, day: 100}, agent="build-1")

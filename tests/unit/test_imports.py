@@ -39,7 +39,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.changes",
     ),
     ("runner.granting",),
-    ("runner.deciding",),
+    ("runner.charging",),
+    ("runner.deciding", "runner.spending"),
     ("runner.facts",),
     ("runner.supervisor",),
     (
@@ -87,6 +88,7 @@ PURE = (
     "runner.records",
     "runner.changes",
     "runner.granting",
+    "runner.charging",
     "runner.deciding",
     "runner.facts",
 )

@@ -23,6 +23,7 @@ from runner.backends.docker.inside.wire import (
     encode,
     encode_json,
 )
+from runner.model.usage import Usage
 from runner.ports import CancelToken, OutputSink, Streams
 
 READ_BYTES = 1 << 16
@@ -30,8 +31,18 @@ HELD_BYTES = 4 * READ_BYTES
 TICK_S = 0.25
 UNREAD_GRACE_S = 2.0
 """After the run has to be over, how long an output that nobody reads is still held for them."""
+UNHEARD_S = 2.0
+"""Init tells several times a second what the program used; silent for longer, it can't be heard."""
 LOST_GRACE_S = 30.0
 """After that, how long init may take to end things before it counts as lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What init told last of the program's CPU time, and when (CLOCK_MONOTONIC)."""
+
+    cpu_s: float = 0.0
+    heard_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -43,7 +54,7 @@ class Heard:
     changes_cut: bool = True
     """Until init has said that the list is whole."""
     stopped_for: str | None = None
-    """`output` or `cancelled`, when this side ended the run."""
+    """`output`, `budget` or `cancelled`, when this side ended the run."""
 
 
 @dataclass(slots=True)
@@ -58,9 +69,9 @@ class Conversation:
     """One run's, from `GO` to `DONE`."""
 
     def __init__(
-        self, channel: Channel, streams: Streams, cancel: CancelToken, wall_s: float
+        self, channel: Channel, streams: Streams, cancel: CancelToken, wall_s: float, cpus: float
     ) -> None:
-        """`wall_s` may be infinite."""
+        """`wall_s` may be infinite. `cpus`: the most that the run can use at once."""
         self._channel = channel
         self._gate = streams.gate
         self._cancel = cancel
@@ -74,7 +85,11 @@ class Conversation:
         self._credit_bytes = STDIN_CREDIT_BYTES
         self._terminal = streams.terminal
         self._window: tuple[int, int] | None = None
-        self._over_s = time.monotonic() + wall_s
+        self._meter = streams.meter
+        self._cpus = cpus
+        self._used = Used()
+        self._start_s = time.monotonic()
+        self._over_s = self._start_s + wall_s
         self.heard = Heard()
         self._done = False
 
@@ -82,6 +97,9 @@ class Conversation:
         """Until init has told everything. LostError: it did not; `heard` has what came."""
         self._window = self._window_now()
         self._channel.queue(encode_json(Kind.GO, self._window))
+        self._start_s = time.monotonic()
+        if self._meter is not None:
+            self._channel.queue(encode(Kind.METER))
         due_s = time.monotonic() + TICK_S
         while not (self._done and not any(flow.pending for flow in self._flows.values())):
             self._feed_stdin()
@@ -90,6 +108,7 @@ class Conversation:
             if now_s >= due_s:
                 due_s = now_s + TICK_S
                 self._follow_window()
+                self._ask_meter(now_s)
                 self._enforce(now_s)
         return self.heard
 
@@ -149,6 +168,10 @@ class Conversation:
             self._credit_bytes += int(decode_json(payload))
         elif kind is Kind.ENDED:
             self.heard.ended = decode_json(payload)
+        elif kind is Kind.USED:
+            told = decode_json(payload)
+            cpu_s = (told["cpu_user_s"] or 0.0) + (told["cpu_system_s"] or 0.0)
+            self._used = Used(cpu_s, time.monotonic())
         elif kind is Kind.CHANGES:
             self.heard.changes.extend(decode_json(payload))
         elif kind is Kind.DONE:
@@ -229,6 +252,18 @@ class Conversation:
             self.heard.stopped_for = reason
             self._channel.queue(encode(Kind.KILL))
             self._over_s = min(self._over_s, time.monotonic())
+
+    def _ask_meter(self, now_s: float) -> None:
+        """Whether its budgets let the run go on."""
+        if self._meter is None or self.heard.ended is not None or self.heard.stopped_for:
+            return
+        cpu_s, heard_s = self._used.cpu_s, self._used.heard_s or self._start_s
+        if now_s > heard_s + UNHEARD_S:
+            # Behind output that nobody reads stands what was used: it is no more than this.
+            cpu_s += (now_s - heard_s) * self._cpus
+        usage = Usage(wall_s=now_s - self._start_s, cpu_user_s=cpu_s, cpu_system_s=0.0)
+        if not self._meter.look(usage):
+            self._stop("budget")
 
     def _enforce(self, now_s: float) -> None:
         if now_s < self._over_s + UNREAD_GRACE_S:

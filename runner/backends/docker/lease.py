@@ -18,6 +18,7 @@ stdin; init ends, with it the pid namespace, and the engine removes the containe
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -106,13 +107,14 @@ class DockerLease:
         if self._used or self._channel is None:
             raise BackendError("this sandbox was used or released already; acquire a new one")
         self._used = True
-        wall_s = self._spec.limits.wall_s
+        wall_s, cpus = self._spec.limits.wall_s, self._spec.limits.cpus
         start_s = time.monotonic()
         conversation = Conversation(
             self._channel,
             streams,
             cancel,
             float("inf") if isinstance(wall_s, Unlimited) else wall_s,
+            (os.cpu_count() or 1) if isinstance(cpus, Unlimited) else cpus,
         )
         try:
             heard = conversation.hold()

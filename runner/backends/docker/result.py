@@ -21,6 +21,18 @@ NOT_A_PROGRAM = frozenset(
 """What execve(2) says of a file that is there and is none."""
 
 
+def _crossed(stopped_for: str | None, limit: str | None) -> LimitName | None:
+    """The limit that ended the run, by what this side stopped it for and what init says."""
+    if stopped_for == "output":
+        # Whether init had time to end the program for it or not: it was cut short.
+        return LimitName.OUTPUT
+    if limit is None:
+        return None
+    if limit != "told":
+        return LimitName(limit)
+    return LimitName.BUDGET if stopped_for == "budget" else None
+
+
 def ending(heard: Heard, program: str) -> Ending:
     """What came of the run. BackendError: init said nothing, or could not set the program up."""
     ended = heard.ended
@@ -37,11 +49,8 @@ def ending(heard: Heard, program: str) -> Ending:
     limit = ended["limit"]
     if heard.stopped_for == "cancelled" and limit == "told":
         return end(Termination.CANCELLED)
-    if heard.stopped_for == "output":
-        # Whether init had time to end the program for it or not: it was cut short.
-        return end(Termination.LIMIT, limit=LimitName.OUTPUT)
-    if limit is not None and limit != "told":
-        return end(Termination.LIMIT, limit=LimitName(limit))
+    if (crossed := _crossed(heard.stopped_for, limit)) is not None:
+        return end(Termination.LIMIT, limit=crossed)
     if ended["failed_at"] == "setup":
         raise BackendError(
             f"the program's process could not be set up in the sandbox: "

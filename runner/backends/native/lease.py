@@ -224,6 +224,12 @@ class NativeLease:
             self._sample()
         if limit := self._crossed():
             self._kill(limit)
+        if (
+            streams.meter is not None
+            and self._killed_for is None
+            and not streams.meter.look(self._so_far(time.monotonic() - started_s))
+        ):
+            self._kill(LimitName.BUDGET)
         self._follow_terminal(streams)
         wall_s = self._spec.limits.wall_s
         if not isinstance(wall_s, Unlimited) and time.monotonic() > started_s + wall_s + LATE_S:
@@ -288,6 +294,12 @@ class NativeLease:
         if self._last.forks_refused:
             return LimitName.PROCESSES
         return crossed(self._spec.limits, Usage(cpu_user_s=self._last.cpu_s, cpu_system_s=0.0))
+
+    def _so_far(self, wall_s: float) -> Usage:
+        """What was found at the last look; the end's numbers are finer."""
+        counted_s = self._last.cpu_s if self._cgroup is not None else cpu_s(self._seen)
+        known = counted_s is not None
+        return Usage(wall_s=wall_s, cpu_user_s=counted_s, cpu_system_s=0.0 if known else None)
 
     def _follow_terminal(self, streams: Streams) -> None:
         """Give the program's terminal the size of the caller's, and again when that changes."""

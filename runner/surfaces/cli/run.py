@@ -157,6 +157,10 @@ def _closing_line(outcome: Outcome) -> str | None:
         case "denied":
             return f"{outcome.decision.effect.value}: {outcome.decision.reason}"
         case "limit":
+            if outcome.budget is not None:
+                from runner.charging import told  # noqa: PLC0415
+
+                return f"limit: budget ended the run {outcome.run_id}: {told(outcome.budget)}"
             return f"limit: {outcome.limit} ended the run {outcome.run_id}"
         case "cancelled":
             return f"cancelled: the run {outcome.run_id} was ended"

@@ -36,7 +36,11 @@ from runner.backends.docker.inside.wire import (
 READ_BYTES = 65536
 HELD_BYTES = 4 * READ_BYTES
 """Output held here before the program has to wait for its reader."""
+USED_HELD_BYTES = 2 * HELD_BYTES
+"""With so much to be heard yet, nothing is told of what was used."""
 TICK_S = 0.05
+USED_LOOKS = 4
+"""What was used is told at every so many looks."""
 CHANGES_A_FRAME = 500
 CHANGES_FRAME_BYTES = 64 * 1024
 """A frame ends behind the path that crosses this; in JSON a byte takes six at the most."""
@@ -65,6 +69,8 @@ class Init:
         self._stdin_ends = False
         self._taken_bytes = 0
         self._killed_for: str | None = None
+        self._metered = False
+        self._looks = 0
         self._user_namespace = False
         self._landlock_abi = 0
         os.set_blocking(0, False)
@@ -190,11 +196,18 @@ class Init:
             if status is None and time.monotonic() >= min(due_s, watch.deadline_s):
                 due_s = time.monotonic() + TICK_S
                 self._killed_for = self._killed_for or watch.tick()
+                self._tell_used(watch)
             if status is None and self._killed_for is not None:
                 status = self._kill_all()
         watch.stopped()
         self._kill_all()
         return status
+
+    def _tell_used(self, watch: Watch) -> None:
+        """Every few looks, if somebody meters; not while nobody hears what was told before."""
+        self._looks += 1
+        if self._metered and self._looks % USED_LOOKS == 0 and len(self._outbox) < USED_HELD_BYTES:
+            self._outbox += encode_json(Kind.USED, watch.usage())
 
     def _obey(self, kind: Kind, payload: bytes) -> None:
         if kind is Kind.STDIN:
@@ -208,6 +221,8 @@ class Init:
             rows, columns = decode_json(payload)
             if self._child is not None and self._child.stderr is None:
                 child.resize(self._child.stdout, rows, columns)
+        elif kind is Kind.METER:
+            self._metered = True
         elif kind is Kind.KILL:
             self._killed_for = self._killed_for or "told"
         else:

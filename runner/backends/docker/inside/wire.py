@@ -37,6 +37,8 @@ class Kind(IntEnum):
     KILL = 9
     FETCH = 10
     """JSON: a changed file's path; its content comes as `KEPT` and ends with `KEPT_END`."""
+    METER = 11
+    """Tell what the program has used, as `USED`, at every look."""
 
     READY = 32
     """JSON: what is in force around init, as it found it."""
@@ -56,6 +58,8 @@ class Kind(IntEnum):
     """Bytes of the file that was asked for."""
     KEPT_END = 41
     """JSON: whether all of it came."""
+    USED = 42
+    """JSON: what the program has used so far."""
 
 
 class WireError(Exception):
