@@ -123,6 +123,7 @@ def test_the_document_has_every_field() -> None:
             ],
             "truncated": True,
         },
+        "budget": None,
         "left": ["a caf\\xe9 is still there"],
         "audit": {"first_seq": 3, "last_seq": 5, "head": "ab" * 32},
     }

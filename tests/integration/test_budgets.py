@@ -1,0 +1,234 @@
+"""Budgets hold: before a run, while it goes on, over processes, and when a supervisor dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from runner import Runner
+from runner.model.budget import Account, Resource
+from runner.model.limits import LimitName
+from runner.model.outcome import Termination
+
+
+def profile(folder: Path, budgets: str) -> str:
+    path = folder / "budgeted.yaml"
+    path.write_text(f"extends: agent\nbudgets:\n{budgets}")
+    return str(path)
+
+
+def events(runner: Runner, kind: str) -> list[dict[str, object]]:
+    return [json.loads(e.body)["data"] for e in runner.store.events() if e.kind == kind]
+
+
+def held(runner: Runner, resource: Resource) -> int:
+    return sum(runner.store.held(a) for a in runner.store.accounts() if a.resource is resource)
+
+
+def test_calls_are_let_one_by_one_and_the_parent_pays(runner, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: few, of: agent, per: 1h, calls: 2}\n")
+
+    def call(agent: str, parent: str | None = None):
+        return runner.run(["true"], cwd=work, profile=chosen, agent=agent, parent=parent)
+
+    assert call("lead").ok
+    assert call("child", "lead").ok
+    refused = call("child", "lead")  # its own has one left, its parent's has none
+    assert (refused.termination, refused.status) == (Termination.DENIED, 126)
+    assert [rule.id for rule in refused.decision.rules] == ["budget"]
+    assert "agent:lead" in refused.decision.rules[0].matched
+    assert "wait until 20" in refused.decision.reason
+    assert call("child").ok, "what is refused is not charged"
+    assert not call("child").ok
+    assert call("other").ok
+
+
+def test_a_change_of_the_amount_keeps_what_was_used(runner, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: few, of: all, per: calendar day, calls: 1}\n")
+    assert runner.run(["true"], cwd=work, profile=chosen).ok
+    assert not runner.run(["true"], cwd=work, profile=chosen).ok
+    profile(tmp_path, "  - {id: few, of: all, per: calendar day, calls: 2}\n")
+    assert runner.run(["true"], cwd=work, profile=chosen).ok
+    assert not runner.run(["true"], cwd=work, profile=chosen).ok
+
+
+@pytest.mark.parametrize(
+    ("amount", "program"),
+    [("wall: 1s", "import time; time.sleep(60)"), ("cpu: 1s", "while True: pass")],
+)
+def test_what_flows_ends_the_run_that_crosses_it(runner, work, tmp_path, amount, program):
+    chosen = profile(tmp_path, f"  - {{id: short, of: agent, per: 1h, {amount}}}\n")
+    outcome = runner.run(["python3", "-c", program], cwd=work, profile=chosen, agent="a")
+    assert (outcome.termination, outcome.limit) == (Termination.LIMIT, LimitName.BUDGET)
+    assert outcome.status == 124
+    assert outcome.budget is not None
+    assert (outcome.budget.budget_id, outcome.budget.scope) == ("short", "agent:a")
+    assert outcome.budget.free_at_s is not None
+    (ended,) = [e for e in events(runner, "run.ended") if e["limit"] == "budget"]
+    assert ended["budget"]["id"] == "short"
+    again = runner.run(["true"], cwd=work, profile=chosen, agent="a")
+    assert again.termination is Termination.DENIED
+    assert runner.run(["true"], cwd=work, profile=chosen, agent="b").ok
+
+
+def test_each_run_by_itself(runner, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: each, of: agent, per: run, wall: 1s}\n")
+    sleep = ["python3", "-c", "import time; time.sleep(60)"]
+    for _ in range(2):
+        assert runner.run(sleep, cwd=work, profile=chosen).limit is LimitName.BUDGET
+    assert runner.run(["true"], cwd=work, profile=chosen).ok
+
+
+def test_what_was_not_used_is_given_back(runner, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: much, of: all, per: 1h, wall: 1h, at_once: 1}\n")
+    outcome = runner.run(["true"], cwd=work, profile=chosen)
+    assert outcome.ok
+    assert held(runner, Resource.WALL) == held(runner, Resource.AT_ONCE) == 0
+    assert runner.run(["true"], cwd=work, profile=chosen).ok
+
+
+def test_warnings_once_a_window_and_soft_ones_refuse_nothing(runner, work, tmp_path):
+    chosen = profile(
+        tmp_path,
+        "  - {id: warns, of: agent, per: 1h, calls: 4, warn_at: [50%]}\n"
+        "  - {id: soft, of: agent, per: 1h, calls: 1, soft: true}\n",
+    )
+    assert [runner.run(["true"], cwd=work, profile=chosen).ok for _ in range(5)] == [
+        *[True] * 4,
+        False,
+    ]
+    warned = Counter((e["id"], e["percent"]) for e in events(runner, "budget.warned"))
+    assert warned == {("warns", 50): 1, ("soft", 100): 1}
+
+
+def test_what_nobody_meters_is_refused_unless_it_can_not_happen(runner, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: execs, of: agent, per: 1h, execs: 100}\n")
+    refused = runner.run(["true"], cwd=work, profile=chosen)
+    assert refused.termination is Termination.DENIED
+    assert "can't be metered" in refused.decision.reason
+    chosen = profile(tmp_path, "  - {id: net, of: agent, per: 1h, requests: 1, money: 1}\n")
+    assert runner.run(["true"], cwd=work, profile=chosen).ok, "without a network it stays 0"
+
+
+SPENDER = """
+import sys
+from runner.clock import SystemClock
+from runner.model.budget import Account, Resource, Sliding
+from runner.metering import windows
+from runner.stores.sqlite import create
+from pathlib import Path
+
+store = create(Path(sys.argv[1]), SystemClock())
+account, window, granted = Account("layer#ten-thousand", "all", Resource.CALLS), Sliding(86400.0), 0
+print("ready", flush=True)
+sys.stdin.readline()
+while True:
+    with store.transaction() as tx:
+        now_s = SystemClock().now()
+        if tx.spent(account, windows.oldest(window, now_s)) >= 10_000:
+            break
+        tx.charge(account, (windows.place(window, now_s), windows.history(now_s)), 1)
+    granted += 1
+print(granted)
+"""
+
+
+def test_32_processes_spend_ten_thousand_and_no_more(tmp_path):
+    """`How it shows`, 3, at the store; through runs see test_many_at_once_through_runs."""
+    home = tmp_path / "home"
+    spenders = [
+        subprocess.Popen(
+            [sys.executable, "-c", SPENDER, str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(32)
+    ]
+    for each in spenders:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "ready\n"
+    for each in spenders:
+        assert each.stdin is not None
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    granted = [int(each.communicate(timeout=600)[0]) for each in spenders]
+    assert sum(granted) == 10_000
+    assert all(each.returncode == 0 for each in spenders)
+
+
+CROWD = """
+import sys, threading
+from runner import Runner
+work, profile = sys.argv[1:3]
+said = []
+def one(runner):
+    outcome = runner.run(["sh", "-c", "sleep 1"], cwd=work, profile=profile, agent="a")
+    said.append(outcome.termination.value)
+with Runner(home=sys.argv[3]) as runner:
+    threads = [threading.Thread(target=one, args=(runner,)) for _ in range(6)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+print(" ".join(said))
+"""
+
+
+def test_many_at_once_through_runs(native, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: crowd, of: agent, per: 1h, calls: 7}\n")
+    words = [sys.executable, "-c", CROWD, str(work), chosen, str(tmp_path / "home")]
+    crowds = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = Counter(" ".join(each.communicate(timeout=300)[0] for each in crowds).split())
+    assert said == {"exited": 7, "denied": 11}
+
+
+STUCK = """
+import sys
+from runner import Runner
+with Runner(home=sys.argv[3]) as runner:
+    runner.run(["python3", "-c", "print('on', flush=True); import time; time.sleep(600)"],
+               cwd=sys.argv[1], profile=sys.argv[2], stdout=open(sys.argv[4], "wb", 0), agent="a")
+"""
+
+
+def test_what_the_dead_held_is_charged_once_and_their_places_are_free(native, work, tmp_path):
+    chosen = profile(
+        tmp_path,
+        "  - {id: one, of: agent, at_once: 1}\n  - {id: time, of: agent, per: 1h, wall: 60s}\n",
+    )
+    home, output = tmp_path / "home", tmp_path / "output"
+    output.touch()
+    stuck = subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(work), chosen, str(home), str(output)]
+    )
+    try:
+        deadline_s = time.monotonic() + 120
+        with Runner(home=home) as runner:
+            while held(runner, Resource.AT_ONCE) == 0 and time.monotonic() < deadline_s:
+                time.sleep(0.05)
+            refused = runner.run(["true"], cwd=work, profile=chosen, agent="a")
+            assert refused.termination is Termination.DENIED
+            assert "1 runs at once" in refused.decision.reason
+            took = held(runner, Resource.WALL)
+            assert took > 0
+    finally:
+        os.kill(stuck.pid, signal.SIGKILL)
+        stuck.wait(timeout=60)
+    with Runner(home=home) as runner:
+        assert len(runner.recovered) == 1
+        assert held(runner, Resource.AT_ONCE) == held(runner, Resource.WALL) == 0
+        (recovered,) = events(runner, "run.recovered")
+        charged = {c["resource"]: c["amount"] for c in recovered["charged"]}
+        assert charged["wall"] > 0
+        assert runner.run(["true"], cwd=work, profile=chosen, agent="a").ok
+    with Runner(home=home) as runner:
+        assert runner.recovered == []
+        account = next(a for a in runner.store.accounts() if a.resource is Resource.WALL)
+        assert isinstance(account, Account)
