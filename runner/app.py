@@ -19,6 +19,7 @@ from runner.adapters import find_adapter, points_in_force, policy_in_force, wrap
 from runner.analysis.wrappers.table import Table
 from runner.applying import Applied, ChangesOfRuns
 from runner.bound import check_bound
+from runner.budgeting import Budgets
 from runner.changes.diff import FileDiff
 from runner.clock import SystemClock
 from runner.compile import budgets, check_workspace, grants, inherited_names, policy_layers, tighten
@@ -26,6 +27,7 @@ from runner.deciding import Policy
 from runner.errors import RunnerError
 from runner.intake import build_request, checked_stdin
 from runner.model.action import Facts
+from runner.model.budget import Stated
 from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
 from runner.model.keeping import KeepBounds
@@ -91,6 +93,8 @@ class Runner:
             self._archive,
             redactor=redactor,
         )
+        self.budgets = Budgets(self._store, clock, self._stated_budgets)
+        """How budgets stand, and beginning them anew."""
         self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
         self._clock = clock
         self._looked_s: float | None = None
@@ -235,6 +239,10 @@ class Runner:
             budgets(profile, self._restrictions),
         )
 
+    def _stated_budgets(self, profile: str | None) -> Stated:
+        chosen = profile or self._settings.profile.value
+        return budgets(load_profile(chosen, self._settings.profile_dirs.value), self._restrictions)
+
     def backend(self, name: str | None = None) -> Backend:
         """The backend by this name, made once."""
         wanted = name or self._settings.backend.value
@@ -289,6 +297,7 @@ class Runner:
         if discarded.left:
             self._record_swept(None, Swept(left=discarded.left))
         changes = Swept(removed=tuple(self._changes.sweep(self._changes_bounds)))
+        self._store.forget_outdated()
         backend = self.backend()
         swept = backend.sweep()
         self._record_swept(backend.name, swept)

@@ -103,6 +103,11 @@ def told(spent: Spent) -> str:
     return f"{name} is used up: {of}; {when}, or ask who keeps that policy for more"
 
 
+def free_at(spent: Spent) -> str | None:
+    """When something of it is free again, RFC 3339; None: with the end of a run, or never."""
+    return _at(spent.free_at_s)
+
+
 def _at(free_at_s: float | None) -> str | None:
     """The first full second at which it is free."""
     return None if free_at_s is None else moment(math.ceil(free_at_s) - 1)

@@ -199,6 +199,12 @@ def budget_warned(
     return EventDraft(EventKind.BUDGET_WARNED, data, who, run_id)
 
 
+def budget_reset(budget: str, scopes: Sequence[str], reason: str, who: Principal) -> EventDraft:
+    """Whose windows of a budget began anew, by whom, and why."""
+    data = {"budget": budget, "scopes": list(scopes), "reason": reason}
+    return EventDraft(EventKind.BUDGET_RESET, data, who)
+
+
 def decision_data(decision: Decision, redactor: Redactor | None = None) -> dict[str, Any]:
     """A decision as the log has it; secrets go before anything is cut."""
 

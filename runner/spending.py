@@ -29,6 +29,7 @@ from runner.model.budget import (
     Resource,
     Sliding,
     Spent,
+    Stated,
     Window,
 )
 from runner.model.principal import Principal
@@ -96,6 +97,21 @@ def used_up(
         for bound in _bounds(charges)
         if not bound.budget.soft
         if (spent := _spent(ledger, bound, network, now_s)) is not None
+    )
+
+
+def standing(ledger: Ledger, stated: Stated, now_s: float) -> tuple[Spent, ...]:
+    """How each counter stands of the budgets that are stated: used now, and free again when.
+
+    Those that nothing was charged to have none. RecordError, StateError: it can't be told.
+    """
+    budgets = {f"{layer}#{each.id}": (layer, each) for layer, held in stated for each in held}
+    return tuple(
+        _told(ledger, bound, _used(ledger, bound, now_s), now_s)
+        for account in ledger.accounts()
+        if account.budget in budgets
+        for bound in _bounds([Charge(*budgets[account.budget], account.scope)])
+        if bound.resource is account.resource and bound.window is not PerRun.RUN
     )
 
 

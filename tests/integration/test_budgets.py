@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from runner import Runner
+from runner.errors import RequestError
 from runner.model.budget import Account, Resource
 from runner.model.limits import LimitName
 from runner.model.outcome import Termination
@@ -168,6 +169,7 @@ def test_32_processes_spend_ten_thousand_and_no_more(tmp_path):
 CROWD = """
 import sys, threading
 from runner import Runner
+from runner.errors import RequestError
 work, profile = sys.argv[1:3]
 said = []
 def one(runner):
@@ -192,6 +194,7 @@ def test_many_at_once_through_runs(native, work, tmp_path):
 STUCK = """
 import sys
 from runner import Runner
+from runner.errors import RequestError
 with Runner(home=sys.argv[3]) as runner:
     runner.run(["python3", "-c", "print('on', flush=True); import time; time.sleep(600)"],
                cwd=sys.argv[1], profile=sys.argv[2], stdout=open(sys.argv[4], "wb", 0), agent="a")
@@ -232,3 +235,21 @@ def test_what_the_dead_held_is_charged_once_and_their_places_are_free(native, wo
         assert runner.recovered == []
         account = next(a for a in runner.store.accounts() if a.resource is Resource.WALL)
         assert isinstance(account, Account)
+
+
+def test_a_reset_begins_the_window_anew_and_is_recorded(runner, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: one, of: agent, per: 1h, calls: 1}\n")
+    for agent in ("a", "b"):
+        assert runner.run(["true"], cwd=work, profile=chosen, agent=agent).ok
+    assert [(s.scope, s.used, s.amount) for s in runner.budgets.standing(chosen)] == [
+        ("agent:a", 1, 1),
+        ("agent:b", 1, 1),
+    ]
+    assert runner.budgets.reset("one", "why not", scope="agent:a", profile=chosen) == ("agent:a",)
+    assert runner.run(["true"], cwd=work, profile=chosen, agent="a").ok
+    assert not runner.run(["true"], cwd=work, profile=chosen, agent="b").ok
+    (reset,) = events(runner, "budget.reset")
+    assert reset == {"budget": "one", "scopes": ["agent:a"], "reason": "why not"}
+    for budget, reason in (("none", "x"), ("one", " ")):
+        with pytest.raises(RequestError):
+            runner.budgets.reset(budget, reason, profile=chosen)

@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.settings",
     ),
     ("runner.testing",),
-    ("runner.recalled", "runner.showing", "runner.applying"),
+    ("runner.recalled", "runner.showing", "runner.applying", "runner.budgeting"),
     ("runner.app", "runner.adapters", "runner.intake", "runner.workbench", "runner.replay"),
     ("runner.surfaces", "runner.__main__"),
 )

@@ -14,7 +14,17 @@ import typer
 from typer.core import TyperGroup
 
 from runner.errors import EXIT_RUNNER, RunnerError
-from runner.surfaces.cli import audit, changes, config, doctor, explain, policy, profile, run
+from runner.surfaces.cli import (
+    audit,
+    budget,
+    changes,
+    config,
+    doctor,
+    explain,
+    policy,
+    profile,
+    run,
+)
 
 EPILOG = (
     "Exit codes: the program's own; 124 a limit ended it; 125 runner failed or a protection is "
@@ -78,6 +88,7 @@ run.register(app)
 explain.register(app)
 changes.register(app)
 audit.register(app)
+budget.register(app)
 doctor.register(app)
 config.register(app)
 app.add_typer(profile.app, name="profile")
