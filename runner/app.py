@@ -40,12 +40,13 @@ from runner.model.swept import Swept
 from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
 from runner.recalled import RunChanges
+from runner.recording import Plan
 from runner.schema.profiles import load_profile, profile_documents, shipped_profiles
 from runner.settings import Settings, host_environment, load_settings
 from runner.stores.changes import ChangeArchive
 from runner.stores.redacting import redactor_of
 from runner.streams import Cancellation, NullSink
-from runner.supervisor import Caller, Plan, Supervisor
+from runner.supervisor import Caller, Supervisor
 
 LOOK_EVERY_S = 600.0
 """Kept output may be over its bounds for so long: looking through all of it takes time."""

@@ -126,6 +126,7 @@ def outcome_data(
     changes_truncated: bool = False,
     kept: tuple[str, int] | None = None,
     left: Sequence[str] = (),
+    budget: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """An outcome as the log has it. `kept`: the digest of the list of kept contents, and bytes."""
     listed = [change_data(change) for change in changes]
@@ -146,6 +147,7 @@ def outcome_data(
             "kept": None if kept is None else {"manifest_sha256": kept[0], "bytes": kept[1]},
         },
         "left": list(left),
+        "budget": budget,
     }
 
 

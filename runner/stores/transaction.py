@@ -247,21 +247,20 @@ class SqliteTransaction:
             (supervisor_id,),
         ).fetchall()
         for run_id, profile, backend, opened, *who in rows:
-            data: dict[str, object] = {
+            # Nobody knows what it used since it was last looked at: no more than it held.
+            charged = ledger.settle_whole(log.connection, run_id, self._clock.now())
+            data = {
                 "termination": "unknown",
                 "reason": "its supervisor died",
                 "supervisor": supervisor_id,
                 "profile": unescape(profile),
                 "backend": unescape(backend),
                 "opened": opened,
-            }
-            # Nobody knows what it used since it was last looked at: no more than it held.
-            charged = ledger.settle_whole(log.connection, run_id, self._clock.now())
-            if charged:
-                data["charged"] = [
+                "charged": [
                     {**asdict(account), "resource": account.resource.value, "amount": amount}
                     for account, amount in charged
-                ]
+                ],
+            }
             self.append(EventDraft(EventKind.RUN_RECOVERED, data, _principal(*who), run_id))
             self.close_run(run_id, Usage())
         return [row[0] for row in rows]

@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner.charging",),
     ("runner.deciding", "runner.spending"),
     ("runner.facts",),
+    ("runner.recording",),
     ("runner.supervisor",),
     (
         "runner.backends",
