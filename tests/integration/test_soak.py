@@ -27,7 +27,7 @@ sys.path.insert(0, sys.argv[1])
 import _soak_watch
 from _soak_machine import Descendants
 from runner import Runner
-_soak_watch.QUIET_S = 1.0
+_soak_watch.QUIET_S = 4.0
 Descendants()
 home, work, kind = Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 
