@@ -350,9 +350,9 @@ say("again", append(store, big) == store.head().size - 1, store.verify().ok)
 """
 
 
-def _full_disk_said(said: list[str]) -> None:
+def _refused(said: list[str], why: str) -> None:
     assert said[0].startswith("3 the record could not be written: ")
-    assert "full" in said[0]
+    assert why in said[0]
     assert said[1] == "refused"
     assert "state folder" in said[2] or "the log can't be opened" in said[2]
     assert said[3:] == ["holds True True True", "again True True"]
@@ -368,7 +368,7 @@ def test_files_that_can_not_grow_leave_the_log_whole(tmp_path: Path) -> None:
     """
     script = textwrap.dedent(script) + WRITES_UNTIL_IT_CAN_NOT
     said = _run(tmp_path / "state", script.replace('home.parent / "other"', 'Path("/proc/x")'))
-    _full_disk_said(said)
+    _refused(said, "a limit on files")
     _verified(tmp_path / "state")
 
 
@@ -388,7 +388,7 @@ def test_a_full_disk_leaves_the_log_whole(tmp_path: Path) -> None:
         unfill = ballast.unlink
         """
         said = _run(disk / "state", textwrap.dedent(script) + WRITES_UNTIL_IT_CAN_NOT)
-        _full_disk_said(said)
+        _refused(said, "full")
         assert "the disk is full" in said[2]
         _verified(disk / "state")
     finally:
