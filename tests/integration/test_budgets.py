@@ -253,3 +253,16 @@ def test_a_reset_begins_the_window_anew_and_is_recorded(runner, work, tmp_path):
     for budget, reason in (("none", "x"), ("one", " ")):
         with pytest.raises(RequestError):
             runner.budgets.reset(budget, reason, profile=chosen)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("amount", "program"),
+    [("wall: 1s", "import time; time.sleep(60)"), ("cpu: 1s", "while True: pass")],
+)
+def test_with_docker_too(work, tmp_path, amount, program):
+    chosen = profile(tmp_path, f"  - {{id: short, of: agent, per: 1h, {amount}}}\n")
+    with Runner(home=tmp_path / "home", backend="docker") as runner:
+        outcome = runner.run(["python3", "-c", program], cwd=work, profile=chosen)
+        assert (outcome.termination, outcome.limit) == (Termination.LIMIT, LimitName.BUDGET)
+        assert not runner.run(["true"], cwd=work, profile=chosen).ok
