@@ -10,6 +10,9 @@ keeps as lone surrogates (PEP 383) and JSON can't hold. They are escaped first, 
     U+FFFD itself              U+FFFD twice                       '\\ufffd'  ->  '\\ufffd\\ufffd'
 
 so no two strings are written alike. All other strings stay as they are.
+
+RFC 8785 is written by `rfc8785`, in Python. Nearly all that is recorded is plain enough that
+`orjson` writes the same bytes, some thirty times as fast; `_as_orjson_writes` tells when.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+import orjson
 import rfc8785
 
 from runner.errors import RecordError
@@ -30,7 +34,11 @@ MAX_SAFE_INTEGER = 2**53 - 1
 MAX_DEPTH = 64
 """Deepest nesting of lists and objects; far from Python's recursion limit, deep enough for us."""
 
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
+_EXPONENT = re.compile(rb"e[-+]?[0-9]+[,\]}]")
+
 _UNSAFE = re.compile("[\ud800-\udfff\ufffd]")
+_SCALARS = frozenset({str, int, bool, type(None)})
 _ESCAPED = re.compile("\ufffd(?:(\ufffd)|([0-9a-f]{4}))")
 
 
@@ -50,6 +58,14 @@ def canonical(value: object) -> bytes:
     RecordError: it holds something else, an integer beyond 2^53, a number that is not finite, or
     is nested deeper than `MAX_DEPTH`; the message says where in `value`.
     """
+    if type(value) is dict and _is_plain(value, 0):
+        try:
+            data = orjson.dumps(value, option=_OPTIONS)
+        except TypeError:  # a lone surrogate, an integer beyond 2^53
+            pass
+        else:
+            if _as_orjson_writes(data):
+                return data
     return canonical_again(_plain(value, "", 0))
 
 
@@ -58,8 +74,16 @@ def parse_canonical(data: bytes) -> object:
 
     ValueError: `data` is not JSON, or not in its canonical spelling.
     """
+    value: object
+    if data[:1] == b"{" and _as_orjson_writes(data):
+        try:
+            value = orjson.loads(data)
+            if orjson.dumps(value, option=_OPTIONS) == data:
+                return value
+        except (orjson.JSONDecodeError, TypeError):
+            pass  # what is wrong with it, if anything, is said below
     try:
-        value: object = json.loads(
+        value = json.loads(
             data.decode("utf-8"), parse_int=_parse_integer, parse_constant=_refuse_constant
         )
         again = canonical_again(value)
@@ -76,6 +100,45 @@ def canonical_again(value: Any) -> bytes:
     ValueError: it can't be written.
     """
     return rfc8785.dumps(value)
+
+
+def _as_orjson_writes(data: bytes) -> bool:
+    """Whether an object's bytes, as orjson writes them, are those of RFC 8785 too.
+
+    Both write strings alike, and floats by their shortest digits. They differ in numbers that
+    orjson gives an exponent, a trailing `.0` or many zeros, and in how keys outside of ASCII are
+    sorted, all of which stands out; of integers beyond 2^53, `OPT_STRICT_INTEGER` tells. And what
+    is escaped has characters outside of ASCII. False where it can't be told so simply.
+    """
+    return (
+        data.isascii()
+        and b".0}" not in data
+        and b".0," not in data
+        and b".0]" not in data
+        and b"0.000000" not in data
+        and _EXPONENT.search(data) is None
+    )
+
+
+def _is_plain(value: dict[object, object] | list[object], depth: int) -> bool:
+    """Whether it is made of the very types that JSON has; else `_plain` says what is to be done."""
+    if depth >= MAX_DEPTH:
+        return False
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str:
+                return False
+    for item in value.values() if type(value) is dict else value:
+        kind = type(item)
+        if kind is dict or kind is list:
+            if not _is_plain(item, depth + 1):  # type: ignore[arg-type]
+                return False
+        elif kind is float:
+            if not math.isfinite(item):  # type: ignore[arg-type]
+                return False
+        elif kind not in _SCALARS:
+            return False
+    return True
 
 
 def _escape_one(match: re.Match[str]) -> str:

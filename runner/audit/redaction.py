@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+
+import orjson
 
 from runner.audit.known_secrets import forms
 from runner.audit.redact_patterns import Pattern
@@ -47,6 +48,21 @@ _NAME_BEFORE = re.compile(r"-{0,2}[\w.-]{0,64}[=:]?")
 _CALLED = re.compile(r"[A-Za-z_][\w.]*")
 _NAME_END = 80  # characters of a name, from its end: the expression takes their square
 _DEEPEST = 64  # as `canonical` allows
+_OWN_WORDS = ('"tokens":', '"private_proc"')
+"""Words in the events of an ordinary run that hold a needle, as they stand there, and tell none."""
+
+
+def _by_stem(needles: Needles) -> tuple[tuple[str, Needles], ...]:
+    """Needles that hold another one, behind that: where it is not, they are not either."""
+    texts = sorted({needle for needle, _ in needles}, key=lambda text: (len(text), text))
+    stems: dict[str, list[tuple[str, int]]] = {}
+    for needle, number in sorted(needles):
+        stem = next(text for text in texts if text in needle)
+        stems.setdefault(stem, []).append((needle, number))
+    return tuple((stem, tuple(held)) for stem, held in stems.items())
+
+
+_NEEDLES_BY_STEM = _by_stem(NEEDLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +95,7 @@ class Redactor:
         self._patterns = tuple(patterns)
         self._known = dict(known or {})
         own = [*self._known, *(each.needle for each in self._patterns)]
-        self._own = [json.dumps(each, ensure_ascii=False)[1:-1] for each in own]
+        self._own = [told for each in own if (told := _in_json(each))]
 
     def knowing(self, secrets: Sequence[str]) -> Redactor:
         """One that also knows these values, in whatever form (`known_secrets.forms`).
@@ -207,11 +223,19 @@ class Redactor:
         who = draft.principal
         names = () if who is None else (who.agent, who.parent, who.session, who.tenant)
         try:
-            whole = json.dumps([draft.data, names], ensure_ascii=False)
-        except (TypeError, ValueError, RecursionError):  # no plain dicts, or `canonical` refuses it
+            whole = orjson.dumps([draft.data, names]).decode()
+        except TypeError:  # bytes that are no UTF-8, no plain dicts, or `canonical` refuses it
             return (*NEEDLES, _ANY)
         lowered = whole.lower()
-        found = [each for each in NEEDLES if each[0] in lowered]
+        for word in _OWN_WORDS:
+            lowered = lowered.replace(word, "")
+        found = [
+            each
+            for stem, needles in _NEEDLES_BY_STEM
+            if stem in lowered
+            for each in needles
+            if each[0] in lowered
+        ]
         if any(each in lowered for each in NAME_NEEDLES) or any(map(whole.__contains__, self._own)):
             found.append(_ANY)
         return tuple(found)
@@ -254,6 +278,14 @@ class Redactor:
         if isinstance(digest, str) and not MARK.fullmatch(digest):
             told[_DIGESTED] = self.digest_of(digest)
         return told, True
+
+
+def _in_json(text: str) -> str:
+    """The text as it stands in JSON; nothing where it can't."""
+    try:
+        return orjson.dumps(text).decode()[1:-1]
+    except TypeError:  # bytes that are no UTF-8; an event that holds such is looked at whole
+        return ""
 
 
 def is_secret_name(name: str) -> bool:

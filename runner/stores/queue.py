@@ -23,6 +23,7 @@ class WriterQueue:
         self._path = path
         self._timeout_s = timeout_s
         self._fd: int | None = None
+        self._waiter: _Waiter | None = None
 
     def enter(self) -> None:
         """Wait for this writer's turn. RecordError: it did not come in time."""
@@ -45,56 +46,92 @@ class WriterQueue:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.end()
 
     def _wait(self, fd: int) -> None:
         """Block in a thread: `flock` has no time limit, and polling would lose our place."""
-        turn = _Turn(fd)
+        if self._waiter is None:
+            self._waiter = _Waiter()
         try:
-            if turn.came_within(self._timeout_s):
+            if self._waiter.came_within(fd, self._timeout_s):
                 return
         except BaseException:  # an interrupt while waiting
-            self._give_up(turn)
+            self._give_up(fd)
             raise
-        self._give_up(turn)
+        self._give_up(fd)
         raise RecordError(
             f"the log could not be written: another process has held {self._path} for "
             f"{self._timeout_s:g} s; end it (`fuser {self._path}` tells which) and try again"
         )
 
-    def _give_up(self, turn: _Turn) -> None:
+    def _give_up(self, fd: int) -> None:
         self._fd = None
-        turn.abandon()
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.abandon(fd)
 
 
-class _Turn:
-    """A blocking `flock` that can be walked away from; who walks away leaves the descriptor."""
+class _Waiter:
+    """A thread that blocks in `flock` for a queue, one wait after the other.
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._lock = threading.Lock()
-        self._came = threading.Event()
-        self._abandoned = False
+    It can be walked away from, even while the kernel does not let it return: it closes then what it
+    waits on. Starting one for each wait would take as long as a commit.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        # Locks that one thread takes and the other releases: the fastest way to wake each other.
+        self._asked = threading.Lock()
+        self._came = threading.Lock()
+        self._asked.acquire()
+        self._came.acquire()
+        self._fd: int | None = None
         self._error: OSError | None = None
-        threading.Thread(target=self._block, daemon=True, name="runner-queue").start()
+        self._arrived = self._abandoned = False
+        threading.Thread(target=self._serve, daemon=True, name="runner-queue").start()
 
-    def came_within(self, timeout_s: float) -> bool:
-        came = self._came.wait(timeout_s)
+    def came_within(self, fd: int, timeout_s: float) -> bool:
+        """Wait for the lock on `fd`; False: not in time. OSError: it can't be had."""
+        self._fd, self._arrived = fd, False
+        self._asked.release()
+        came = self._came.acquire(timeout=timeout_s)
         if self._error is not None:
             raise self._error
         return came
 
-    def abandon(self) -> None:
-        with self._lock:
+    def abandon(self, fd: int) -> None:
+        """Leave `fd` to the thread, which closes it when it returns."""
+        with self._guard:
             self._abandoned = True
-            if self._came.is_set():
-                os.close(self._fd)
+            if self._arrived:
+                os.close(fd)
+                self._fd = None
+        self._wake()
 
-    def _block(self) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-        except OSError as error:
-            self._error = error
-        with self._lock:
-            self._came.set()
-            if self._abandoned:
-                os.close(self._fd)
+    def end(self) -> None:
+        """Let the thread end; nobody waits."""
+        self._fd = None
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._asked.locked():
+            self._asked.release()
+
+    def _serve(self) -> None:
+        while True:
+            self._asked.acquire()
+            fd = self._fd
+            if fd is None:
+                return
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            except OSError as error:
+                self._error = error
+            with self._guard:
+                if self._abandoned:
+                    os.close(fd)
+                    return
+                self._arrived = True
+            self._came.release()

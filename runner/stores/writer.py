@@ -1,8 +1,9 @@
 """Writing the log: one transaction at a time, durable together with the ledger, or not at all.
 
 Inside a process threads share commits: a transaction that finds others waiting leaves the commit,
-and with it the wait for the disk, to the last of them (group commit). Each stands in a savepoint
-of its own, so one that fails takes nothing with it, and none returns before the commit did.
+and with it the wait for the disk, to the last of them (group commit). Each but
+the first stands in a savepoint of its own, so one that fails takes nothing with it, and none
+returns before the commit did.
 Between processes writers take turns (`queue.py`).
 """
 
@@ -83,7 +84,7 @@ class Writer:
                 with self._member(batch) as member:
                     yield member
             finally:
-                if not self._waiting or batch.members >= _BATCH or batch.settled.is_set():
+                if not (self._waiting and 0 < batch.members < _BATCH) or batch.settled.is_set():
                     self._settle(batch)
         self._await(batch)
 
@@ -165,14 +166,18 @@ class Writer:
         member = SqliteTransaction(
             log, self._clock, self._supervisor_id, self._checkpointer.check_key
         )
+        shared = batch.members > 0  # else all that it takes back is its own
         try:
-            connection.execute("SAVEPOINT member")
+            if shared:
+                connection.execute("SAVEPOINT member")
             yield member
-            connection.execute("RELEASE member")
+            if shared:
+                connection.execute("RELEASE member")
             batch.members += 1
         except BaseException as error:
             log.tree, log.previous = before
-            self._undo(batch, error)
+            if shared:
+                self._undo(batch, error)
             if isinstance(error, sqlite3.Error | OverflowError):
                 raise self._not_recorded(error) from error
             raise

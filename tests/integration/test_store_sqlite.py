@@ -6,6 +6,7 @@ import io
 import os
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -327,9 +328,13 @@ def test_a_log_held_by_another_process_is_a_record_error(
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(RecordError, match=r"another process has held .*queue\.lock"):
             _append(store)
+        waiting = [each for each in threading.enumerate() if each.name == "runner-queue"]
         fcntl.flock(other, fcntl.LOCK_UN)
         _append(store)
         assert store.head().size == 2
+        for each in waiting:  # who was walked away from lets the lock go, and ends
+            each.join(10)
+            assert not each.is_alive()
 
 
 def test_output_is_kept_private(home: Path) -> None:

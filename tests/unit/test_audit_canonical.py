@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import uuid
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,11 @@ from hypothesis import strategies as st
 from runner.audit.canonical import (
     MAX_DEPTH,
     MAX_SAFE_INTEGER,
+    _parse_integer,
+    _plain,
+    _refuse_constant,
     canonical,
+    canonical_again,
     escape,
     parse_canonical,
     unescape,
@@ -170,3 +176,47 @@ def test_the_deepest_nesting_is_written() -> None:
 def test_another_spelling_is_not_canonical(data: bytes) -> None:
     with pytest.raises(ValueError, match="not canonical"):
         parse_canonical(data)
+
+
+def _written_slowly(value: object) -> bytes:
+    return canonical_again(_plain(value, "", 0))
+
+
+_spelled = st.sampled_from(
+    """0 -0 1 1.0 -1.5 0.00001 0.0000001 1e5 1e-7 1E5 1e+21 1e21 10000000000000000
+    9007199254740991 9007199254740993 1e400 NaN "e5" ".0," 1.5e-6""".split()  # noqa: SIM905  (read more easily so)
+)
+
+
+@settings(max_examples=500)
+@given(st.dictionaries(any_text, json_values, max_size=4))
+def test_the_fast_way_writes_the_same_bytes(value: dict[str, object]) -> None:
+    assert canonical(value) == _written_slowly(value)
+
+
+@settings(max_examples=500)
+@given(st.lists(_spelled, min_size=1, max_size=4), st.sampled_from(["{%s}", "[%s]", '{"a":[%s]}']))
+def test_the_fast_way_takes_the_same_bytes(numbers: list[str], form: str) -> None:
+    pairs = ",".join(f'"k{n}":{number}' for n, number in enumerate(numbers))
+    data = (form % (pairs if form == "{%s}" else ",".join(numbers))).encode()
+    try:
+        expected: object = json.loads(
+            data, parse_int=_parse_integer, parse_constant=_refuse_constant
+        )
+        if canonical_again(expected) != data:
+            expected = None
+    except ValueError:
+        expected = None
+    try:
+        found: object = parse_canonical(data)
+    except ValueError:
+        found = None
+    assert repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": uuid.uuid4()}, {"a": {1: 2}}, {"a": [math.nan]}, {"a": [[{"b": math.inf}]]}]
+)
+def test_what_orjson_would_write_is_refused_all_the_same(value: dict[str, object]) -> None:
+    with pytest.raises(RecordError):
+        canonical(value)
