@@ -38,13 +38,19 @@ class Tree:
 
     def appended(self, leaf: bytes) -> Tree:
         """This tree with one more leaf, whose leaf hash is `leaf`."""
-        peaks = list(self.peaks)
-        carry, bits = leaf, self.size
-        while bits & 1:
-            carry = node_hash(peaks.pop(), carry)
-            bits >>= 1
-        peaks.append(carry)
-        return Tree(self.size + 1, tuple(peaks))
+        return self.extended((leaf,))
+
+    def extended(self, leaves: Iterable[bytes]) -> Tree:
+        """This tree with more leaves, read once, in constant memory."""
+        peaks, size = list(self.peaks), self.size
+        for leaf in leaves:
+            carry, bits = leaf, size
+            while bits & 1:
+                carry = node_hash(peaks.pop(), carry)
+                bits >>= 1
+            peaks.append(carry)
+            size += 1
+        return Tree(size, tuple(peaks))
 
     @property
     def root(self) -> bytes:
@@ -80,10 +86,7 @@ class Tree:
 
 def tree_of(leaf_hashes: Iterable[bytes]) -> Tree:
     """The tree over these leaves, read once, in constant memory."""
-    tree = Tree()
-    for leaf in leaf_hashes:
-        tree = tree.appended(leaf)
-    return tree
+    return Tree().extended(leaf_hashes)
 
 
 def inclusion_spans(index: int, size: int) -> list[tuple[int, int]]:
@@ -150,9 +153,7 @@ def root_above(base: Tree, leaves: Callable[[int, int], Iterable[bytes]]) -> Ran
         number = starts.get(start)
         if number is not None and end >= base.size:
             tree = Tree(base.size - start, base.peaks[number:])
-            for leaf in leaves(base.size, end):
-                tree = tree.appended(leaf)
-            return tree.root
+            return tree.extended(leaves(base.size, end)).root
         if number is not None and base.spans()[number] == (start, end):
             return base.peaks[number]
         raise ValueError(f"it needs events before {base.size}, which were archived; restore them")

@@ -23,14 +23,8 @@ from typing import Any
 from runner.audit.beginning import Beginning, beginning_data, beginning_from
 from runner.audit.canonical import canonical, parse_canonical
 from runner.audit.merkle import HASH_BYTES
-from runner.audit.verify import (
-    Row,
-    Verification,
-    export_line,
-    rows_of,
-    unreadable,
-    verify,
-)
+from runner.audit.stored_event import Row, unreadable
+from runner.audit.verify import Verification, export_line, rows_of, verify
 
 SEGMENT_VERSION = 1
 MAX_LINE_BYTES = 64 * 1024 * 1024

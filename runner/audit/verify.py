@@ -1,56 +1,34 @@
 """Verification: does every event hold, and does the tree over them?
 
-Reads events once, in order, in constant memory, and trusts nothing: a column may hold any type
-that SQLite has. What is checked of each event, in this order: it has the next number; its leaf
-hash is that of its bytes; the bytes are canonical JSON with exactly the fields of an event; each
-column says what the bytes say; it names the event before it. Then the tree: as many events, and
-the same root. A log whose tail was cut *and* whose tree was remade is found out only by somebody
-who kept an earlier head, or a checkpoint (`vouching.py`).
+Reads events once, in order, in constant memory. Each has to hold by itself (`stored_event.py`), and
+then the tree: as many events, and the same root. A log whose tail was cut *and* whose tree was
+remade is found out only by somebody who kept an earlier head, or a checkpoint (`vouching.py`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from runner.audit.beginning import WHOLE, Beginning, archived_up_to
 from runner.audit.canonical import canonical_again, parse_canonical
 from runner.audit.event import NO_PREVIOUS
-from runner.audit.keychain import KEY_KINDS
-from runner.audit.merkle import HASH_BYTES, Tree, leaf_hash
+from runner.audit.merkle import HASH_BYTES, Tree
+from runner.audit.stored_event import (
+    TELLING,
+    Checked,
+    Leaf,
+    NotHeldError,
+    Row,
+    check_link,
+    check_row,
+    fields_of,
+    leaf_of,
+    misplaced,
+    unreadable,
+)
 from runner.audit.vouching import NotVouchedError, Vouched, Vouching
-from runner.model.event import EVENT_VERSION, EventKind
-
-TELLING = KEY_KINDS | {EventKind.LOG_ARCHIVED.value, EventKind.LOG_REPAIRED.value}
-"""Kinds of events that say something of the log itself; of these, the bytes are always needed."""
-
-_FIELDS = frozenset({"v", "seq", "time", "kind", "run", "principal", "data", "prev"})
-_HEX_HASH = re.compile(r"[0-9a-f]{64}")
-_PRINCIPAL_FIELDS = frozenset({"agent", "parent", "session", "tenant", "uid"})
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An event as it is stored: columns of any type, since nobody vouches for them."""
-
-    seq: object
-    time: object
-    kind: object
-    run_id: object
-    agent: object
-    leaf_hash: object
-    previous: object
-    body: object
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """An event of which only the leaf hash is read, because a checkpoint vouches for it."""
-
-    seq: object
-    leaf_hash: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +71,8 @@ class Verification:
         return self.failure is None
 
 
-class _NotHeldError(Exception):
-    """Internal: the event at hand does not hold; the message is the clause."""
-
-
 def verify(
-    rows: Iterable[Row | Leaf],
+    rows: Iterable[Row | Leaf | Checked],
     stored: StoredTree | None = None,
     *,
     start: int = 0,
@@ -116,47 +90,91 @@ def verify(
     `vouching`: checkpoints and keys to be held against the log, if `start` is 0. A `Leaf` is for
     events before a checkpoint that is among them.
     """
-    seq, tree = start or beginning.size, beginning.tree
-    previous = beginning.last_hash if start == 0 else None
-    vouched = vouched or beginning.size == 0
+    reading = _Reading(beginning, start, vouching, vouched=vouched)
     failure: VerificationFailure | None = None
     told: Vouched | None = None
     try:
         for row in rows:
-            previous = _leaf(row, seq) if isinstance(row, Leaf) else _check(row, seq, previous)
-            # Behind the next event, whose link tells more exactly what was changed.
-            if vouching is not None and vouching.next_size <= seq:
-                vouching.at(tree)
-            tree = tree.appended(previous)
-            seq += 1
-            if isinstance(row, Row) and row.kind in TELLING and isinstance(row.body, bytes):
-                vouched = vouched or archived_up_to(row.body) == beginning
-                if vouching is not None:
-                    vouching.event(seq - 1, row.kind, row.body)
+            if isinstance(row, Checked):
+                reading.part(row)
+            else:
+                reading.row(row)
         if stored is not None and start == 0:
-            failure = _compare(tree, stored)
+            failure = _compare(reading.tree, stored)
         if failure is None and vouching is not None:
-            told = vouching.finish(tree)
-    except _NotHeldError as error:
-        failure = VerificationFailure(seq, str(error))
+            told = vouching.finish(reading.tree)
+    except NotHeldError as error:
+        failure = VerificationFailure(reading.seq, str(error))
     except NotVouchedError as error:
         failure = VerificationFailure(error.seq, str(error))
-    if failure is None and not vouched:
+    if failure is None and not reading.vouched:
         why = f"no event says that those before {beginning.size} were archived, and they are gone"
         failure = VerificationFailure(beginning.size - 1, why)
     return Verification(
-        size=seq - start,
-        head=(previous or NO_PREVIOUS).hex(),
-        root=tree.root.hex() if start == 0 else None,
+        size=reading.seq - start,
+        head=(reading.previous or NO_PREVIOUS).hex(),
+        root=reading.tree.root.hex() if start == 0 else None,
         failure=failure,
         archived=beginning.size,
         vouched=told if failure is None else None,
     )
 
 
-def unreadable(why: str) -> NoReturn:
-    """For who feeds `verify`: raised from its iterator, the event at hand counts as failed."""
-    raise _NotHeldError(why)
+class _Reading:
+    """How far a log was read, and what holds up to there."""
+
+    def __init__(
+        self, beginning: Beginning, start: int, vouching: Vouching | None, *, vouched: bool
+    ) -> None:
+        self.seq = start or beginning.size
+        self.tree = beginning.tree
+        self.previous = beginning.last_hash if start == 0 else None
+        self.vouched = vouched or beginning.size == 0
+        self._beginning = beginning
+        self._vouching = vouching
+
+    def row(self, row: Row | Leaf) -> None:
+        if isinstance(row, Leaf):
+            leaf = leaf_of(row, self.seq)
+        else:
+            leaf = check_row(row, self.seq, self.previous)
+        # Behind the next event, whose link tells more exactly what was changed.
+        self._look()
+        self._hold([leaf])
+        if isinstance(row, Row) and row.kind in TELLING and isinstance(row.body, bytes):
+            self._tell(row.kind, row.body)
+
+    def part(self, part: Checked) -> None:
+        """Many at once, up to each that has something to say and each size that is asked for."""
+        if part.start != self.seq:
+            raise NotHeldError(misplaced(part.start, self.seq))
+        check_link(part.previous, self.seq, self.previous)
+        hashes = range(0, len(part.leaves), HASH_BYTES)
+        leaves = [part.leaves[at : at + HASH_BYTES] for at in hashes]
+        telling = {seq: (kind, body) for seq, kind, body in part.telling}
+        stops = [*sorted(seq + 1 for seq in telling), part.start + len(leaves)]
+        for stop in stops:
+            while self.seq < stop:
+                self._look()
+                end = stop if self._vouching is None else min(stop, self._vouching.next_size)
+                self._hold(leaves[self.seq - part.start : end - part.start])
+            if stop - 1 in telling:
+                self._tell(*telling[stop - 1])
+
+    def _hold(self, leaves: Sequence[bytes]) -> None:
+        self.tree = self.tree.extended(leaves)
+        self.seq += len(leaves)
+        self.previous = leaves[-1]
+
+    def _look(self) -> None:
+        """Hold the tree against the checkpoint that is over so many events, if there is one."""
+        if self._vouching is not None and self._vouching.next_size <= self.seq:
+            self._vouching.at(self.tree)
+
+    def _tell(self, kind: object, body: bytes) -> None:
+        self.vouched = self.vouched or archived_up_to(body) == self._beginning
+        if self._vouching is not None:
+            self._vouching.event(self.seq - 1, kind, body)
 
 
 def verify_jsonl(
@@ -191,85 +209,6 @@ def export_line(seq: int, leaf: bytes, body: bytes) -> bytes:
     return b'{"body":%b,"leaf_hash":"%b","seq":%d}\n' % (body, leaf.hex().encode(), seq)
 
 
-def _leaf(row: Leaf, seq: int) -> bytes:
-    """The leaf hash of an event that is not read."""
-    if row.seq != seq:
-        raise _NotHeldError(_misplaced(row.seq, seq))
-    if not isinstance(row.leaf_hash, bytes) or len(row.leaf_hash) != HASH_BYTES:
-        raise _NotHeldError("its leaf hash is none")
-    return row.leaf_hash
-
-
-def _check(row: Row, seq: int, previous: bytes | None) -> bytes:
-    """The leaf hash of `row`, once everything about it holds."""
-    if row.seq != seq:
-        raise _NotHeldError(_misplaced(row.seq, seq))
-    body, leaf = row.body, row.leaf_hash
-    if not isinstance(body, bytes):
-        raise _NotHeldError("its body is not stored as bytes")
-    if leaf != leaf_hash(body) or not isinstance(leaf, bytes):
-        raise _NotHeldError("its bytes are not those that its leaf hash was made of")
-    fields = _fields(body)
-    agent = fields["principal"]["agent"] if fields["principal"] is not None else None
-    columns = {
-        "seq": (row.seq, fields["seq"]),
-        "time": (row.time, fields["time"]),
-        "kind": (row.kind, fields["kind"]),
-        "run_id": (row.run_id, fields["run"]),
-        "agent": (row.agent, agent),
-        "previous": (row.previous, bytes.fromhex(fields["prev"])),
-    }
-    for name, (column, told) in columns.items():
-        if type(column) is not type(told) or column != told:
-            raise _NotHeldError(f"its column {name} does not say what its bytes say")
-    if previous is not None and row.previous != previous:
-        what = f"event {seq - 1}" if seq else "no event before it"
-        raise _NotHeldError(f"it does not follow {what}: one of the two was changed")
-    if (seq == 0) != (fields["kind"] == EventKind.LOG_CREATED):
-        raise _NotHeldError(f"its kind is {fields['kind']}, but the log's creation comes first")
-    return leaf
-
-
-def _misplaced(found: object, expected: int) -> str:
-    if isinstance(found, int) and found > expected:
-        return f"it is missing: event {found} stands in its place"
-    return f"an event numbered {found} stands in its place"
-
-
-def _fields(body: bytes) -> dict[str, Any]:
-    """The fields of an event's bytes, each of the type that `seal` gives it."""
-    try:
-        value = parse_canonical(body)
-    except ValueError as error:
-        raise _NotHeldError(f"its bytes are {error}") from None
-    if not isinstance(value, dict) or value.get("v") != EVENT_VERSION:
-        raise _NotHeldError(f"its bytes are no event of version {EVENT_VERSION}")
-    principal = value.get("principal")
-    well_formed = (
-        value.keys() == _FIELDS
-        and (principal is None or _is_principal(principal))
-        and isinstance(value["data"], dict)
-        and isinstance(value["prev"], str)
-        and _HEX_HASH.fullmatch(value["prev"]) is not None
-        and type(value["seq"]) is int
-        and all(isinstance(value[name], str) for name in ("time", "kind"))
-        and (value["run"] is None or isinstance(value["run"], str))
-    )
-    if not well_formed:
-        raise _NotHeldError("its bytes do not have the fields of an event")
-    return value
-
-
-def _is_principal(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() == _PRINCIPAL_FIELDS
-        and isinstance(value["agent"], str)
-        and type(value["uid"]) is int
-        and all(isinstance(value[k], str | None) for k in ("parent", "session", "tenant"))
-    )
-
-
 def _compare(tree: Tree, stored: StoredTree) -> VerificationFailure | None:
     """Whether the tree made of the events is the stored one."""
     if type(stored.size) is not int or not isinstance(stored.peaks, bytes):
@@ -302,7 +241,7 @@ def rows_of(lines: Iterable[str | bytes]) -> Iterator[Row]:
             leaf, seq = bytes.fromhex(value["leaf_hash"]), value["seq"]
         except (ValueError, KeyError, TypeError) as error:
             unreadable(f"its line can't be read: {error}")
-        fields = _fields(body)
+        fields = fields_of(body)
         principal = fields["principal"]
         yield Row(
             seq=seq,

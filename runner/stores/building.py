@@ -10,7 +10,8 @@ from pathlib import Path
 
 from runner.audit.beginning import WHOLE, Beginning
 from runner.audit.merkle import root_above
-from runner.audit.verify import Row, Verification
+from runner.audit.stored_event import Row
+from runner.audit.verify import Verification
 from runner.errors import RecordError, StateError
 from runner.model.event import EventDraft
 from runner.stores.database import connect, migrate, remove, sentence

@@ -18,17 +18,8 @@ from typing import IO
 from runner.audit.beginning import Beginning
 from runner.audit.event import NO_PREVIOUS
 from runner.audit.merkle import Tree, consistency_proof, inclusion_proof, root_above
-from runner.audit.verify import (
-    TELLING,
-    Leaf,
-    Row,
-    StoredTree,
-    Verification,
-    VerificationFailure,
-    export_line,
-    unreadable,
-    verify,
-)
+from runner.audit.stored_event import TELLING, Checked, Leaf, Row, unreadable
+from runner.audit.verify import StoredTree, Verification, VerificationFailure, export_line, verify
 from runner.errors import RequestError, StateError
 from runner.model.event import AuditEvent
 from runner.model.principal import Principal
@@ -36,6 +27,8 @@ from runner.model.rule import CountOf
 from runner.ports import Head, Totals
 from runner.stores import counting
 from runner.stores.against import NOTHING, Against, stored_vouching
+from runner.stores.check_worker import ROWS, undecoded
+from runner.stores.checking import checked_parts
 from runner.stores.database import (
     FILE_NAME,
     check_version,
@@ -133,8 +126,7 @@ class LogReader:
         reason that is not the log's. RequestError: it can't be held against that.
         """
         with self._snapshot() as connection:
-            # Bytes that are no text must reach the comparison, not end it.
-            connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+            connection.text_factory = undecoded
             try:
                 beginning = read_beginning(connection)
             except (sqlite3.Error, ValueError) as error:
@@ -291,17 +283,24 @@ class LogReader:
 
             return root_above(self.beginning().tree, leaves)(start, end)
 
-    def _rows(self, connection: sqlite3.Connection, since: int) -> Iterator[Row | Leaf]:
-        query = "SELECT seq, time, kind, run_id, agent, leaf_hash, previous, body FROM events WHERE"
+    def _rows(self, connection: sqlite3.Connection, since: int) -> Iterator[Row | Leaf | Checked]:
         try:
             for seq, leaf, kind in connection.execute(
                 "SELECT seq, leaf_hash, kind FROM events WHERE seq < ? ORDER BY seq", (since,)
             ):
                 if kind in TELLING:
-                    yield Row(*connection.execute(f"{query} seq = ?", (seq,)).fetchone())
+                    yield Row(*connection.execute(ROWS, (seq, seq)).fetchone())
                 else:
                     yield Leaf(seq, leaf)
-            for row in connection.execute(f"{query} seq >= ? ORDER BY seq", (since,)):
+            first, last = connection.execute(
+                "SELECT min(seq), max(seq) FROM events WHERE seq >= ?", (since,)
+            ).fetchone()
+            if first is None:
+                return
+            for part in checked_parts(self._path, self._mode, first, last + 1):
+                yield part
+                first = part.end
+            for row in connection.execute(ROWS, (first, last)):
                 yield Row(*row)
         except sqlite3.Error as error:
             if primary_code(error) not in _DAMAGE:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from runner.audit.beginning import WHOLE, Beginning, beginning_data, beginning_of
 from runner.audit.segment import Segment
-from runner.audit.verify import Row, Verification, verify
+from runner.audit.stored_event import Row
+from runner.audit.verify import Verification, verify
 from runner.errors import RecordError
 from runner.model.event import EventDraft, EventKind
 from runner.stores.database import read_beginning

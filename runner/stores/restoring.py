@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.audit.beginning import WHOLE
-from runner.audit.verify import Row, unreadable
+from runner.audit.stored_event import Row, unreadable
 from runner.errors import RequestError, StateError
 from runner.stores import building, segments
 from runner.stores.database import FILE_NAME

@@ -18,7 +18,8 @@ from typing import Any
 from runner.audit.beginning import WHOLE, Beginning, archived_up_to
 from runner.audit.canonical import parse_canonical
 from runner.audit.merkle import Tree, leaf_hash
-from runner.audit.verify import Row, export_line, rows_of, unreadable
+from runner.audit.stored_event import Row, unreadable
+from runner.audit.verify import export_line, rows_of
 from runner.model.event import EventKind
 from runner.stores.database import connect, read_beginning
 from runner.stores.pages import PageReader

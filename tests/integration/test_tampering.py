@@ -22,7 +22,8 @@ from runner.audit.event import NO_PREVIOUS
 from runner.audit.keychain import NamedKey, rotation_text
 from runner.audit.merkle import Tree, leaf_hash, tree_of
 from runner.audit.note import Signer, sign
-from runner.audit.verify import Row, StoredTree, Verification, verify
+from runner.audit.stored_event import Row
+from runner.audit.verify import StoredTree, Verification, verify
 from runner.audit.vouching import StoredNote, Vouching, kept_notes
 from runner.model.event import EventDraft, EventKind
 from runner.model.principal import Principal

@@ -14,7 +14,8 @@ from runner.audit.canonical import canonical
 from runner.audit.event import NO_PREVIOUS, seal
 from runner.audit.merkle import Tree, leaf_hash, range_root, root_above, tree_of
 from runner.audit.segment import Segment, SegmentError, verify_segment, written
-from runner.audit.verify import Row, StoredTree, verify
+from runner.audit.stored_event import Row
+from runner.audit.verify import StoredTree, verify
 from runner.model.event import AuditEvent, EventDraft, EventKind
 
 SIZE = 70

@@ -11,7 +11,8 @@ import pytest
 from runner.audit.canonical import canonical
 from runner.audit.event import NO_PREVIOUS, seal
 from runner.audit.merkle import leaf_hash, tree_of
-from runner.audit.verify import Row, StoredTree, export_line, verify, verify_jsonl
+from runner.audit.stored_event import Row
+from runner.audit.verify import StoredTree, export_line, verify, verify_jsonl
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.principal import Principal
 
