@@ -29,18 +29,19 @@ from types import FunctionType
 from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+from _soak_ledger import violations
 from _soak_machine import Descendants, carrying, cgroup_folders
 
 from runner import Runner
 from runner.backends.native.backend import NativeBackend
 from runner.backends.native.lease import NativeLease
 from runner.model.event import AuditEvent, EventKind
-from runner.stores import changes, kept, liveness, sqlite, transaction, writer
+from runner.stores import changes, checkpoints, kept, keys, liveness, sqlite, transaction, writer
 
 STEPPED = (
     writer.Writer, transaction.LogEnd, transaction.SqliteTransaction, sqlite.SqliteStore,
     kept.KeptOutput, changes.ChangeArchive, changes.Keeper, changes.Content, liveness.LiveLock,
-    NativeBackend, NativeLease,
+    checkpoints.Checkpointer, keys.KeyFolder, NativeBackend, NativeLease,
 )  # fmt: skip
 """Whose methods are steps."""
 READING = ("SELECT", "PRAGMA")
@@ -186,6 +187,8 @@ class Walk:
                     runs[event.run_id].append(event)
             for run_id, events in runs.items():
                 check(run_id, events)
+            if found := violations(runner.store, runner.store.events()):
+                sys.exit("; ".join(found))
             ran = (self._work / f"ran-{marker}").exists()
             if ran and not any(
                 marker.encode() in events[0].body and of(events)[EventKind.RUN_STARTED]
@@ -230,6 +233,7 @@ def main() -> NoReturn:
     parser.add_argument("profile")
     parser.add_argument("words", nargs=argparse.REMAINDER)
     given = parser.parse_args()
+    os.environ["RUNNER_CHECKPOINT_EVENTS"] = "2"  # so that some are made in the middle of a run
     walk = Walk(given.folder, given.profile, given.words)
     print(f"killed at {walk.go(given.first, given.every)} steps", flush=True)
     sys.exit(0)

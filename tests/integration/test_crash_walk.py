@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-WALK = Path(__file__).resolve().parents[1] / "crash_walk.py"
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from _soak_ledger import BUDGETS  # noqa: E402
+
+WALK = ROOT / "tests" / "crash_walk.py"
 PROGRAM = '(sleep 300 &); echo x > "ran-$WALK"; echo out'
-BIND = "extends: agent\nworkspace: bind\nlimits: {workspace: unlimited, inodes: unlimited}\n"
+COW = "extends: agent\n"
+BIND = COW + "workspace: bind\nlimits: {workspace: unlimited, inodes: unlimited}\n"
 
 
 @pytest.mark.parametrize(
@@ -22,13 +27,11 @@ BIND = "extends: agent\nworkspace: bind\nlimits: {workspace: unlimited, inodes: 
     ],
 )
 def test_killed_at_steps_the_record_is_whole(tmp_path, native, mode, words, every, first, at_least):
-    profile = "agent"
-    if mode == "bind":
-        profile = str(tmp_path / "bind.yaml")
-        Path(profile).write_text(BIND)
+    profile = tmp_path / "walked.yaml"
+    profile.write_text((BIND if mode == "bind" else COW) + BUDGETS)
     options = ["--every", str(every), "--from", str(first)]
     done = subprocess.run(
-        [sys.executable, str(WALK), *options, str(tmp_path), profile, *words],
+        [sys.executable, str(WALK), *options, str(tmp_path), str(profile), *words],
         capture_output=True,
         text=True,
         timeout=1200,
