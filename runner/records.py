@@ -13,7 +13,8 @@ from dataclasses import asdict
 from typing import Any
 
 from runner.audit.canonical import canonical
-from runner.audit.redaction import Redactor
+from runner.audit.named import named
+from runner.audit.redaction import Redactor, is_mark
 from runner.compile import spec_digest
 from runner.model.budget import Charge, Resource
 from runner.model.decision import Decision, MatchedRule
@@ -58,7 +59,7 @@ def decided(
     return EventDraft(
         EventKind.RUN_DECIDED,
         {
-            **_asked(request, intent, links, program),
+            **_asked(request, intent, links, program, redactor),
             "backend": backend,
             "decision": decision_data(decision, redactor),
             "spec_digest": spec_digest(spec) if spec is not None else None,
@@ -80,7 +81,7 @@ def checked(
     """A decision that was asked for without a run."""
     program = program_data(request.program, redactor)
     data = {
-        **_asked(request, intent, links, program),
+        **_asked(request, intent, links, program, redactor),
         "decision": decision_data(decision, redactor),
     }
     return EventDraft(EventKind.DECISION_CHECKED, data, request.principal)
@@ -237,6 +238,7 @@ def _asked(
     intent: Intent,
     links: Mapping[str, str] | None,
     program: Mapping[str, object],
+    redactor: Redactor | None,
 ) -> dict[str, Any]:
     found = {"links": [list(each) for each in links.items()]} if links else {}
     return {
@@ -251,6 +253,7 @@ def _asked(
             "commands": len(intent.commands),
             "dynamic_commands": len(intent.dynamic_commands),
             "unreadable": intent.unreadable,
+            **named(intent, _told(request.program, program, redactor)),
         },
         **found,
     }
@@ -295,6 +298,17 @@ def program_data(program: Program, redactor: Redactor | None = None) -> dict[str
         "bytes": len(program.content),
         "sha256": digest,
     }
+
+
+def _told(program: Program, data: Mapping[str, object], redactor: Redactor | None) -> str | None:
+    """The whole of a program without its secrets, if it held any; `data`: what is told of it."""
+    if redactor is None or not is_mark(data["sha256"]):
+        return None
+    if isinstance(program, Argv):
+        return "\n".join(redactor.words(program.words))
+    if isinstance(program, ShellText):
+        return redactor.text(program.text)
+    return redactor.data(program.content).decode("utf-8", "surrogateescape")
 
 
 def program_to_keep(program: Program, redactor: Redactor | None = None) -> bytes | None:

@@ -288,6 +288,11 @@ def _in_json(text: str) -> str:
         return ""
 
 
+def is_mark(value: object) -> bool:
+    """Whether it stands in the place of something that was redacted, and is no more than that."""
+    return isinstance(value, str) and MARK.fullmatch(value) is not None
+
+
 def is_secret_name(name: str) -> bool:
     """Whether a variable or a key of this name has a secret for its value, as names go."""
     return SECRET_NAME.fullmatch(name[-_NAME_END:]) is not None
