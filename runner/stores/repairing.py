@@ -23,7 +23,7 @@ from runner.audit.keychain import log_name
 from runner.errors import RecordError, RequestError, StateError
 from runner.model.event import EventDraft, EventKind
 from runner.ports import Clock
-from runner.stores import carrying, placing
+from runner.stores import carrying, placing, search_index
 from runner.stores.building import NewLog, new_log
 from runner.stores.database import FILE_NAME, PENDING_NAME, connect, remove, sentence
 from runner.stores.home import fsync_folder
@@ -36,7 +36,6 @@ from runner.stores.sqlite import QUEUE_NAME
 
 _WAIT_S = 2.0  # for a writer, each of which takes milliseconds
 _SPARE_BYTES = 16 * 1024 * 1024  # beside what is built: the WAL of the building, and small files
-_DERIVED = "search.db"  # an index of the log that is made anew when it is missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,4 +297,4 @@ def _scratch(home: Path) -> Iterator[sqlite3.Connection]:
 
 def _forget_derived(home: Path) -> None:
     """What was made of the damaged log would tell of events that are not in it any more."""
-    remove(home / _DERIVED)
+    remove(home / search_index.FILE_NAME)
