@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runner.errors import RequestError
-from runner.surfaces.cli import checkpoints, redacting, retention
+from runner.surfaces.cli import (
+    checkpoints,
+    event_lines,
+    redacting,
+    retention,
+    searching,
+    story,
+)
 
 if TYPE_CHECKING:
     from runner.audit.verify import Verification
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from runner.stores.reader import LogReader
 
 audit_app = typer.Typer(
-    help="The log: show, verify and export it.", no_args_is_help=True, rich_markup_mode=None
+    help="The log: show, search, verify and export it.", no_args_is_help=True, rich_markup_mode=None
 )
 
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only this run's events.")]
@@ -27,6 +34,7 @@ RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only th
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    searching.register(audit_app)
     redacting.register(audit_app)
     retention.register(audit_app)
     checkpoints.register(audit_app)
@@ -37,6 +45,9 @@ def register(app: typer.Typer) -> None:
 
 @audit_app.command()
 def show(
+    story_of: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="Tell the story of this run.")
+    ] = None,
     run: RunId = None,
     last: Annotated[
         int, typer.Option("--last", metavar="N", min=0, help="Only the last N; 0: all.")
@@ -45,9 +56,24 @@ def show(
         bool, typer.Option("--json", help="One canonical JSON object a line.")
     ] = False,
 ) -> None:
-    """Events, oldest first."""
+    """Events, oldest first; or the story of one run.
+
+    The story says in order who asked for what, how it was read and decided and by which rules,
+    under which protections it ran, what it used and changed, and how it ended. With --json it is
+    the run's events, as with --run.
+    """
+    if story_of is not None and run is not None:
+        raise RequestError("name the run once: `runner audit show RUN` tells it, --run lists it")
+    event_lines.take_any_text()
     log = _log()
-    if run is not None:
+    if story_of is not None:
+        _check_run(log, story_of)
+        events = [*log.events(story_of)]
+        if not as_json:
+            print("\n".join(story.story(events)))
+            return
+        run, last = story_of, 0
+    elif run is not None:
         _check_run(log, run)
     start = max(0, log.head().size - last) if last and run is None else 0
     events = list(log.events(run, start))
@@ -55,7 +81,7 @@ def show(
         if as_json:
             sys.stdout.buffer.write(event.body + b"\n")
         else:
-            print(f"{event.seq:>6}  {event.time}  {event.run_id or '-':24}  {_summary(event.body)}")
+            print(event_lines.line(event))
 
 
 @audit_app.command()
@@ -126,19 +152,6 @@ def verify(
         checkpoints.tell(found.vouched, found.size)
     if file is None:
         checkpoints.tell_not_sent()
-
-
-@audit_app.command()
-def export(
-    form: Annotated[str, typer.Option("--format", metavar="jsonl", help="How.")] = "jsonl",
-    start: Annotated[
-        int, typer.Option("--from", metavar="SEQ", min=0, help="Begin with this event.")
-    ] = 0,
-) -> None:
-    """Write the log to stdout; `runner audit verify FILE` checks it anywhere."""
-    if form != "jsonl":
-        raise RequestError(f"--format {form!r} is not known; there is jsonl")
-    _log().export(sys.stdout.buffer, start)
 
 
 def logs(
@@ -213,56 +226,3 @@ def _check_run(log: LogReader | Store, run: str) -> None:
     """RequestError if the log has no such run; an id is ASCII, and SQLite takes only UTF-8."""
     if not run.isascii() or next(iter(log.events(run)), None) is None:
         raise RequestError(f"there is no run {run!r} in the log; `runner audit show` lists them")
-
-
-def _summary(body: bytes) -> str:
-    event: dict[str, Any] = json.loads(body)
-    data = event["data"]
-    principal = event["principal"] or {}
-    agent = principal.get("agent", "-")
-    match event["kind"]:
-        case "run.decided" | "decision.checked":
-            program = data["program"]
-            shown = program.get("argv") or program.get("text") or program.get("name")
-            says = f"{data['decision']['effect']}: {_one_line(shown)}"
-        case "run.ended":
-            parts = [data["termination"], data["limit"], data["exit_code"], data["signal"]]
-            says = " ".join(str(part) for part in parts if part is not None)
-        case "run.started":
-            says = f"degraded: {', '.join(data['degraded'])}" if data["degraded"] else ""
-        case "changes.applying":
-            says = f"{data['count']} changes"
-        case "changes.applied":
-            says = f"{data['applied']['count']} applied, {data['not_applied']['count']} not"
-        case "changes.discarded":
-            says = data["why"]
-        case "machine.swept":
-            removed, left = data["removed"]["count"], data["left"]["count"]
-            says = f"removed {removed}, left {left}"
-        case "log.archived" | "log.restored":
-            says = f"events {data['from']} to {data['to']['size'] - 1}: {data['file']}"
-        case "log.repaired":
-            gap = data["missing"]
-            says = f"events {gap['from']} to {gap['to'] - 1} are missing" if gap else ""
-        case "output.discarded":
-            says = f"of {len(data['runs'])} runs, {data['size_bytes']} bytes"
-        case "request.refused" | "checkpoint.failed":
-            says = _one_line(data["message"])
-        case kind:
-            says = _of_the_log(kind, data)
-    return f"{event['kind']:17} {agent:12} {says}".rstrip()
-
-
-def _of_the_log(kind: str, data: dict[str, Any]) -> str:
-    """Of events about keys and checkpoints."""
-    if kind.startswith("key."):
-        return _one_line(data["key"])
-    if kind in ("checkpoint.sent", "checkpoint.unsent"):
-        return _one_line(f"{data['size']} events to {data['to']}")
-    return ""
-
-
-def _one_line(shown: object) -> str:
-    text = " ".join(shown) if isinstance(shown, list) else str(shown)
-    line = ascii(text)[1:-1]  # what an agent wrote must not move the reader's cursor
-    return line if len(line) <= 80 else f"{line[:77]}..."
