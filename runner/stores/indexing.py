@@ -7,7 +7,6 @@ by piece, so who is killed loses a second of work, and readers see a whole index
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import sqlite3
 import time
@@ -15,6 +14,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import orjson
 
 from runner.audit.facets import Facet, facets
 from runner.errors import StateError
@@ -250,8 +251,8 @@ class _Catching:
         block, offset = divmod(seq, BLOCK)
         if block != self._block:
             self._block, self._earliest, self._latest = block, "", ""
-        with suppress(ValueError, RecursionError):  # damaged: `runner audit verify` tells
-            self._note_facets(offset, json.loads(body) if isinstance(body, bytes) else None)
+        with suppress(ValueError):  # damaged: `runner audit verify` tells
+            self._note_facets(offset, orjson.loads(body) if isinstance(body, bytes) else None)
 
     def _note_facets(self, offset: int, event: object) -> None:
         if not isinstance(event, dict):

@@ -5,9 +5,10 @@ Each event that is given was read from the log and looked at; without an index a
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+
+import orjson
 
 from runner.audit.query import Query
 from runner.model.event import AuditEvent
@@ -56,8 +57,8 @@ def search(
 def parsed(event: AuditEvent) -> object:
     """What an event's bytes say; None: they are damaged."""
     try:
-        return json.loads(event.body)
-    except (ValueError, TypeError, RecursionError):
+        return orjson.loads(event.body)
+    except ValueError:
         return None
 
 
