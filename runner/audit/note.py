@@ -84,9 +84,10 @@ class Signer:
         self.name = name
         self._seed = seed
         self._key: Ed25519PrivateKey = Ed25519PrivateKey.from_private_bytes(seed)
-        public = bytes([ED25519]) + self._key.public_key().public_bytes_raw()
-        self._hash = _hash(name, public)
-        self.vkey = f"{name}+{self._hash.hex()}+{encoded(public)}"
+        self.public = self._key.public_key().public_bytes_raw()
+        typed = bytes([ED25519]) + self.public
+        self._hash = _hash(name, typed)
+        self.vkey = f"{name}+{self._hash.hex()}+{encoded(typed)}"
 
     @staticmethod
     def parse(text: str) -> Signer:
@@ -108,9 +109,13 @@ class Signer:
         seed = encoded(bytes([ED25519]) + self._seed)
         return f"{_PRIVATE}{self.name}+{self._hash.hex()}+{seed}"
 
+    def signature(self, message: bytes) -> bytes:
+        """64 bytes (RFC 8032, 5.1.6)."""
+        return self._key.sign(message)
+
     def line(self, text: str) -> str:
         """The signature's line for a note's text."""
-        signature = self._key.sign(text.encode())
+        signature = self.signature(text.encode())
         return f"\u2014 {self.name} {encoded(self._hash + signature)}\n"
 
 

@@ -1,4 +1,4 @@
-"""The log's private keys: a folder of files that only their owner can read.
+"""Private keys, the log's and a witness's: a folder of files that only their owner can read.
 
 A key is on the disk before the log names it, so a log never names one that was not there. Which one
 signs is the log's word alone (`checkpoints.py`): a file that it does not name, left by a process
@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from runner.audit import note
@@ -21,22 +22,38 @@ from runner.stores.home import fsync_folder
 FOLDER_NAME = "keys"
 
 _MOST_BYTES = 1024  # a key takes some 150
-_HINT = (
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOwner:
+    """Whose keys they are, for what is said of them."""
+
+    name: str
+    lost: str
+    """What to do when a key can't be used, a clause."""
+    exposed: str
+    """What to do when others may have it, a clause."""
+
+
+LOG = KeyOwner(
+    "the log",
     "nothing is signed without it, so no run starts; put it back from a copy, or, if it is lost, "
-    "let `runner audit key rotate --lost` make a new one"
+    "let `runner audit key rotate --lost` make a new one",
+    "then `runner audit key rotate`",
 )
 
 
 class SigningKeyError(RecordError):
-    """The log's private key can't be used, so checkpoints can't be made."""
+    """A private key can't be used, so checkpoints can't be made."""
 
 
 class KeyFolder:
     """Private keys by what the log calls them: their verifier keys (`vkey`, C2SP signed-note)."""
 
-    def __init__(self, home: Path) -> None:
-        """`home`: the state folder."""
+    def __init__(self, home: Path, owner: KeyOwner = LOG) -> None:
+        """`home`: the folder that it is in, the state folder for the log's."""
         self.path = home / FOLDER_NAME
+        self._owner = owner
 
     def make(self, name: str) -> str:
         """Make a key and keep it, durably; returns its vkey. SigningKeyError: it can't be kept.
@@ -50,8 +67,8 @@ class KeyFolder:
             self._keep(self._file(made.vkey), f"{made.private}\n".encode())
         except OSError as error:
             raise SigningKeyError(
-                f"a key for the log can't be kept in {self.path}: {error.strerror or error}; make "
-                "room, or make the folder writable, and try again"
+                f"a key for {self._owner.name} can't be kept in {self.path}: "
+                f"{error.strerror or error}; make room, or make the folder writable, and try again"
             ) from error
         return made.vkey
 
@@ -107,13 +124,13 @@ class KeyFolder:
         found = self.path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             raise SigningKeyError(
-                f"{self.path} is not a folder, so the log can't be signed; {_HINT}"
+                f"{self.path} is not a folder of {self._owner.name}'s keys: {self._owner.lost}"
             )
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise SigningKeyError(
-                f"the folder of the log's keys {self.path} is open to others (uid {found.st_uid}, "
-                f"mode {stat.S_IMODE(found.st_mode):04o}): they may have the key; `chmod 700 "
-                f"{self.path}`, then `runner audit key rotate`"
+                f"the folder of {self._owner.name}'s keys {self.path} is open to others "
+                f"(uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}): they may have the "
+                f"key; `chmod 700 {self.path}`, {self._owner.exposed}"
             )
 
     def _check_file(self, vkey: str, found: os.stat_result) -> None:
@@ -122,13 +139,15 @@ class KeyFolder:
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             path = self._file(vkey)
             raise SigningKeyError(
-                f"the log's private key {path} is open to others (uid {found.st_uid}, mode "
-                f"{stat.S_IMODE(found.st_mode):04o}): they may have it; `chmod 600 {path}`, then "
-                "`runner audit key rotate`"
+                f"{self._owner.name}'s private key {path} is open to others "
+                f"(uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}): they may have it; "
+                f"`chmod 600 {path}`, {self._owner.exposed}"
             )
 
     def _unusable(self, vkey: str, what: str) -> SigningKeyError:
-        return SigningKeyError(f"the log's private key {self._file(vkey)} {what}: {_HINT}")
+        return SigningKeyError(
+            f"{self._owner.name}'s private key {self._file(vkey)} {what}: {self._owner.lost}"
+        )
 
     def _make_folder(self) -> None:
         with contextlib.suppress(FileExistsError):
