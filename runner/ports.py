@@ -324,7 +324,11 @@ class Transaction(Books, Protocol):
     """
 
     def append(self, draft: EventDraft) -> AuditEvent:
-        """Give the event its place in the log."""
+        """Give the event its place in the log.
+
+        To the `data` of one that ends a run (`run.ended`, `run.recovered`) the store adds `events`:
+        how many events the run has, this one included.
+        """
 
     def open_run(self, run_id: str, principal: Principal, profile: str, backend: str) -> None:
         """Note that this supervisor holds a run; charges the call to the agent, parent and uid."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from runner.audit.canonical import canonical, escape, unescape
 from runner.audit.event import NO_PREVIOUS, rfc3339, seal
@@ -25,6 +25,7 @@ from runner.stores import counting, ledger
 from runner.stores.kept import check_run_id
 
 _BEFORE_THE_PROGRAM = frozenset({EventKind.RUN_DECIDED, EventKind.RUN_STARTED})
+_ENDS = frozenset({EventKind.RUN_ENDED, EventKind.RUN_RECOVERED})
 
 DAMAGED = (
     "the log is damaged; `runner audit verify` tells where, `runner audit repair` recovers the rest"
@@ -61,7 +62,13 @@ class LogEnd:
             self.previous = last[0]
 
     def append(self, draft: EventDraft, now_s: float) -> AuditEvent:
-        """Write the next event. RecordError: the draft can't be recorded."""
+        """Write the next event. RecordError: the draft can't be recorded.
+
+        One that ends a run is told how many the run has, so that a proof of it can't leave one out.
+        """
+        if draft.run_id is not None and draft.kind in _ENDS:
+            count = self._events_of(draft.run_id) + 1
+            draft = replace(draft, data={**draft.data, "events": count})
         if self.redactor is not None:
             draft = self.redactor.draft(draft)
         event = seal(draft, self.tree.size, now_s, self.previous)
@@ -87,6 +94,13 @@ class LogEnd:
             else:
                 self.starting.discard(draft.run_id)
         return event
+
+    def _events_of(self, run_id: str) -> int:
+        """All are here: those of a run that has not ended are never archived."""
+        (count,) = self.connection.execute(
+            "SELECT count(*) FROM events WHERE run_id = ?", (escape(run_id),)
+        ).fetchone()
+        return int(count)
 
     def told(self, principal: Principal) -> Principal:
         """Who it is, as events and the ledger name it."""
