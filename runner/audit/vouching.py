@@ -17,6 +17,7 @@ from heapq import merge
 from operator import attrgetter
 
 from runner.audit.checkpoint import Checkpoint, parse_checkpoint
+from runner.audit.cosignature import cosigned_at
 from runner.audit.keychain import KEY_KINDS, KeyChain, KeyChainError, NamedKey
 from runner.audit.merkle import Tree
 from runner.audit.note import NoteError, open_note
@@ -39,6 +40,17 @@ class StoredNote:
 
 
 @dataclass(frozen=True, slots=True)
+class Cosigned:
+    """The largest tree that a witness has cosigned, as far as is known."""
+
+    witness: str
+    """Its key's name."""
+    size: int
+    time_s: int
+    """When it was cosigned, in seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Vouched:
     """What the checkpoints told about a log that holds."""
 
@@ -52,6 +64,8 @@ class Vouched:
     """The vkey in force at the end; None: the log names none."""
     trusted: bool
     """Whether it is, or follows, a key that the reader knew."""
+    cosigned: tuple[Cosigned, ...] = ()
+    """What each witness that the reader named has cosigned."""
 
 
 class NotVouchedError(Exception):
@@ -103,11 +117,13 @@ class Vouching:
         trusted: str | None = None,
         named: Sequence[NamedKey] | None = None,
         archived: int = 0,
+        witnesses: Sequence[str] = (),
     ) -> None:
         """`stored` and `kept`: in the order of their sizes. `trusted`: a vkey known from elsewhere.
 
         `named`: the keys that the log's table has, to be compared; of the first `archived` events,
-        which are not read, it is taken as it is.
+        which are not read, it is taken as it is. `witnesses`: vkeys; each of them must have
+        cosigned one of `kept`.
         """
         before = tuple(key for key in named or () if key.seq < archived)
         self._chain = KeyChain(trusted, before)
@@ -119,6 +135,7 @@ class Vouching:
         self._repaired = False
         """Whether an event says that the log was made anew: what lay beside its events is gone."""
         self._count = self._covered = self._kept = 0
+        self._cosigned: dict[str, Cosigned | None] = dict.fromkeys(witnesses)
         self._advance()
 
     def event(self, seq: int, kind: object, body: bytes) -> None:
@@ -168,12 +185,18 @@ class Vouching:
             raise NotVouchedError(
                 chain.keys[0].seq, "no checkpoint is stored, although one was made with the key"
             )
+        for vkey, cosigned in self._cosigned.items():
+            if cosigned is None:
+                raise NotVouchedError(
+                    0, f"the witness {vkey} has cosigned no checkpoint that was kept"
+                )
         return Vouched(
             self._count,
             self._covered,
             self._kept,
             chain.keys[-1].vkey if chain.keys else None,
             chain.trusted is not None,
+            tuple(each for each in self._cosigned.values() if each is not None),
         )
 
     def _advance(self) -> None:
@@ -212,9 +235,19 @@ class Vouching:
             ) from None
         if found.kept:
             self._kept = found.size
+            self._witnessed(str(found.note), found.size, which)
         else:
             self._count += 1
             self._covered = found.size
+
+    def _witnessed(self, note: str, size: int, which: str) -> None:
+        for vkey in self._cosigned:
+            try:
+                time_s = cosigned_at(note, vkey)
+            except NoteError as error:
+                raise NotVouchedError(size - 1, f"{which} can't be believed: {error}") from None
+            if time_s is not None:
+                self._cosigned[vkey] = Cosigned(vkey.partition("+")[0], size, time_s)
 
     @staticmethod
     def _read(found: StoredNote, since: int, which: str) -> Checkpoint:

@@ -21,6 +21,8 @@ class Against:
     """The vkey of a key that is, or was, the log's."""
     since: int = 0
     """A checkpoint over so many events vouches for them: only their leaf hashes are read."""
+    witnesses: tuple[str, ...] = ()
+    """The vkeys of witnesses, each of whom must have cosigned one of the kept checkpoints."""
 
 
 NOTHING = Against()
@@ -33,14 +35,26 @@ def stored_vouching(connection: sqlite3.Connection, against: Against, archived: 
     """
     if not has_checkpoints(connection):
         _check_since(against, found=False)
-        return Vouching((), against.kept, trusted=against.trusted, named=(), archived=archived)
+        return Vouching(
+            (),
+            against.kept,
+            trusted=against.trusted,
+            named=(),
+            archived=archived,
+            witnesses=against.witnesses,
+        )
     found = connection.execute(
         "SELECT 1 FROM checkpoints WHERE size = ?", (against.since,)
     ).fetchone()
     _check_since(against, found=found is not None)
     named = keys_named(connection)
     return Vouching(
-        _notes(connection), against.kept, trusted=against.trusted, named=named, archived=archived
+        _notes(connection),
+        against.kept,
+        trusted=against.trusted,
+        named=named,
+        archived=archived,
+        witnesses=against.witnesses,
     )
 
 
@@ -66,6 +80,22 @@ def covering(connection: sqlite3.Connection, size: int) -> str | None:
     row = connection.execute(
         "SELECT note FROM checkpoints WHERE size >= ? ORDER BY size LIMIT 1", (size,)
     ).fetchone()
+    return row[0] if row is not None and isinstance(row[0], str) else None
+
+
+def newest(connection: sqlite3.Connection) -> str | None:
+    """The note of the last checkpoint; None: there is none yet."""
+    if not has_checkpoints(connection):
+        return None
+    row = connection.execute("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
+    return row[0] if row is not None and isinstance(row[0], str) else None
+
+
+def over(connection: sqlite3.Connection, size: int) -> str | None:
+    """The note of the checkpoint over exactly so many events; None: there is none."""
+    if not has_checkpoints(connection):
+        return None
+    row = connection.execute("SELECT note FROM checkpoints WHERE size = ?", (size,)).fetchone()
     return row[0] if row is not None and isinstance(row[0], str) else None
 
 

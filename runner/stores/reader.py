@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import IO
@@ -172,9 +173,14 @@ class LogReader:
 
         RequestError: there is no such event or tree.
         """
+        return self.inclusion_proofs([seq], size)[0]
+
+    def inclusion_proofs(self, seqs: Iterable[int], size: int) -> list[list[bytes]]:
+        """The same of several events; what their proofs share is read once."""
         self._check_size(size)
+        root_of = cache(self._range_root)
         try:
-            return inclusion_proof(self._range_root, seq, size)
+            return [inclusion_proof(root_of, seq, size) for seq in seqs]
         except ValueError as error:
             raise RequestError(f"no proof: {error}") from None
 
