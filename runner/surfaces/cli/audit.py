@@ -11,6 +11,7 @@ import typer
 
 from runner.errors import RequestError
 from runner.surfaces.cli import (
+    audit_proofs,
     checkpoints,
     event_lines,
     redacting,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from runner.stores.reader import LogReader
 
 audit_app = typer.Typer(
-    help="The log: show, search, verify and export it.", no_args_is_help=True, rich_markup_mode=None
+    help="The log: show, search, verify, prove and export it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only this run's events.")]
@@ -38,6 +41,7 @@ def register(app: typer.Typer) -> None:
     redacting.register(audit_app)
     retention.register(audit_app)
     checkpoints.register(audit_app)
+    audit_proofs.register(audit_app)
     app.add_typer(audit_app, name="audit")
     app.command("logs")(logs)
     app.command("usage")(usage)
@@ -92,6 +96,7 @@ def verify(
             metavar="[FILE]", help="An export or an archive's segment instead of this user's log."
         ),
     ] = None,
+    *,
     archive: Annotated[
         str | None,
         typer.Option("--archive", metavar="DIR", help="Check archived events too, from event 0."),
@@ -117,6 +122,14 @@ def verify(
         str | None,
         typer.Option("--key", metavar="VKEY|FILE", help="The log's key, if you know it."),
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--witness",
+            metavar="VKEY|FILE",
+            help="A witness's key: it must have cosigned a checkpoint of --against.",
+        ),
+    ] = None,
 ) -> None:
     """Check every event, the chain, the tree and every checkpoint.
 
@@ -124,7 +137,7 @@ def verify(
     with it by whoever has this user's rights: `--against` with a checkpoint that was kept elsewhere
     shows that it was not.
     """
-    given = checkpoints.against(since, against, key)
+    given = checkpoints.against(since, against, key, witness or ())
     found: Verification
     if file is None:
         found = retention.verify(_log(), archive, given)
@@ -140,7 +153,7 @@ def verify(
         found = _verify_export(file, given)
     if found.failure is not None:
         print(f"event {found.failure.seq}: {found.failure.why}", file=sys.stderr)
-        if file is None and archive is None:
+        if file is None and archive is None and not witness:
             print("`runner audit repair` recovers what can be proved", file=sys.stderr)
         raise typer.Exit(1)
     print(f"{found.size} events, head {found.head}")
@@ -200,7 +213,11 @@ def _verify_export(file: str, given: Against) -> Verification:
             if start and (given.kept or given.trusted):
                 raise RequestError(f"{file!r} begins with event {start}: export the whole log")
             lines.seek(0)
-            vouching = None if start else Vouching((), given.kept, trusted=given.trusted)
+            vouching = (
+                None
+                if start
+                else Vouching((), given.kept, trusted=given.trusted, witnesses=given.witnesses)
+            )
             return verify_jsonl(lines, start=start, vouching=vouching)
     except OSError as error:
         raise RequestError(f"export {file!r} can't be read: {error.strerror}") from error

@@ -13,7 +13,7 @@ from runner.errors import RequestError
 from runner.surfaces.cli import retention
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from runner.audit.vouching import StoredNote, Vouched
     from runner.model.checkpoints import Unsent
@@ -103,10 +103,14 @@ def rotate(
         store.close()
 
 
-def against(since: str | None, kept: str | None, key: str | None) -> Against:
+def against(
+    since: str | None, kept: str | None, key: str | None, witnesses: Sequence[str] = ()
+) -> Against:
     """What the options of `verify` bring from elsewhere. RequestError: a file is something else."""
     from runner.stores.against import Against  # noqa: PLC0415
 
+    if witnesses and kept is None:
+        raise RequestError("--witness is about a checkpoint that was kept: name it with --against")
     notes = [] if kept is None else _notes(kept)
     size = 0
     if since is not None and since.isascii() and since.isdigit() and len(since) < 16:
@@ -115,11 +119,18 @@ def against(since: str | None, kept: str | None, key: str | None) -> Against:
         found = _notes(since)
         size = found[-1].size
         notes = sorted([*notes, *found], key=lambda each: each.size)
-    return Against(tuple(notes), None if key is None else _vkey(key), size)
+    return Against(
+        tuple(notes),
+        None if key is None else vkey_of(key),
+        size,
+        tuple(_cosigner_of(each) for each in witnesses),
+    )
 
 
 def tell(vouched: Vouched, size: int) -> None:
     """What checkpoints said about a log that holds."""
+    from runner.audit.event import rfc3339  # noqa: PLC0415
+
     if vouched.key is None:
         print("no checkpoint: the log has no key")
         return
@@ -131,6 +142,9 @@ def tell(vouched: Vouched, size: int) -> None:
         print("no checkpoint is stored beside these events")
     if vouched.kept:
         print(f"the kept checkpoint over {vouched.kept} events holds")
+    for each in vouched.cosigned:
+        when = rfc3339(each.time_s)
+        print(f"the witness {each.witness} cosigned the first {each.size} events at {when}")
     whose = "follows the key that you named" if vouched.trusted else "is the log's own word (--key)"
     print(f"key {vouched.key}, which {whose}")
 
@@ -167,27 +181,42 @@ def _notes(file: str) -> list[StoredNote]:
     from runner.audit.vouching import kept_notes  # noqa: PLC0415
 
     try:
-        return kept_notes(_text(file))
+        return kept_notes(text_of(file))
     except ValueError as error:
         raise RequestError(f"{file!r} can't be held against a log: {error}") from None
 
 
-def _vkey(given: str) -> str:
-    """A vkey, or a file that holds one."""
+def notes_of(file: str) -> list[str]:
+    """The checkpoints in a file, in the order of their sizes; at least one. RequestError."""
+    return [str(each.note) for each in _notes(file)]
+
+
+def vkey_of(given: str) -> str:
+    """A log's vkey, or a file that holds one. RequestError."""
     from runner.audit.note import parse_vkey  # noqa: PLC0415
 
-    text = given if given.count("+") >= 2 and "\n" not in given else _text(given).strip()
+    return _vkey(given, parse_vkey, "--key", "`runner audit key show`")
+
+
+def _cosigner_of(given: str) -> str:
+    from runner.audit.cosignature import parse_cosigner  # noqa: PLC0415
+
+    return _vkey(given, parse_cosigner, "--witness", "`runner audit witness --show-key`")
+
+
+def _vkey(given: str, parse: Callable[[str], object], option: str, shows: str) -> str:
+    text = given if given.count("+") >= 2 and "\n" not in given else text_of(given).strip()
     try:
-        parse_vkey(text)
+        parse(text)
     except ValueError as error:
         raise RequestError(
-            f"--key {given!r} is no key, nor a file with one: {error}; `runner audit key show` "
-            "prints it"
+            f"{option} {given!r} is no key, nor a file with one: {error}; {shows} prints it"
         ) from None
     return text
 
 
-def _text(file: str) -> str:
+def text_of(file: str) -> str:
+    """What a small file holds, as text. RequestError."""
     try:
         with open(file, "rb") as opened:
             data = opened.read(_MOST_BYTES + 1)
