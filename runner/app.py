@@ -294,11 +294,10 @@ class Runner:
         What was removed, and what could not be, is recorded. BackendError: the backend can't work
         here, so nothing is known of what it left.
         """
-        discarded = self._store.discard_output(self._output_bounds)
+        discarded = self._store.discard_outdated(self._output_bounds)
         if discarded.left:
             self._record_swept(None, Swept(left=discarded.left))
         changes = Swept(removed=tuple(self._changes.sweep(self._changes_bounds)))
-        self._store.forget_outdated()
         backend = self.backend()
         swept = backend.sweep()
         self._record_swept(backend.name, swept)
@@ -323,7 +322,7 @@ class Runner:
             if self._looked_s is not None and now_s - self._looked_s < LOOK_EVERY_S:
                 return
             self._looked_s = now_s
-        found = self._store.discard_output(
+        found = self._store.discard_outdated(
             self._output_bounds, not_within_s=LOOK_EVERY_S, most=DISCARDED_AT_ONCE
         )
         if found.left:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runner.model.action import Action
-from runner.model.budget import Account, Bucket, Window
+from runner.model.budget import Account, Bucket, Override, Window
 from runner.model.checkpoints import Unsent
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
@@ -308,6 +308,9 @@ class Ledger(Protocol):
     def warned_s(self, account: Account, percent: int) -> float | None:
         """When it was last warned that so much is used; None: never."""
 
+    def override(self, account: Account) -> Override | None:
+        """What holds now in the place of the amount that is stated; None: that does."""
+
     def accounts(self) -> Sequence[Account]:
         """All that anything was ever charged to or is held of, sorted; as far as it is kept."""
 
@@ -344,6 +347,9 @@ class Transaction(Books, Protocol):
 
     def warned(self, account: Account, percent: int) -> None:
         """Note that it was warned now that so much is used."""
+
+    def set_override(self, account: Account, override: Override | None) -> None:
+        """Let this hold in the place of what is stated; None: what is stated."""
 
     def forget(self, account: Account) -> None:
         """Begin its windows anew; history stays, and what open runs hold."""
@@ -382,10 +388,12 @@ class Store(Books, Protocol):
     def kept_output(self, run_id: str, stream: str) -> bytes | None:
         """What was kept, or None when there is nothing by that name."""
 
-    def discard_output(
+    def discard_outdated(
         self, bounds: KeepBounds, *, not_within_s: float = 0.0, most: int | None = None
     ) -> Swept:
         """Drop kept output that is too old or too much, the oldest first; never an open run's.
+
+        And counters of budgets that no window counts and no forecast looks at any more.
 
         At most `most` runs' (None: all that have to go), each recorded as `output.discarded`
         before it goes. Nothing is done if that was looked at less than `not_within_s` seconds ago.
@@ -412,9 +420,6 @@ class Store(Books, Protocol):
 
     def unsent(self) -> Sequence[Unsent]:
         """What the destinations of checkpoints do not have; nothing of those that have all."""
-
-    def forget_outdated(self) -> int:
-        """Drop counters that no window counts and no forecast looks at any more; how many."""
 
     def close(self) -> None:
         """Let go of the files; may be called twice."""

@@ -16,7 +16,7 @@ from runner.audit.canonical import canonical
 from runner.audit.named import named
 from runner.audit.redaction import Redactor, is_mark
 from runner.compile import spec_digest
-from runner.model.budget import Charge, Resource
+from runner.model.budget import Charge, Override, Resource
 from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent
@@ -200,6 +200,25 @@ def budget_warned(
         "soft": charge.budget.soft,
     }
     return EventDraft(EventKind.BUDGET_WARNED, data, who, run_id)
+
+
+def budget_set(
+    charge: Charge,
+    overrides: Mapping[Resource, Override],
+    until: str | None,
+    reason: str,
+    who: Principal,
+) -> EventDraft:
+    """Which amounts of a budget hold until when; none: what is stated holds again."""
+    data = {
+        "budget": charge.budget.id,
+        "layer": charge.layer,
+        "scope": charge.scope,
+        "amounts": {resource.value: each.amount for resource, each in overrides.items()},
+        "until": until,
+        "reason": reason,
+    }
+    return EventDraft(EventKind.BUDGET_SET, data, who)
 
 
 def budget_reset(budget: str, scopes: Sequence[str], reason: str, who: Principal) -> EventDraft:

@@ -10,7 +10,7 @@ what was used, up to what a backend lets pass between two looks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runner import records
 from runner.errors import RecordError
@@ -51,6 +51,7 @@ class _Bound:
     charge: Charge
     resource: Resource
     amount: int
+    """What holds now: what is stated, or what somebody set for a time."""
 
     @property
     def budget(self) -> Budget:
@@ -94,7 +95,7 @@ def used_up(
     """
     return tuple(
         spent
-        for bound in _bounds(charges)
+        for bound in _bounds(ledger, charges)
         if not bound.budget.soft
         if (spent := _spent(ledger, bound, network, now_s)) is not None
     )
@@ -110,7 +111,7 @@ def standing(ledger: Ledger, stated: Stated, now_s: float) -> tuple[Spent, ...]:
         _told(ledger, bound, _used(ledger, bound, now_s), now_s)
         for account in ledger.accounts()
         if account.budget in budgets
-        for bound in _bounds([Charge(*budgets[account.budget], account.scope)])
+        for bound in _bounds(ledger, [Charge(*budgets[account.budget], account.scope)])
         if bound.resource is account.resource and bound.window is not PerRun.RUN
     )
 
@@ -195,7 +196,7 @@ class RunMeter:
         In the transaction that opens the run, after `used_up` found in it that there is enough.
         """
         now_s = self._clock.now()
-        for bound in _bounds(charges):
+        for bound in _bounds(tx, charges):
             if bound.resource in METERED:
                 flow = _Flow(bound)
                 flow.held = self._take(tx, flow, now_s)
@@ -245,9 +246,9 @@ class RunMeter:
 
     def _take(self, tx: Transaction, flow: _Flow, now_s: float) -> int:
         """Hold the next slice, of which nothing is held now; how much."""
-        bound = flow.bound
         if flow.own:
-            return bound.amount
+            return flow.bound.amount
+        bound = flow.bound = replace(flow.bound, amount=_amount(tx, flow.bound))
         taken = MOST_US
         if not bound.budget.soft:
             taken = slice_of(bound.amount - _used(tx, bound, now_s))
@@ -311,10 +312,21 @@ class RunMeter:
         )
 
 
-def _bounds(charges: Iterable[Charge]) -> Iterator[_Bound]:
+def _bounds(ledger: Ledger, charges: Iterable[Charge]) -> Iterator[_Bound]:
+    """All amounts, each as it holds now."""
     for charge in charges:
         for resource, amount in charge.budget.amounts:
-            yield _Bound(charge, resource, amount)
+            bound = _Bound(charge, resource, amount)
+            yield replace(bound, amount=_amount(ledger, bound))
+
+
+def _amount(ledger: Ledger, bound: _Bound) -> int:
+    """What somebody set for now, or what is stated."""
+    stated = dict(bound.budget.amounts)[bound.resource]
+    if bound.budget.fixed or bound.window is PerRun.RUN:
+        return stated
+    override = ledger.override(bound.account)
+    return stated if override is None else override.amount
 
 
 def _used_of(flow: _Flow, usage: Usage) -> int | None:

@@ -126,12 +126,8 @@ class Soak:
             found += [f"lives on: {each}" for each in self._descendants.alive()]
             self._descendants.kill_all()
         found += [f"lives on: {each}" for each in carrying(self._marker)]
-        starting = [self._forked(self._start) for _ in range(RECOVERING)]
-        starting.append(self._forked(self._look))
-        for child in starting:
-            self._descendants.wait(lambda who=child: who in self._descendants.ended, 300)
-            if self._descendants.ended.get(child) != 0:
-                found.append(f"who looks ended with {self._descendants.ended.get(child)}")
+        found += self._wrong_ends([self._forked(self._start) for _ in range(RECOVERING)])
+        found += self._wrong_ends([self._forked(self._look)])
         found += self._errors.read_text().splitlines()
         self._errors.write_text("")
         if mounts := mounts_of(self._folder) - self._mounts:
@@ -140,6 +136,13 @@ class Soak:
         self.runs = Counter(json.loads(told.read_text()) if told.exists() else {})
         self._descendants.ended.clear()
         return found
+
+    def _wrong_ends(self, children: list[int]) -> list[str]:
+        """Wait for them; whoever did not end well."""
+        ended = self._descendants.ended
+        self._descendants.wait(lambda: all(child in ended for child in children), 300)
+        statuses = [ended.get(child) for child in children]
+        return [f"who starts or looks ended with {status}" for status in statuses if status != 0]
 
     def _working(self, number: int, slot: int) -> int:
         seed = self._chance.random()

@@ -115,6 +115,8 @@ class Budget:
     """Percent, 1 to 100, ascending: an event when so much is used, once a window."""
     soft: bool = False
     """It warns and refuses nothing."""
+    fixed: bool = False
+    """Nobody sets another amount for a time, or begins its windows anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,16 @@ class Bucket:
     """Seconds of a bucket, `CALENDAR` or `HISTORY`."""
     number: int
     """The first second of the epoch that it holds, over its length; of a calendar window: it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What somebody set, for a time, in the place of the amount that is stated."""
+
+    amount: int
+    """In the resource's unit; 0 lets nothing."""
+    until_s: float
+    """Seconds since the epoch: from then on what is stated holds again."""
 
 
 CALENDAR = 0
@@ -173,6 +185,11 @@ class Spent:
     free_at_s: float | None = None
     """When something of it is free again, in seconds since the epoch, if nobody uses more before
     that; None: with the end of another run, or never."""
+
+    @property
+    def account(self) -> Account:
+        """Its counter."""
+        return Account(f"{self.layer}#{self.budget_id}", self.scope, self.resource)
 
 
 Stated = tuple[tuple[str, tuple[Budget, ...]], ...]

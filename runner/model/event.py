@@ -37,6 +37,8 @@ class EventKind(StrEnum):
     """What a clean-up of this machine removed, and what it could not remove."""
     BUDGET_WARNED = "budget.warned"
     """So much of a budget is used, once a window and share."""
+    BUDGET_SET = "budget.set"
+    """Somebody set another amount for a time, or took that back, and why."""
     BUDGET_RESET = "budget.reset"
     """Somebody began a budget's windows anew, and why."""
     OUTPUT_DISCARDED = "output.discarded"

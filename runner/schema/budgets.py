@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -137,6 +137,23 @@ Percents = Annotated[
 ]
 
 
+_AMOUNTS: dict[Resource, Callable[[object], int]] = {
+    Resource.WALL: _amount_of_time,
+    Resource.CPU: _amount_of_time,
+    Resource.BYTES: _amount_of_bytes,
+    Resource.MONEY: parse_money,
+}
+
+
+def parse_amount(resource: Resource, value: str) -> int:
+    """An amount as a budget states it, from a command line; ValueError with the accepted forms."""
+    if resource in _AMOUNTS:
+        return _AMOUNTS[resource](value)
+    if not re.fullmatch(r"[0-9]{1,15}", value):
+        raise ValueError(f"{value!r} is no number of them; give a whole one")
+    return int(value)
+
+
 class BudgetFile(Strict):
     """One budget; each amount that is stated holds by itself."""
 
@@ -171,6 +188,11 @@ class BudgetFile(Strict):
     soft: bool = Field(
         default=False, strict=True, description="true: it warns, and refuses nothing."
     )
+    fixed: bool = Field(
+        default=False,
+        strict=True,
+        description="true: `runner budget set` and `reset` can't change it.",
+    )
 
     def to_model(self) -> Budget:
         """As the supervisor takes it."""
@@ -196,6 +218,7 @@ class BudgetFile(Strict):
             profiles=self.profiles or (),
             warn_at=self.warn_at or (),
             soft=self.soft,
+            fixed=self.fixed,
         )
 
 

@@ -153,6 +153,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (budget, scope, resource, percent)
         ) WITHOUT ROWID""",
     ),
+    (
+        # What holds for a time in the place of the amounts that budgets state.
+        """CREATE TABLE budget_overrides (
+            budget TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            resource TEXT NOT NULL,
+            amount INTEGER NOT NULL CHECK (amount >= 0),
+            until_s REAL NOT NULL,
+            PRIMARY KEY (budget, scope, resource)
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from runner.audit.canonical import escape, unescape
 from runner.errors import RecordError
 from runner.metering import windows
-from runner.model.budget import Account, Bucket, Resource, Window
+from runner.model.budget import Account, Bucket, Override, Resource, Window
 
 _DAMAGED = "the ledger is damaged: it has {} where an amount belongs; restore a copy of it"
 _ACCOUNT = "budget = ? AND scope = ? AND resource = ?"
@@ -68,11 +68,33 @@ def warned_s(connection: sqlite3.Connection, account: Account, percent: int) -> 
     return None if row is None else float(row[0])
 
 
+def override(connection: sqlite3.Connection, account: Account, now_s: float) -> Override | None:
+    """What somebody set that holds now."""
+    row = connection.execute(
+        f"SELECT amount, until_s FROM budget_overrides WHERE {_ACCOUNT} AND until_s > ?",  # noqa: S608
+        (*_key(account), now_s),
+    ).fetchone()
+    return None if row is None else Override(_whole(row[0]), float(row[1]))
+
+
+def set_override(
+    connection: sqlite3.Connection, account: Account, override: Override | None
+) -> None:
+    """Let it hold, or nothing but what is stated."""
+    connection.execute(f"DELETE FROM budget_overrides WHERE {_ACCOUNT}", _key(account))  # noqa: S608
+    if override is not None:
+        connection.execute(
+            "INSERT INTO budget_overrides VALUES (?, ?, ?, ?, ?)",
+            (*_key(account), override.amount, override.until_s),
+        )
+
+
 def accounts(connection: sqlite3.Connection) -> Sequence[Account]:
     """All that there are, sorted."""
     rows = connection.execute(
         "SELECT DISTINCT budget, scope, resource FROM budget_use "
-        "UNION SELECT budget, scope, resource FROM budget_holds ORDER BY 1, 2, 3"
+        "UNION SELECT budget, scope, resource FROM budget_holds "
+        "UNION SELECT budget, scope, resource FROM budget_overrides ORDER BY 1, 2, 3"
     )
     return [
         Account(unescape(budget), unescape(scope), _resource(resource))
@@ -149,6 +171,7 @@ def forget_outdated(connection: sqlite3.Connection, now_s: float) -> int:
     )
     oldest_s = now_s - windows.KEPT_S
     connection.execute("DELETE FROM budget_warned WHERE at_s < ?", (oldest_s,))
+    connection.execute("DELETE FROM budget_overrides WHERE until_s <= ?", (now_s,))
     return dropped
 
 

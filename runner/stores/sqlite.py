@@ -25,7 +25,7 @@ from runner.audit.keychain import log_name
 from runner.audit.redaction import Redactor
 from runner.audit.verify import Verification
 from runner.errors import RecordError, RunnerError, StateError
-from runner.model.budget import Account, Bucket
+from runner.model.budget import Account, Bucket, Override
 from runner.model.checkpoints import CheckpointRules, Unsent
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.keeping import KeepBounds
@@ -291,17 +291,17 @@ class SqliteStore:
         with self._reader.reading() as connection:
             return ledger.warned_s(connection, account, percent)
 
+    def override(self, account: Account) -> Override | None:
+        """What holds now in the place of the amount that is stated."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return ledger.override(connection, account, self._clock.now())
+
     def accounts(self) -> Sequence[Account]:
         """All counters of budgets, sorted."""
         self._check_usable()
         with self._reader.reading() as connection:
             return ledger.accounts(connection)
-
-    def forget_outdated(self) -> int:
-        """Drop counters that nothing counts any more; how many."""
-        self._check_usable()
-        with self._writer.transaction() as transaction:
-            return transaction.forget_outdated()
 
     def verify(self) -> Verification:
         """Check every event, the tree and every checkpoint, in one snapshot."""
@@ -327,15 +327,17 @@ class SqliteStore:
         """What was kept, or None when there is nothing by that name."""
         return self._kept.read(run_id, stream)
 
-    def discard_output(
+    def discard_outdated(
         self, bounds: KeepBounds, *, not_within_s: float = 0.0, most: int | None = None
     ) -> Swept:
-        """Drop kept output that is too old or too much; see the port."""
+        """Drop kept output that is too old or too much, and outdated counters; see the port."""
         self._check_usable()
         now_s = self._clock.now()
         with looking(self.home, now_s, not_within_s) as due:
             if not due:
                 return Swept()
+            with self._writer.transaction() as transaction:
+                transaction.forget_outdated()
             return discard(
                 self._kept,
                 bounds,

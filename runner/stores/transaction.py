@@ -15,7 +15,7 @@ from runner.audit.merkle import HASH_BYTES, Tree
 from runner.audit.redaction import Redactor
 from runner.errors import RecordError
 from runner.metering import microseconds
-from runner.model.budget import Account, Bucket, Window
+from runner.model.budget import Account, Bucket, Override, Window
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
@@ -204,6 +204,10 @@ class SqliteTransaction:
         """When it was last warned that so much is used."""
         return ledger.warned_s(self._open().connection, account, percent)
 
+    def override(self, account: Account) -> Override | None:
+        """What holds now in the place of what is stated."""
+        return ledger.override(self._open().connection, account, self._clock.now())
+
     def accounts(self) -> Sequence[Account]:
         """All that there are."""
         return ledger.accounts(self._open().connection)
@@ -219,6 +223,10 @@ class SqliteTransaction:
     def warned(self, account: Account, percent: int) -> None:
         """Note that it was warned now."""
         ledger.warned(self._open().connection, account, percent, self._clock.now())
+
+    def set_override(self, account: Account, override: Override | None) -> None:
+        """Let it hold; None: what is stated."""
+        ledger.set_override(self._open().connection, account, override)
 
     def forget(self, account: Account) -> None:
         """Begin its windows anew."""

@@ -19,7 +19,7 @@ from runner.model.outcome import Ending, Termination
 from runner.model.profile import CgroupMode, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection
 from runner.model.spec import SandboxSpec, Workspace
-from runner.ports import Backend, ContentSink, Lease, OutputSink, Streams
+from runner.ports import Backend, ContentSink, Lease, Meter, OutputSink, Streams
 from runner.streams import Cancellation, Gate, NullSink
 
 HOME = "/home/agent"
@@ -76,6 +76,7 @@ class Given:
     stderr: OutputSink = field(default_factory=NullSink)
     terminal: int | None = None
     contents: ContentSink | None = None
+    meter: Meter | None = None
 
 
 class BackendHarness(ABC):
@@ -182,7 +183,13 @@ def run_lease(
     gate = Gate(spec.limits.output_bytes, KEPT_BYTES)
     with Cancellation() as own:
         streams = Streams(
-            given.stdin, given.stdout, given.stderr, gate, given.terminal, given.contents
+            given.stdin,
+            given.stdout,
+            given.stderr,
+            gate,
+            given.terminal,
+            given.contents,
+            given.meter,
         )
         ending = lease.run(streams, cancel or own)
     return Ran(

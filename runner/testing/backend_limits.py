@@ -5,10 +5,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
+from runner.errors import RecordError
+from runner.metering.slices import used_of
+from runner.model.budget import Resource
 from runner.model.limits import LimitName
 from runner.model.outcome import Termination
+from runner.model.usage import Usage
 from runner.ports import Backend
 from runner.streams import FdSink
 from runner.testing.backend_filling import FILL, FILL_INODES
@@ -138,6 +143,39 @@ class LimitContract(BackendHarness):
             ran = self.python(text, **self.on(folder)).exited()
             same([(c.path, c.size_bytes) for c in ran.ending.changes], [("a", 1 << 40)])
 
+    def test_the_meter_hears_of_time_and_ends_the_run(self) -> None:
+        """With what a grandchild in a session of its own uses too, and nobody outlives it."""
+        text = f"{BUSY} & setsid sh -c '{BUSY} & wait' & echo begun; wait"
+        with self.backend() as backend:
+            for told in (_wall_us, _cpu_us):
+                meter = _Meter(told, 300_000)
+                ran = self.shell(text, given=Given(meter=meter), backend=backend)
+                _limit(ran, LimitName.BUDGET)
+                same(ran.stdout, b"begun\n")
+                expect(len(meter.heard) > 1, f"it was asked {len(meter.heard)} times only")
+                same(meter.heard, sorted(meter.heard))
+                expect(meter.heard[-1] >= 300_000 > meter.heard[-2], f"it heard {meter.heard}")
+                ended = told(ran.ending.usage)
+                expect(ended is not None and ended >= meter.heard[-1], "less than it was told")
+            self.still_works(backend)
+
+    def test_a_meter_that_lets_it_changes_nothing(self) -> None:
+        meter = _Meter(_wall_us, 1 << 60)
+        ran = self.shell("sleep 0.5; exit 3", given=Given(meter=meter)).exited(3)
+        told = _wall_us(ran.ending.usage)
+        expect(told is not None and bool(meter.heard), "it was never asked")
+        expect(told is not None and told >= max(meter.heard), "it was told of more than was used")
+
+    def test_a_meter_that_can_not_tell_ends_the_run(self) -> None:
+        with self.backend() as backend:
+            try:
+                ran = self.shell(BUSY, given=Given(meter=_Broken()), backend=backend)
+            except RecordError:
+                pass
+            else:
+                raise AssertionError(f"the run went on: {ran.ending}")
+            self.still_works(backend)
+
     def test_open_files(self) -> None:
         text = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE))"
         same(self.python(text, open_files=77).exited().lines, ["(77, 77)"])
@@ -157,6 +195,37 @@ class LimitContract(BackendHarness):
                 same(ran.ending.limit, LimitName.PROCESSES)
             _survived(ran, backend)
             self.still_works(backend)
+
+
+BUSY = "while :; do :; done"
+
+
+class _Meter:
+    """Lets a run use less than so many microseconds of something."""
+
+    def __init__(self, told: Callable[[Usage], int | None], most: int) -> None:
+        self._told = told
+        self._most = most
+        self.heard: list[int] = []
+
+    def look(self, usage: Usage) -> bool:
+        told = self._told(usage)
+        if told is not None:
+            self.heard.append(told)
+        return told is None or told < self._most
+
+
+class _Broken:
+    def look(self, usage: Usage) -> bool:
+        raise RecordError(f"the ledger can't be written: {usage}")
+
+
+def _wall_us(usage: Usage) -> int | None:
+    return used_of(Resource.WALL, usage)
+
+
+def _cpu_us(usage: Usage) -> int | None:
+    return used_of(Resource.CPU, usage)
 
 
 def _limit(ran: Ran, limit: LimitName) -> None:

@@ -31,6 +31,7 @@ from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Store, Totals
+from runner.testing.store_budgets import BudgetContract
 from runner.testing.store_checkpoints import CheckpointContract
 
 CODER = Principal(uid=1000, agent="coder", parent="planner", session="s", tenant="t")
@@ -40,7 +41,7 @@ class _BlockFailedError(Exception):
     """What a test raises inside a transaction."""
 
 
-class StoreContract(CheckpointContract):
+class StoreContract(BudgetContract, CheckpointContract):
     """Subclass it and say how to make a store."""
 
     def test_a_new_log_says_when_it_was_made(self) -> None:
@@ -378,8 +379,8 @@ class StoreContract(CheckpointContract):
             for run_id in ("run-open", "run-over"):
                 store.keep_output(run_id, "stdout", b"12345")
             _close(store, "run-over")
-            _true(not store.discard_output(KeepBounds(UNLIMITED, 5)), "what fits was discarded")
-            swept = store.discard_output(KeepBounds(UNLIMITED, 4))
+            _true(not store.discard_outdated(KeepBounds(UNLIMITED, 5)), "what fits was discarded")
+            swept = store.discard_outdated(KeepBounds(UNLIMITED, 4))
             _same((len(swept.removed), swept.left), (1, ()))
             _same(store.kept_output("run-over", "stdout"), None)
             _same(store.kept_output("run-open", "stdout"), b"12345")

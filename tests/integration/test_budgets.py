@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 
 from runner import Runner
 from runner.errors import RequestError
-from runner.model.budget import Account, Resource
+from runner.metering import windows
+from runner.model.budget import Account, Bucket, Resource
 from runner.model.limits import LimitName
 from runner.model.outcome import Termination
 
@@ -253,6 +255,115 @@ def test_a_reset_begins_the_window_anew_and_is_recorded(runner, work, tmp_path):
     for budget, reason in (("none", "x"), ("one", " ")):
         with pytest.raises(RequestError):
             runner.budgets.reset(budget, reason, profile=chosen)
+
+
+def test_another_amount_holds_for_a_time_and_is_recorded(runner, work, tmp_path):
+    chosen = profile(
+        tmp_path,
+        "  - {id: one, of: agent, per: 1h, calls: 1, wall: 1h}\n"
+        "  - {id: all, of: all, per: 1d, calls: 100}\n",
+    )
+
+    def call() -> bool:
+        return runner.run(["true"], cwd=work, profile=chosen, agent="a").ok
+
+    def set_to(calls: str, lasting: str = "1h") -> None:
+        runner.budgets.set(
+            "one", {"calls": calls}, "r", lasting=lasting, scope="agent:a", profile=chosen
+        )
+
+    assert [call(), call()] == [True, False]
+    set_to("3")
+    assert [(s.scope, s.used, s.amount) for s in runner.budgets.standing(chosen)][1:2] == [
+        ("agent:a", 1, 3)
+    ]
+    assert [call(), call(), call()] == [True, True, False]
+    set_to("0")
+    assert not call()
+    set_to("50", "1s")
+    time.sleep(1.1)
+    assert not call(), "its time is over"
+    set_to("50")
+    runner.budgets.unset("one", "back", scope="agent:a", profile=chosen)
+    assert runner.budgets.overrides(chosen) == ()
+    assert not call()
+    told = [(e["scope"], e["amounts"], e["reason"]) for e in events(runner, "budget.set")]
+    assert told[0] == ("agent:a", {"calls": 3}, "r")
+    assert told[-1] == ("agent:a", {}, "back")
+    assert events(runner, "budget.set")[-1]["until"] is None
+    runner.budgets.set("all", {"calls": "2"}, "r", lasting="1d", profile=chosen)
+    refused = runner.run(["true"], cwd=work, profile=chosen, agent="b")
+    assert "2 calls of all" in refused.decision.reason
+
+
+def test_a_run_that_goes_on_takes_what_is_set_with_its_next_slice(runner, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: short, of: agent, per: 1h, wall: 2s}\n")
+    runner.budgets.set("short", {"wall": "1h"}, "r", lasting="1h", scope="agent:a", profile=chosen)
+    assert runner.run(["sleep", "2.5"], cwd=work, profile=chosen, agent="a").ok
+    runner.budgets.set("short", {"wall": "3s"}, "r", lasting="1h", scope="agent:a", profile=chosen)
+    outcome = runner.run(["sleep", "60"], cwd=work, profile=chosen, agent="a")
+    assert outcome.limit is LimitName.BUDGET
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"budget_id": "none"}, "no budget 'none' is stated"),
+        ({"scope": None}, "say whose with --of"),
+        ({"scope": "tenant:x"}, "no counter of 'few'"),
+        ({"amounts": {"cpu": "1h"}}, "does not bound cpu"),
+        ({"amounts": {"calls": "many"}}, "no number of them"),
+        ({"amounts": {"calls": "-1"}}, "no number of them"),
+        ({"amounts": {"apples": "1"}}, "nothing that is budgeted"),
+        ({"amounts": {}}, "say which amount"),
+        ({"lasting": "for ever"}, "--for 'for ever'"),
+        ({"lasting": "10000d"}, "is more than 366 days"),
+        ({"lasting": "10ms"}, "is not between"),
+        ({"reason": " "}, "for a reason"),
+        ({"budget_id": "each"}, "bounds each run by itself"),
+        ({"budget_id": "fixed", "scope": None}, "is fixed by"),
+    ],
+)
+def test_what_can_not_be_set_is_refused_and_changes_nothing(runner, work, tmp_path, given, said):
+    chosen = profile(
+        tmp_path,
+        "  - {id: few, of: agent, per: 1h, calls: 2}\n"
+        "  - {id: each, of: agent, per: run, wall: 1h}\n"
+        "  - {id: fixed, of: all, per: 1h, calls: 2, fixed: true}\n",
+    )
+    call = {
+        "budget_id": "few", "amounts": {"calls": "5"}, "reason": "r", "lasting": "1h",
+        "scope": "agent:a", **given,
+    }  # fmt: skip
+    if given.get("budget_id") == "each":
+        call["amounts"] = {"wall": "1h"}
+    before = runner.store.head().size
+    with pytest.raises(RequestError, match=re.escape(said)):
+        runner.budgets.set(**call, profile=chosen)
+    if given.get("budget_id") == "fixed":
+        with pytest.raises(RequestError, match=re.escape(said)):
+            runner.budgets.reset("fixed", "r", profile=chosen)
+    assert runner.store.head().size == before
+    assert runner.budgets.overrides(chosen) == ()
+
+
+def test_a_forecast_is_made_of_what_was_charged(runner, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: b, of: agent, per: 30d, calls: 1000}\n")
+    assert runner.run(["true"], cwd=work, profile=chosen, agent="a").ok
+    (found,) = runner.budgets.forecasts(chosen)
+    assert (found.per_day, found.used_up_s) == (None, None), "one hour tells nothing"
+    account = found.spent.account
+    now = windows.history(time.time())
+    with runner.store.transaction() as tx:
+        for ago in range(1, 49):
+            tx.charge(account, [Bucket(now.level, now.number - ago)], 10)
+    (found,) = runner.budgets.forecasts(chosen)
+    assert found.per_day == pytest.approx(240)
+    assert found.month is not None
+    assert found.month.low <= found.month.likely <= found.month.high
+    assert found.used_up_s is not None
+    days = (found.used_up_s.likely - time.time()) / 86_400
+    assert days == pytest.approx(999 / 240, abs=0.2)
 
 
 @pytest.mark.docker

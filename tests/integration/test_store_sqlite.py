@@ -275,6 +275,7 @@ def test_shipped_migrations_do_not_change() -> None:
         "be204a3f0cc3f4eed99d603388d4efe963aac0670418b24322dc68cb9cbbd2a4",
         "d56966eb05347d10088064f833bcad178524b275e66900b5e71eb1a44560b803",
         "03212500a0398fdf777304478dc8c6d1d1c4462c19f36d96e2073928d60f9669",
+        "d32ac4d72ab9820555a873be6b283da60fee44df7e964ace6cb9d57a9d7480c3",
     ]
 
 
