@@ -472,6 +472,7 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         *("run -- touch new", "apply latest", "run -- touch other", "discard latest"),
         *("audit archive --to old --before 1 --prune", "audit restore old"),
         *("run --profile warns.yaml -- true", "budget reset b --profile warns.yaml --reason r"),
+        "budget set b calls=2 --for 1h --profile warns.yaml --reason r",
     ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
     for line in (

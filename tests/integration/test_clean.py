@@ -75,7 +75,7 @@ def test_clean_fails_when_something_is_left(run_cli, runner_home, tmp_path):
     (odd / "inside").mkdir(parents=True)
     # Whether there is a backend here is no matter of this test.
     with Runner(home=home) as runner:
-        swept = runner.store.discard_output(KeepBounds(UNLIMITED, 0))
+        swept = runner.store.discard_outdated(KeepBounds(UNLIMITED, 0))
     assert [str(odd) in line for line in swept.left] == [True]
 
 
@@ -166,12 +166,12 @@ def three_kept(with_fake, tmp_path):
 
 def test_the_oldest_output_goes_first_and_is_recorded(three_kept):
     runner, (a, b, c) = three_kept
-    swept = runner.store.discard_output(KeepBounds(UNLIMITED, 25))
+    swept = runner.store.discard_outdated(KeepBounds(UNLIMITED, 25))
     assert swept == Swept((f"kept output of {c} (10 bytes)",))
     assert runner.store.kept_output(c, "stdout") is None
     assert runner.store.kept_output(b, "stdout") == b"0123456789"
-    assert not runner.store.discard_output(KeepBounds(3, 25))  # the twin: within both
-    runner.store.discard_output(KeepBounds(1, 25))
+    assert not runner.store.discard_outdated(KeepBounds(3, 25))  # the twin: within both
+    runner.store.discard_outdated(KeepBounds(1, 25))
     assert events(runner, "output.discarded") == [
         {"runs": [c], "size_bytes": 10, "days": "unlimited", "total_bytes": 25},
         {"runs": [b, a], "size_bytes": 20, "days": 1, "total_bytes": 25},
@@ -184,11 +184,11 @@ def test_a_start_takes_so_many_at_once_and_looks_now_and_then(three_kept):
     runner, (_, b, c) = three_kept
     (runner.store.home / "runs.looked-at").unlink()
     bounds = KeepBounds(UNLIMITED, 0)
-    assert len(runner.store.discard_output(bounds, not_within_s=600, most=1).removed) == 1
-    assert not runner.store.discard_output(bounds, not_within_s=600, most=1)
+    assert len(runner.store.discard_outdated(bounds, not_within_s=600, most=1).removed) == 1
+    assert not runner.store.discard_outdated(bounds, not_within_s=600, most=1)
     assert runner.store.kept_output(c, "stdout") is None
     assert runner.store.kept_output(b, "stdout") is not None
-    assert len(runner.store.discard_output(bounds).removed) == 2
+    assert len(runner.store.discard_outdated(bounds).removed) == 2
 
 
 def test_output_of_an_open_run_stays(with_fake, tmp_path):
@@ -197,13 +197,13 @@ def test_output_of_an_open_run_stays(with_fake, tmp_path):
     def look(_: object) -> None:
         (folder,) = (tmp_path / "home" / "runs").iterdir()
         os.utime(folder / "program", (0, 0))
-        seen.append(runner.store.discard_output(KeepBounds(1, 0)))
+        seen.append(runner.store.discard_outdated(KeepBounds(1, 0)))
         seen.append((folder / "program").exists())
 
     with with_fake(FakeBackend([FakeRun(before=look)])) as runner:
         outcome = runner.run(code="print(1)", language="python", cwd=tmp_path / "work")
         assert seen == [Swept(), True]
-        assert runner.store.discard_output(KeepBounds(1, 0))  # the twin: it has ended
+        assert runner.store.discard_outdated(KeepBounds(1, 0))  # the twin: it has ended
         assert runner.store.kept_output(outcome.run_id, "program") is None
 
 
