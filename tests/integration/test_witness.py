@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sqlite3
@@ -288,6 +289,37 @@ def test_of_two_forks_at_once_one_is_cosigned(home: Path, tmp_path: Path) -> Non
     size = 9 if cosigned[0].startswith(note(9)) else 8
     leaves = LEAVES if size == 9 else FORK
     assert Witness(home, FakeClock()).cosign(ask(size, 20, leaves), LOG.vkey)
+
+
+def test_of_many_at_once_each_step_is_cosigned_once(home: Path, tmp_path: Path) -> None:
+    """Four processes ask for the same steps, as fast as they can, and two of them for a fork's."""
+    steps = range(4, 34)
+    Witness(home, FakeClock()).cosign(ask(0, 3), LOG.vkey)
+    workers = []
+    for number, leaves in enumerate([LEAVES, FORK, LEAVES, FORK]):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                witness, done = Witness(home, FakeClock()), []
+                for new in steps:
+                    with contextlib.suppress(RefusedError):
+                        witness.cosign(ask(new - 1, new, leaves), LOG.vkey)
+                        done.append(new)
+                (tmp_path / f"done-{number}").write_text(" ".join(map(str, done)))
+                code = 0
+            finally:
+                os._exit(code)
+        workers.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in workers] == [0] * 4
+    done = [
+        [int(word) for word in (tmp_path / f"done-{number}").read_text().split()]
+        for number in range(4)
+    ]
+    log, fork = sorted(done[0] + done[2]), sorted(done[1] + done[3])
+    # The first step decides which of the two goes on; no step of it is cosigned twice.
+    assert (log, fork).count([]) == 1
+    assert max(log, fork) == list(range(4, 4 + len(max(log, fork))))
 
 
 def test_first_use_by_several_at_once_makes_one_key(home: Path, tmp_path: Path) -> None:

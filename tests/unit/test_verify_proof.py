@@ -25,7 +25,13 @@ from runner.audit import verify_proof
 from runner.audit.checkpoint import Checkpoint
 from runner.audit.cosignature import cosigned, cosigned_at, cosigner_vkey
 from runner.audit.event import NO_PREVIOUS, seal
-from runner.audit.merkle import consistency_proof, inclusion_proof, range_root, tree_of
+from runner.audit.merkle import (
+    consistency_proof,
+    inclusion_proof,
+    leaf_hash,
+    range_root,
+    tree_of,
+)
 from runner.audit.note import NoteError, Signer, sign
 from runner.audit.proof import ProvedEvent, consistency_document, event_proof, run_proof
 from runner.audit.verify_proof import (
@@ -202,6 +208,28 @@ def test_an_event_of_the_run_can_not_be_left_out() -> None:
         DoesNotHoldError, match="the run has 3 events up to its end, and here are 2"
     ):
         check(rfc8785.dumps(document) + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("seq", 2, "it says that its number is 2"),
+        ("seq", "1", "of an unknown format"),
+        ("v", 2, "of an unknown format"),
+        ("v", True, "of an unknown format"),
+        ("kind", None, "no kind, or no data"),
+        ("data", [], "no kind, or no data"),
+        ("another", 1, "no object of"),
+    ],
+)
+def test_what_the_log_signed_and_is_no_event_of_its(field: str, value: Any, why: str) -> None:
+    """Its key signs any tree; what is no event at its own number proves nothing."""
+    body = rfc8785.dumps({**json.loads(EVENTS[1].body), field: value})
+    hashes = [HASHES[0], leaf_hash(body), HASHES[2]]
+    note = sign(Checkpoint(NAME, 3, tree_of(hashes).root).text, [LOG])
+    item = ProvedEvent(1, body, inclusion_proof(range_root(hashes), 1, 3))
+    with pytest.raises(DoesNotHoldError, match=why):
+        verify(event_proof(item, note), [KEY])
 
 
 @pytest.mark.parametrize(
