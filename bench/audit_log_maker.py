@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import random
 import sqlite3
 import tempfile
@@ -28,8 +29,10 @@ from runner.audit.note import sign
 from runner.compile import compile_spec
 from runner.intake import build_request
 from runner.model.decision import Decision, Effect, MatchedRule
+from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent, SimpleCommand, Word
 from runner.model.outcome import Change, ChangeKind, Output
+from runner.model.principal import Principal
 from runner.schema.profiles import load_profile
 from runner.stores import sqlite
 from runner.stores.checkpoints import key_in_force, newest
@@ -70,6 +73,12 @@ def make(home: Path, events: int, *, agents: int = 200, days: float = 90.0, seed
         store.checkpoint()
     with closing(sqlite3.connect(home / "runner.db", isolation_level=None)) as db:
         _write(db, home, _runs(chance, agents, _parts(chance)), events, (began_s, now_s))
+
+
+def drafts(chance: random.Random, *, agents: int = 200) -> Iterator[EventDraft]:
+    """Without end: the events of such a log, to be written by whoever is measured."""
+    for kind, _, who, run, data in _runs(chance, agents, _parts(chance)):
+        yield EventDraft(EventKind(kind), json.loads(data), Principal(**json.loads(who)), run)
 
 
 def _write(

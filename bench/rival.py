@@ -1,4 +1,4 @@
-"""A rival decision point in an environment of its own, which is thrown away."""
+"""A rival in an environment of its own, which is thrown away."""
 
 from __future__ import annotations
 
@@ -19,43 +19,28 @@ class UnavailableError(Exception):
     """The rival can't be had here; the message says why."""
 
 
-class Rival:
-    """Its process; started once, asked in turns."""
+class RivalProcess:
+    """A script beside this one, run by a Python that has the rival; started once, asked in turns.
 
-    def __init__(self, folder: Path, policies: dict[int, list[Stated]]) -> None:
-        """Installs it into `folder`. UnavailableError: it can't be."""
+    It reads a line of JSON, answers with a line, and so on.
+    """
+
+    def __init__(self, folder: Path, script: str) -> None:
+        """Installs the rival into `folder`. UnavailableError: it can't be."""
         python = _installed(folder)
         self._process = subprocess.Popen(
-            [python, "-u", str(Path(__file__).with_name("rival_toolkit.py"))],
+            [python, "-u", str(Path(__file__).with_name(script))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
         )
-        try:
-            self._say(
-                {
-                    count: [
-                        {"id": s.rule.id, "effect": s.rule.effect.value, "facts": s.facts}
-                        for s in rules
-                    ]
-                    for count, rules in policies.items()
-                }
-            )
-            self._hear()
-        except BaseException:
-            self.close()
-            raise
 
-    def times_ns(self, command: Command, rules: int, times: int) -> list[int]:
-        """Nanoseconds of each of so many decisions about the whole command."""
-        self._say({"rules": rules, "facts": command.facts, "times": times})
-        answer = json.loads(self._hear())
-        if answer["allowed"] != (command.effect.value == "allow"):
-            raise SystemExit(f"bench: {NAME} decides '{command.name}' otherwise")
-        found: list[int] = answer["took_ns"]
-        return found
+    def asked(self, value: Any) -> Any:
+        """What it answers. UnavailableError: it has ended."""
+        self._say(value)
+        return json.loads(self._hear())
 
     def close(self) -> None:
         self._process.kill()
@@ -103,3 +88,32 @@ def _installed(folder: Path) -> str:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
+
+
+class Rival(RivalProcess):
+    """Its decision point."""
+
+    def __init__(self, folder: Path, policies: dict[int, list[Stated]]) -> None:
+        """Installs it into `folder`. UnavailableError: it can't be."""
+        super().__init__(folder, "rival_toolkit.py")
+        try:
+            self.asked(
+                {
+                    count: [
+                        {"id": s.rule.id, "effect": s.rule.effect.value, "facts": s.facts}
+                        for s in rules
+                    ]
+                    for count, rules in policies.items()
+                }
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def times_ns(self, command: Command, rules: int, times: int) -> list[int]:
+        """Nanoseconds of each of so many decisions about the whole command."""
+        answer = self.asked({"rules": rules, "facts": command.facts, "times": times})
+        if answer["allowed"] != (command.effect.value == "allow"):
+            raise SystemExit(f"bench: {NAME} decides '{command.name}' otherwise")
+        found: list[int] = answer["took_ns"]
+        return found

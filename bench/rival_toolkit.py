@@ -38,7 +38,7 @@ def main() -> int:
     engines = {
         int(count): engine_of(rules) for count, rules in json.loads(sys.stdin.readline()).items()
     }
-    print("ready", flush=True)
+    print('"ready"', flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         evaluate = engines[asked["rules"]].evaluate

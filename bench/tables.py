@@ -78,3 +78,58 @@ def _ratio(value: float | None) -> str:
 
 def _or_blank(ratio: float | None) -> str:
     return "" if ratio is None else str(ratio)
+
+
+_WAYS = {
+    "alone": "one event at a time",
+    "threads": "32 threads of a process",
+    "processes": "32 processes",
+}
+
+
+def print_audit(document: dict[str, Any]) -> None:
+    """Ways of writing as headings; then a line for each log that was read."""
+    print(
+        f"\n{'':36}{'events/s':>10}{'median us':>11}{'p99 us':>10}{'longest ms':>12}{'x plain':>9}"
+    )
+    way = None
+    for row in document["writing"]:
+        if row["way"] != way:
+            way = row["way"]
+            print(_WAYS[way])
+        numbers = f"{row['per_s']:>10}{row['median_us']:>11.0f}{row['p99_us']:>10.0f}"
+        print(f"  {row['contender']:34}{numbers}{row['longest_ms']:>12.1f}{row['to_plain']:>9}")
+    for row in document["reading"]:
+        print(f"{row['events']} events: " + ", ".join(_read(row)))
+    if "rival_verified_per_s" in document:
+        print(f"{document['rival']['name']} verifies {document['rival_verified_per_s']} a second")
+
+
+def audit_markdown(document: dict[str, Any]) -> str:
+    """A result of recording as docs/benchmarks.md quotes it."""
+    lines = ["| | | events/s | median µs | p99 µs | longest ms | x plain |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for row in document["writing"]:
+        cells = [_WAYS[row["way"]], row["contender"], str(row["per_s"])]
+        cells += [f"{row['median_us']:.0f}", f"{row['p99_us']:.0f}", f"{row['longest_ms']:.1f}"]
+        lines.append("| " + " | ".join([*cells, str(row["to_plain"])]) + " |")
+    lines += ["", "| log | | |", "| --- | --- | --- |"]
+    for row in document["reading"]:
+        for told in _read(row):
+            what, _, figure = told.partition(": ")
+            lines.append(f"| {row['events']:,} events | {what} | {figure} |")
+    if "rival_verified_per_s" in document:
+        figure = f"{document['rival_verified_per_s']:,} events/s"
+        lines.append(f"| {document['rival']['name']}, 100,000 in memory | verified | {figure} |")
+    return "\n".join(lines)
+
+
+def _read(row: Row) -> list[str]:
+    return [
+        f"verified: {row['verified_per_s']:,} events/s",
+        f"log: {row['bytes_per_event']} bytes an event",
+        f"index: {row['index_bytes_per_event']} bytes an event",
+        f"indexed: {row['indexed_per_s']:,} events/s",
+        f"search by agent and time: {row['search_median_ms']} ms, "
+        f"longest {row['search_longest_ms']} ms",
+    ]

@@ -102,3 +102,34 @@ def test_a_place_that_cannot_be_written_is_said(native, tmp_path):
     )
     assert done.returncode == 1
     assert "can't be written" in done.stderr
+
+
+def test_recording_is_measured(tmp_path):
+    out = tmp_path / "audit.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "bench_audit.py", "--rounds", "1", "--seconds", "0.3",
+         "--events", "3000", "--without-rivals", "--out", out],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["command"].endswith("--seconds 0.3 --events 3000 --without-rivals")
+    written = {(row["way"], row["contender"]): row for row in found["writing"]}
+    ways = ("alone", "threads", "processes")
+    assert written.keys() == {(w, c) for w in ways for c in ("runner", "plain SQLite")}
+    assert all(row["per_s"] > 0 and row["longest_ms"] > 0 for row in written.values())
+    assert all(written[way, "plain SQLite"]["to_plain"] == 1.0 for way in ways)
+    (read,) = found["reading"]
+    assert read["events"] == 3000
+    assert min(read[name] for name in read) > 0
+    shown = subprocess.run(
+        [sys.executable, BENCH / "bench_audit.py", "--show", out],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"| 3,000 events | verified | {read['verified_per_s']:,} events/s |" in shown.stdout
