@@ -52,9 +52,15 @@ _OWN_WORDS = ('"tokens":', '"private_proc"')
 """Words in the events of an ordinary run that hold a needle, as they stand there, and tell none."""
 
 
+_STEMS = ("--", "gh", "gl", "ldap", "pass")
+"""Parts of several needles, seldom in an event."""
+
+
 def _by_stem(needles: Needles) -> tuple[tuple[str, Needles], ...]:
-    """Needles that hold another one, behind that: where it is not, they are not either."""
-    texts = sorted({needle for needle, _ in needles}, key=lambda text: (len(text), text))
+    """Needles that hold another text, behind that: where it is not, they are not either."""
+    texts = sorted(
+        {*_STEMS, *(needle for needle, _ in needles)}, key=lambda text: (len(text), text)
+    )
     stems: dict[str, list[tuple[str, int]]] = {}
     for needle, number in sorted(needles):
         stem = next(text for text in texts if text in needle)
@@ -62,7 +68,7 @@ def _by_stem(needles: Needles) -> tuple[tuple[str, Needles], ...]:
     return tuple((stem, tuple(held)) for stem, held in stems.items())
 
 
-_NEEDLES_BY_STEM = _by_stem(NEEDLES)
+_BY_STEM = _by_stem((*NEEDLES, *((name, _ANY[1]) for name in NAME_NEEDLES)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,15 +235,15 @@ class Redactor:
         lowered = whole.lower()
         for word in _OWN_WORDS:
             lowered = lowered.replace(word, "")
-        found = [
+        found = {
             each
-            for stem, needles in _NEEDLES_BY_STEM
+            for stem, needles in _BY_STEM
             if stem in lowered
             for each in needles
             if each[0] in lowered
-        ]
-        if any(each in lowered for each in NAME_NEEDLES) or any(map(whole.__contains__, self._own)):
-            found.append(_ANY)
+        }
+        if any(map(whole.__contains__, self._own)):
+            found.add(_ANY)
         return tuple(found)
 
     def _value(self, value: object, depth: int, needles: Needles) -> tuple[object, bool]:
