@@ -129,6 +129,24 @@ def _refused(told: dict[str, Any]) -> None:
     assert "free some space" in told["message"], told
 
 
+def test_doctor_tells_of_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
+    told = _play(
+        tmp_path,
+        TMPFS,
+        """
+Runner(home=home).close()
+command = "import sys; from runner.surfaces.cli.main import main; sys.exit(main())"
+words = [sys.executable, "-c", command, "doctor"]
+done = subprocess.run(
+    words, env={**os.environ, "RUNNER_HOME": str(home)}, capture_output=True, text=True
+)
+say(said=done.stdout, code=done.returncode)
+""",
+    )
+    assert told["code"] == 0, told
+    assert "MiB FREE: without room runs are refused" in told["said"], told
+
+
 @DISKS
 def test_a_full_disk_starts_nothing(tmp_path: Path, disk: str) -> None:
     told = _play(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,12 @@ import typer
 from runner.errors import EXIT_RUNNER, RequestError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.app import Runner
+
+LITTLE_BYTES = 512 << 20
+"""Some 400,000 events."""
 
 
 def register(app: typer.Typer) -> None:
@@ -94,6 +100,7 @@ def _report(
             {"names": list(row.names), "file": row.source} for row in runner.wrappers.added
         ],
         "log": {
+            "free_bytes": _free_bytes(runner.settings.home.value),
             "unsigned": runner.store.unsigned(),
             "unsent": [asdict(each) for each in runner.store.unsent()],
         },
@@ -101,6 +108,12 @@ def _report(
             {"profile": name, "runs": why is None, "why_not": why} for name, why in profiles.items()
         ],
     }
+
+
+def _free_bytes(home: Path) -> int:
+    """What may still be written beside the log."""
+    found = os.statvfs(home)
+    return found.f_bavail * found.f_frsize
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -115,6 +128,12 @@ def _print(report: dict[str, Any]) -> None:
     for row in report["wrappers"]:
         print(f"  {', '.join(row['names']):30} {row['file']}")
     log = report["log"]
+    if log["free_bytes"] < LITTLE_BYTES:
+        print("\ndisk of the log")
+        print(
+            f"  ONLY {log['free_bytes'] >> 20} MiB FREE: without room runs are refused; free some"
+        )
+        print("  space, or move old events away with `runner audit archive --prune`")
     if log["unsigned"] or log["unsent"]:
         print("\ncheckpoints of the log")
     if log["unsigned"]:
