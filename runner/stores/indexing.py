@@ -22,7 +22,7 @@ from runner.errors import StateError
 from runner.stores.database import remove, roll_back
 from runner.stores.home import network_file_system
 from runner.stores.postings import BLOCK, offsets, packed, unpacked
-from runner.stores.reader import LogReader
+from runner.stores.reader import LogReader, Progress
 from runner.stores.search_index import (
     FILE_NAME,
     IndexDamagedError,
@@ -35,9 +35,6 @@ from runner.stores.search_index import (
 LOCK_NAME = "search.lock"
 
 Tell = Callable[[str], None]
-Progress = Callable[[int, int], None]
-"""Hears how many events are indexed now, and how many there will be."""
-
 _PAGE = 512  # events read at once; some take 60 kB
 _COMMIT_BLOCKS = 16  # 65,536 events: about a second of work
 _TERMS_KEPT = 200_000  # numbers of terms in memory, some 40 MB; looked up again when dropped

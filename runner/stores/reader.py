@@ -9,7 +9,7 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cache
 from itertools import chain
@@ -40,6 +40,9 @@ from runner.stores.database import (
     schema_version,
     sentence,
 )
+
+Progress = Callable[[int, int], None]
+"""Hears how many events are done now, and how many there will be."""
 
 _PAGE = 256  # events fetched at once: a reader never holds a snapshot while its caller thinks
 
@@ -117,13 +120,17 @@ class LogReader:
                 ) from None
 
     def verify(
-        self, archived: Iterable[Row] | None = None, against: Against = NOTHING
+        self,
+        archived: Iterable[Row] | None = None,
+        against: Against = NOTHING,
+        progress: Progress = lambda _done, _all: None,
     ) -> Verification:
         """Check every event, the tree and every checkpoint, in one snapshot and constant memory.
 
         `archived`: the events before those of the log, from event 0 on, to be checked as well; else
         the check begins with the log's first event, at the tree that is noted of those before it.
-        `against`: what the reader knows from elsewhere. StateError: the log could not be read for a
+        `against`: what the reader knows from elsewhere. `progress`: hears how many of the log's
+        events were checked, and how many there are. StateError: the log could not be read for a
         reason that is not the log's. RequestError: it can't be held against that.
         """
         with self._snapshot() as connection:
@@ -136,7 +143,7 @@ class LogReader:
                 vouching = stored_vouching(
                     connection, against, 0 if archived is not None else beginning.size
                 )
-                rows = self._rows(connection, against.since)
+                rows = self._rows(connection, against.since, progress)
                 stored = self._stored_tree(connection)
                 if archived is not None:
                     return verify(chain(archived, rows), stored, vouching=vouching)
@@ -289,7 +296,9 @@ class LogReader:
 
             return root_above(self.beginning().tree, leaves)(start, end)
 
-    def _rows(self, connection: sqlite3.Connection, since: int) -> Iterator[Row | Leaf | Checked]:
+    def _rows(
+        self, connection: sqlite3.Connection, since: int, progress: Progress
+    ) -> Iterator[Row | Leaf | Checked]:
         try:
             for seq, leaf, kind in connection.execute(
                 "SELECT seq, leaf_hash, kind FROM events WHERE seq < ? ORDER BY seq", (since,)
@@ -306,8 +315,12 @@ class LogReader:
             for part in checked_parts(self._path, self._mode, first, last + 1):
                 yield part
                 first = part.end
-            for row in connection.execute(ROWS, (first, last)):
+                progress(first, last + 1)
+            for number, row in enumerate(connection.execute(ROWS, (first, last)), start=first):
+                if number % _PAGE == 0:
+                    progress(number, last + 1)
                 yield Row(*row)
+            progress(last + 1, last + 1)
         except sqlite3.Error as error:
             if primary_code(error) not in _DAMAGE:
                 raise self._unreadable(error) from error

@@ -197,3 +197,15 @@ def test_parts_pass_a_pipe_unchanged(home: Path) -> None:
     assert part is not None
     assert part.telling
     assert check_worker.decode(check_worker.encode(part)) == part
+
+
+@pytest.mark.parametrize("broken", ["", "UPDATE events SET kind = 'x' WHERE seq = 95"])
+def test_progress_is_told(home: Path, many: list[int], broken: str) -> None:
+    if broken:
+        _changed(home, broken)
+    told: list[tuple[int, int]] = []
+    found = open_log(home).verify(progress=lambda done, every: told.append((done, every)))
+    size = open_log(home).head().size
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert all(every == size for _, every in told)
+    assert (told[-1] == (size, size)) == found.ok

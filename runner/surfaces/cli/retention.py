@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.errors import RequestError, RunnerError
+from runner.surfaces.cli.progress import progress
 
 if TYPE_CHECKING:
     from runner.audit.beginning import Beginning
@@ -127,11 +128,12 @@ def repair(
 
 def verify(log: LogReader, archive: str | None, against: Against) -> Verification:
     """Check the log, with an archive's events before its own where one is given."""
+    told = progress("checking the log")
     if archive is None:
-        return log.verify(against=against)
+        return log.verify(against=against, progress=told)
     from runner.stores.restoring import archived_rows  # noqa: PLC0415
 
-    return log.verify(archived_rows(log, Path(archive)), against)
+    return log.verify(archived_rows(log, Path(archive)), against, told)
 
 
 def verify_segment_file(file: str) -> Verification | None:

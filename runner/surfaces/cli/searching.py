@@ -6,7 +6,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import typer
 from runner.errors import EXIT_CANCELLED, RequestError
 from runner.surfaces.cli import event_lines
 from runner.surfaces.cli.filters import Filters, filtered
+from runner.surfaces.cli.progress import progress
 
 if TYPE_CHECKING:
     from runner.audit.query import Query
@@ -192,7 +193,7 @@ def _found(  # noqa: PLR0917
     if no_index or not given.narrow:
         yield searched(log, query, None, _say, newest_first=newest_first, start=start)
         return
-    with caught_up(home, log, _say, _progress()) as index:
+    with caught_up(home, log, _say, progress("indexing the log")) as index:
         yield searched(log, query, index, _say, newest_first=newest_first, start=start)
 
 
@@ -206,20 +207,3 @@ def _query(given: Filters) -> Query:
 
 def _say(sentence: str) -> None:
     print(f"runner: {event_lines.shown(sentence)}", file=sys.stderr)
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Tells on a terminal how far the index is."""
-    began_s = time.monotonic()
-    told = False
-
-    def tell(done: int, every: int) -> None:
-        nonlocal told
-        if not sys.stderr.isatty() or (not told and time.monotonic() - began_s < _PROGRESS_S):
-            return
-        told = True
-        end = "\r\x1b[K" if done >= every else ""
-        text = f"\rrunner: indexing the log: {done:,} of {every:,} events"
-        print(end or text, end="", file=sys.stderr, flush=True)
-
-    return tell
