@@ -25,7 +25,9 @@ from runner.clock import SystemClock
 from runner.compile import budgets, check_workspace, grants, inherited_names, policy_layers, tighten
 from runner.deciding import Policy
 from runner.errors import RunnerError
+from runner.guards import Guards
 from runner.intake import build_request, checked_stdin
+from runner.looping import guarding
 from runner.model.action import Facts
 from runner.model.budget import Stated
 from runner.model.decision import Decision
@@ -96,6 +98,8 @@ class Runner:
         )
         self.budgets = Budgets(self._store, clock, self._stated_budgets)
         """How budgets stand, and beginning them anew."""
+        self.guards = Guards(self._store, clock)
+        """Commands that have to pause, and letting them be tried again."""
         self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
         self._clock = clock
         self._looked_s: float | None = None
@@ -238,6 +242,7 @@ class Runner:
             grants(self._restrictions),
             self._wrappers,
             budgets(profile, self._restrictions),
+            guarding(profile, self._restrictions),
         )
 
     def _stated_budgets(self, profile: str | None) -> Stated:

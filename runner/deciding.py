@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from runner import charging, granting
+from runner import charging, granting, looping
 from runner.analysis import read
 from runner.analysis.wrappers.table import Table, load
 from runner.audit.canonical import canonical
@@ -21,6 +21,7 @@ from runner.model.budget import Stated
 from runner.model.decision import Decision, Effect, MatchedRule
 from runner.model.grant import CallBudget, Grant
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
+from runner.model.loop_guard import Guarding
 from runner.model.profile import Profile, WorkspaceMode
 from runner.model.request import Argv, ExecRequest, Program
 from runner.model.rule import CountOf
@@ -40,6 +41,8 @@ class Policy:
     """The commands that run others, as requests are read by it."""
     budgets: Stated = ()
     """What all layers let be used within which time, the profile's own last."""
+    loop_guard: Guarding | None = None
+    """Pauses for what is tried again and again, the strictest of all layers."""
 
     @property
     def counted(self) -> frozenset[tuple[CountOf, float]]:
@@ -54,7 +57,8 @@ class Policy:
     @property
     def digest(self) -> str:
         """`sha256:` and hex over the rules, and over whatever else is stated beside them."""
-        if not self.grants and not self.wrappers.added and not self.budgets:
+        beside = (self.grants, self.wrappers.added, self.budgets, self.loop_guard)
+        if not any(beside):
             return self.decisions.digest
         stated = [[layer, [asdict(grant) for grant in grants]] for layer, grants in self.grants]
         whole: list[object] = [self.decisions.digest, stated]
@@ -62,6 +66,8 @@ class Policy:
             whole.append(self.wrappers.digest)
         if self.budgets:
             whole.append({"budgets": charging.stated_data(self.budgets)})
+        if self.loop_guard is not None:
+            whole.append({"loop_guard": looping.stated_data(self.loop_guard)})
         return f"sha256:{hashlib.sha256(canonical(whole)).hexdigest()}"
 
 
@@ -225,6 +231,7 @@ def _asked(
         *(granting.used_up(request, profile, policy.grants, facts) if begins else ()),
         *(charging.refusals(facts.spent) if begins else ()),
         *_environment(request, profile),
+        *(looping.refusals(facts.paused) if begins else ()),
     ]
     if not refusals:
         return replace(decision, policy_digest=policy.digest)

@@ -9,6 +9,7 @@ from runner.model.grant import CallBudget
 from runner.model.principal import Principal
 from runner.model.request import ExecRequest
 from runner.model.rule import CountOf
+from runner.pausing import paused
 from runner.ports import Books, Counter
 from runner.spending import used_up
 
@@ -31,7 +32,8 @@ def count(books: Books, request: ExecRequest, policy: Policy, now_s: float) -> F
     }
     charged = charges(policy.budgets, request, policy.profile)
     spent = used_up(books, charged, policy.profile.network, now_s)
-    return Facts(now_s, runs, free_at_s=free_at_s, spent=spent)
+    pause = paused(books, request, policy.profile, policy.loop_guard, now_s)
+    return Facts(now_s, runs, free_at_s=free_at_s, spent=spent, paused=pause)
 
 
 def _free_at_s(

@@ -17,6 +17,7 @@ from runner.model.checkpoints import Unsent
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
 from runner.model.keeping import KeepBounds
+from runner.model.loop_guard import Guarded, Looped
 from runner.model.outcome import Ending
 from runner.model.principal import Principal
 from runner.model.protection import ProtectionStatus
@@ -315,8 +316,21 @@ class Ledger(Protocol):
         """All that anything was ever charged to or is held of, sorted; as far as it is kept."""
 
 
-class Books(Counter, Ledger, Protocol):
-    """All that decisions and budgets count."""
+class Loops(Protocol):
+    """What tries of commands came to, for the loop guard. RecordError, StateError."""
+
+    def fingerprint(self, data: bytes) -> str:
+        """A digest that is equal for equal data, and that nobody can guess by without the key."""
+
+    def looped(self, key: str) -> Looped | None:
+        """How the command with this fingerprint stands; None: nothing is remembered of it."""
+
+    def guarded(self) -> Sequence[Guarded]:
+        """All of whom something is remembered, sorted by whose they are."""
+
+
+class Books(Counter, Ledger, Loops, Protocol):
+    """All that decisions, budgets and the loop guard count."""
 
 
 class Transaction(Books, Protocol):
@@ -353,6 +367,15 @@ class Transaction(Books, Protocol):
 
     def forget(self, account: Account) -> None:
         """Begin its windows anew; history stays, and what open runs hold."""
+
+    def remember_loop(self, guarded: Guarded, forgotten_s: float) -> None:
+        """Set how a command stands, and when that does not count any more.
+
+        Nobody has more than a thousand: those that would be forgotten first go.
+        """
+
+    def forget_loop(self, key: str) -> None:
+        """Begin a command anew."""
 
     def close_run(self, run_id: str, usage: Usage) -> None:
         """The run is over; charges what it used.

@@ -14,6 +14,7 @@ from runner.audit.redacting_run import RunRedaction
 from runner.audit.redaction import Redactor
 from runner.changes.manifest import Manifest, digest, encode, withheld_from
 from runner.errors import RunnerError
+from runner.looping import failure as failure_of
 from runner.model.budget import Charge, Spent
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
@@ -24,6 +25,7 @@ from runner.model.request import ExecRequest
 from runner.model.spec import SandboxSpec
 from runner.model.swept import Swept
 from runner.model.usage import Usage
+from runner.pausing import Watch
 from runner.ports import (
     ChangeKeeper,
     Clock,
@@ -64,6 +66,7 @@ class RunRecord:
         backend: str,
         plan: Plan,
         charged: Sequence[Charge],
+        watch: Watch | None,
         redactor: Redactor | None,
         program: Mapping[str, object],
         owed: Owed,
@@ -71,6 +74,7 @@ class RunRecord:
         """Open it: the intent and the decision; of a denial the outcome, too.
 
         Nothing lies between those two. Of a run that may start, its part of the budgets is taken.
+        `watch`: of the loop guard, told what comes of it; None: nobody asks.
         `program`: as `records.program_data` has it.
         """
         self._redaction = RunRedaction(redactor, (STDOUT, STDERR))
@@ -81,6 +85,8 @@ class RunRecord:
         self._profile = profile
         self._backend = backend
         self._owed = owed
+        self._watch = watch
+        self._clock = clock
         self.plan = plan
         self._protections: tuple[str, ...] = ()
         self._degraded: tuple[str, ...] = ()
@@ -91,6 +97,8 @@ class RunRecord:
         tx.open_run(self.id, request.principal, profile, backend)
         self._first = self._last = self._append(tx, self._decided_event())
         if plan.spec is None:
+            if watch is not None:
+                watch.refused(tx, self.id, clock.now())
             data = records.outcome_data(termination=Termination.DENIED.value)
             self._last = self._append(tx, records.ended(self.id, request, data))
             tx.close_run(self.id, Usage())
@@ -186,7 +194,7 @@ class RunRecord:
             left=self._left,
             budget=None if crossed is None else charging.data(crossed),
         )
-        self._close(data, ending.usage)
+        self._close(data, ending.usage, failure_of(ending, stdout, stderr))
         return self._outcome(ending, gate)
 
     def failed(self, code: str, message: str) -> Outcome | None:
@@ -208,15 +216,18 @@ class RunRecord:
         with suppress(RunnerError):
             self._close(data, Usage())
 
-    def _close(self, data: Mapping[str, object], usage: Usage) -> None:
+    def _close(self, data: Mapping[str, object], usage: Usage, how: bytes | None = None) -> None:
+        """`how`: as `looping.failure` has it."""
         try:
-            self._record_end(data, usage)
+            self._record_end(data, usage, how)
         except RunnerError:
-            self._owed.append((self.id, partial(self._record_end, data, usage)))
+            self._owed.append((self.id, partial(self._record_end, data, usage, how)))
             raise
 
-    def _record_end(self, data: Mapping[str, object], usage: Usage) -> None:
+    def _record_end(self, data: Mapping[str, object], usage: Usage, how: bytes | None) -> None:
         with self._store.transaction() as tx:
+            if self._watch is not None:
+                self._watch.ended(tx, how, self.id, self._clock.now())
             if self._swept:
                 self._append(tx, records.swept(self._backend, self._swept))
             last = self._append(tx, records.ended(self.id, self._request, data))

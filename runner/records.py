@@ -22,6 +22,7 @@ from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent
 from runner.model.keeping import KeepBounds, Kept
 from runner.model.limits import LIMIT_KEYS, Unlimited, spelled
+from runner.model.loop_guard import Looped
 from runner.model.outcome import Change, Output
 from runner.model.principal import Principal
 from runner.model.request import Argv, ExecRequest, Program, ShellText
@@ -35,6 +36,7 @@ MATCHED_CHARACTERS = 160
 CHANGES_LISTED = 200
 """Changed paths written out; a digest covers all of them."""
 SWEPT_LISTED = 200
+COMMANDS_LISTED = 200
 """Things that a sweep removed, or could not remove, written out."""
 
 
@@ -225,6 +227,36 @@ def budget_reset(budget: str, scopes: Sequence[str], reason: str, who: Principal
     """Whose windows of a budget began anew, by whom, and why."""
     data = {"budget": budget, "scopes": list(scopes), "reason": reason}
     return EventDraft(EventKind.BUDGET_RESET, data, who)
+
+
+def guard_paused(
+    run_id: str | None,
+    who: Principal,
+    key: str,
+    *,
+    layer: str,
+    looped: Looped,
+    until: str | None,
+) -> EventDraft:
+    """A pause begins with this run; the command itself stands in the run's own events."""
+    data = {
+        "command": key,
+        "trigger": looped.trigger.value,
+        "count": len(looped.times_s),
+        "pauses": looped.pauses,
+        "layer": layer,
+        "until": until,
+    }
+    return EventDraft(EventKind.GUARD_PAUSED, data, who, run_id)
+
+
+def guard_reset(keys: Sequence[str], reason: str, who: Principal) -> EventDraft:
+    """Which commands begin anew, by whom, and why."""
+    data = {
+        "commands": {"count": len(keys), "first": list(keys[:COMMANDS_LISTED])},
+        "reason": reason,
+    }
+    return EventDraft(EventKind.GUARD_RESET, data, who)
 
 
 def decision_data(decision: Decision, redactor: Redactor | None = None) -> dict[str, Any]:

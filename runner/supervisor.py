@@ -21,6 +21,7 @@ from runner.model.decision import Decision
 from runner.model.event import EventKind
 from runner.model.outcome import Ending, Outcome
 from runner.model.request import ExecRequest
+from runner.pausing import Watch
 from runner.ports import (
     Backend,
     CancelToken,
@@ -102,6 +103,7 @@ class Supervisor:
         if decided.permitted:
             check_obligations(decided.decision.obligations)
         redactor = self._redacting(policy)
+        watch = _watch(request, policy)
         with self._store.transaction() as tx:
             tx.append(
                 records.checked(
@@ -112,6 +114,8 @@ class Supervisor:
                     redactor=redactor,
                 )
             )
+            if watch is not None and not decided.permitted and decided.facts.paused is None:
+                watch.refused(tx, None, self._clock.now())
         return decided.decision
 
     def facts(self, request: ExecRequest, policy: Policy) -> Facts:
@@ -141,6 +145,7 @@ class Supervisor:
         asked = Asked(request, policy, linked.find)
         charged = charging.charges(policy.budgets, request, policy.profile)
         redactor = self._redacting(policy, inherited)
+        watch = _watch(request, policy)
         # Before anybody waits for the log, because it may be long.
         program = records.program_data(request.program, redactor)
 
@@ -155,12 +160,14 @@ class Supervisor:
                 backend=backend,
                 plan=plan,
                 charged=charged,
+                # Whatever is tried in a pause changes nothing.
+                watch=None if decided.facts.paused is not None else watch,
                 redactor=redactor,
                 program=program,
                 owed=self._owed,
             )
 
-        if not policy.counted and not charged:
+        if not policy.counted and not charged and watch is None:
             decided = asked.decide(Facts(self._clock.now()))
             with self._store.transaction() as tx:
                 return opened(tx, decided)
@@ -247,6 +254,12 @@ class Supervisor:
             if ending is None and contents is not None:
                 contents.abandon()
         return run.ended(*run.kept(ending, contents), gate)
+
+
+def _watch(request: ExecRequest, policy: Policy) -> Watch | None:
+    """None: nobody states a loop guard."""
+    guard = policy.loop_guard
+    return None if guard is None else Watch(request, policy.profile, guard)
 
 
 def _planned(decided: Decided, policy: Policy, inherited: Mapping[str, str] | None = None) -> Plan:

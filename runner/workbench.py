@@ -17,6 +17,7 @@ from runner.compile import budgets, grants, policy_layers
 from runner.deciding import Policy, decide
 from runner.errors import BadInputError, PolicyError
 from runner.intake import build_request
+from runner.looping import guarding
 from runner.model.action import Facts
 from runner.model.decision import Decision, Effect
 from runner.model.place import Place
@@ -93,7 +94,12 @@ def under_test(
     table = wrappers if wrappers is not None else load()
     return UnderTest(
         Policy(
-            chosen, combine((rules, *points)), grants(policies), table, budgets(chosen, policies)
+            chosen,
+            combine((rules, *points)),
+            grants(policies),
+            table,
+            budgets(chosen, policies),
+            guarding(chosen, policies),
         )
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from runner.model.budget import Spent
 from runner.model.grant import CallBudget
 from runner.model.intent import Intent
+from runner.model.loop_guard import Paused
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 
@@ -29,6 +30,8 @@ class Facts:
     nothing is tried before that; as far as it is known."""
     spent: tuple[Spent, ...] = ()
     """Budgets that the run would be charged to and that have nothing left, or can't be metered."""
+    paused: Paused | None = None
+    """The pause that what is asked has to make; None: none, or it is not asked about."""
 
 
 @dataclass(frozen=True, slots=True)

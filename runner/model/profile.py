@@ -8,6 +8,7 @@ from enum import StrEnum
 from runner.model.budget import Budget
 from runner.model.grant import Grant
 from runner.model.limits import LimitOverrides, Limits
+from runner.model.loop_guard import LoopGuard
 from runner.model.protection import Protection
 from runner.model.rule import PolicyLayer
 
@@ -118,6 +119,8 @@ class Profile:
     """The least Landlock ABI to run with (landlock(7)); 0: the newest that the kernel has."""
     budgets: tuple[Budget, ...] = ()
     """Its own; those of the layers above hold as well."""
+    loop_guard: LoopGuard | None = None
+    """Its own; of the layers above too, the strictest of each value holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,8 @@ class Restrictions:
     """Who may use which profiles; None says nothing."""
     budgets: tuple[Budget, ...] = ()
     """How much may be used within which time."""
+    loop_guard: LoopGuard | None = None
+    """Pauses for what is tried again and again; None says nothing."""
     isolation: Isolation | None = None
     """`FULL` here refuses every profile with less; None says nothing."""
     landlock_minimum: int = 0

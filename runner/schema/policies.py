@@ -111,5 +111,6 @@ def _restrictions(text: str, source: str, kind: PolicyKind, library: Library) ->
         profiles=file.profiles,
         workspace_modes=file.workspace_modes,
         budgets=tuple(each.to_model() for each in file.budgets),
+        loop_guard=None if file.loop_guard is None else file.loop_guard.to_model(),
         grants=None if file.grants is None else tuple(each.to_model() for each in file.grants),
     )

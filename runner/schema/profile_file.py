@@ -27,6 +27,7 @@ from runner.schema.base import (
 )
 from runner.schema.budgets import BudgetFile
 from runner.schema.grants import GrantFile
+from runner.schema.loop_guards import LoopGuardFile
 from runner.schema.problems import Path, Problem
 from runner.schema.quantities import parse_count, parse_duration, parse_number, parse_size
 from runner.schema.rules import RulesFile
@@ -182,6 +183,9 @@ class ProfileFile(Strict):
     budgets: tuple[BudgetFile, ...] = Field(
         default=(), description="How much may be used within which time; all of them hold."
     )
+    loop_guard: LoopGuardFile | None = Field(
+        default=None, description="Pauses for commands that are tried again and again."
+    )
     rules: ProfileRulesFile = ProfileRulesFile()
 
 
@@ -250,6 +254,9 @@ class PolicyFile(Strict):
     )
     budgets: tuple[BudgetFile, ...] = Field(
         default=(), description="How much may be used within which time; all of them hold."
+    )
+    loop_guard: LoopGuardFile | None = Field(
+        default=None, description="Pauses for commands that are tried again and again."
     )
 
 

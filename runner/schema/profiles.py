@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 from runner.bound import UNHELD, unheld
 from runner.errors import ProfileError
+from runner.looping import strictest
 from runner.model.budget import Budget
 from runner.model.limits import LIMIT_KEYS, UNLIMITED, Limits
 from runner.model.profile import (
@@ -252,6 +253,8 @@ def _merged(
         isolation=isolation,
         landlock_minimum=landlock.minimum if landlock is not None else 0,
         budgets=_budgets(chain),
+        # What extends a profile can only tighten it.
+        loop_guard=strictest([f.loop_guard.to_model() for f in files if f.loop_guard is not None]),
     )
 
 

@@ -164,6 +164,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (budget, scope, resource)
         ) WITHOUT ROWID""",
     ),
+    (
+        # The loop guard: what tries of commands came to.
+        """CREATE TABLE loops (
+            id TEXT PRIMARY KEY,
+            whose TEXT NOT NULL,
+            uid INTEGER NOT NULL,
+            sign TEXT NOT NULL,
+            times TEXT NOT NULL,
+            pauses INTEGER NOT NULL,
+            began_s REAL NOT NULL,
+            until_s REAL NOT NULL,
+            forgotten_s REAL NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX loops_of ON loops (whose, uid, forgotten_s)",
+        "CREATE INDEX loops_by_end ON loops (forgotten_s)",
+    ),
 )
 
 

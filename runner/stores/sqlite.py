@@ -29,11 +29,12 @@ from runner.model.budget import Account, Bucket, Override
 from runner.model.checkpoints import CheckpointRules, Unsent
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.keeping import KeepBounds
+from runner.model.loop_guard import Guarded, Looped
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.swept import Swept
 from runner.ports import Clock, Head, Totals
-from runner.stores import ledger
+from runner.stores import ledger, loops
 from runner.stores.checkpoints import Checkpointer, has_begun, key_in_force, newest, signing_trouble
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
@@ -302,6 +303,22 @@ class SqliteStore:
         self._check_usable()
         with self._reader.reading() as connection:
             return ledger.accounts(connection)
+
+    def fingerprint(self, data: bytes) -> str:
+        """A keyed digest."""
+        return self._redactor.fingerprint(data)
+
+    def looped(self, key: str) -> Looped | None:
+        """How a command stands with the loop guard."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return loops.looped(connection, key)
+
+    def guarded(self) -> Sequence[Guarded]:
+        """All commands that the loop guard remembers."""
+        self._check_usable()
+        with self._reader.reading() as connection:
+            return loops.guarded(connection)
 
     def verify(self) -> Verification:
         """Check every event, the tree and every checkpoint, in one snapshot."""

@@ -17,11 +17,12 @@ from runner.errors import RecordError
 from runner.metering import microseconds
 from runner.model.budget import Account, Bucket, Override, Window
 from runner.model.event import AuditEvent, EventDraft, EventKind
+from runner.model.loop_guard import Guarded, Looped
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Clock
-from runner.stores import counting, ledger
+from runner.stores import counting, ledger, loops
 from runner.stores.kept import check_run_id
 
 _BEFORE_THE_PROGRAM = frozenset({EventKind.RUN_DECIDED, EventKind.RUN_STARTED})
@@ -105,6 +106,12 @@ class LogEnd:
     def told(self, principal: Principal) -> Principal:
         """Who it is, as events and the ledger name it."""
         return principal if self.redactor is None else self.redactor.principal(principal)
+
+    def fingerprint(self, data: bytes) -> str:
+        """A digest with the redactor's key. RecordError: it can't be read or made."""
+        if self.redactor is None:
+            raise RecordError("a log without a redactor has no key to digest with")
+        return self.redactor.fingerprint(data)
 
     def store_tree(self) -> None:
         """Write the tree that belongs to the events; the last step of a transaction."""
@@ -233,8 +240,34 @@ class SqliteTransaction:
         ledger.forget(self._open().connection, account)
 
     def forget_outdated(self) -> int:
-        """Drop counters that nothing counts any more; how many."""
-        return ledger.forget_outdated(self._open().connection, self._clock.now())
+        """Drop what nothing counts any more; how many."""
+        connection, now_s = self._open().connection, self._clock.now()
+        loops.forget_outdated(connection, now_s)
+        return ledger.forget_outdated(connection, now_s)
+
+    def fingerprint(self, data: bytes) -> str:
+        """A keyed digest."""
+        return self._open().fingerprint(data)
+
+    def looped(self, key: str) -> Looped | None:
+        """How a command stands."""
+        return loops.looped(self._open().connection, key)
+
+    def guarded(self) -> Sequence[Guarded]:
+        """All that there are."""
+        return loops.guarded(self._open().connection)
+
+    def remember_loop(self, guarded: Guarded, forgotten_s: float) -> None:
+        """Set how a command stands."""
+        log = self._open()
+        if log.redactor is not None:
+            guarded = replace(guarded, whose=log.redactor.text(guarded.whose))
+        now_s = self._clock.now()
+        loops.remember(log.connection, guarded, forgotten_s=forgotten_s, now_s=now_s)
+
+    def forget_loop(self, key: str) -> None:
+        """Begin a command anew."""
+        loops.forget(self._open().connection, key)
 
     def close_run(self, run_id: str, usage: Usage) -> None:
         """The run is over; charge its wall time, and all that it still holds of budgets.

@@ -39,8 +39,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.changes",
     ),
     ("runner.granting",),
-    ("runner.charging",),
-    ("runner.deciding", "runner.spending"),
+    ("runner.charging", "runner.looping"),
+    ("runner.deciding", "runner.spending", "runner.pausing"),
     ("runner.facts",),
     ("runner.recording",),
     ("runner.supervisor",),
@@ -54,7 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.settings",
     ),
     ("runner.testing",),
-    ("runner.recalled", "runner.showing", "runner.applying", "runner.budgeting"),
+    ("runner.recalled", "runner.showing", "runner.applying", "runner.budgeting", "runner.guards"),
     ("runner.app", "runner.adapters", "runner.intake", "runner.workbench", "runner.replay"),
     ("runner.surfaces", "runner.__main__"),
 )
@@ -90,6 +90,8 @@ PURE = (
     "runner.changes",
     "runner.granting",
     "runner.charging",
+    "runner.looping",
+    "runner.pausing",
     "runner.deciding",
     "runner.facts",
 )

@@ -83,6 +83,10 @@ def _of_the_log(kind: str, data: dict[str, Any]) -> str:
             says = f"{data['percent']} % of {data['resource']} of {data['id']} for {data['scope']}"
         case "budget.reset":
             says = _one_line(f"{data['budget']}: {data['reason']}")
+        case "guard.paused":
+            says = f"{data['trigger']} {data['count']} times: until {data['until']}"
+        case "guard.reset":
+            says = _one_line(f"{data['commands']['count']} commands: {data['reason']}")
         case "key.created" | "key.rotated" | "key.replaced":
             says = _one_line(data["key"])
         case "checkpoint.sent" | "checkpoint.unsent":

@@ -234,7 +234,7 @@ class _Told:
             if not part.changes:
                 told = "no small change of it was found: leave it out, or do it another way"
                 yield from show.row(f"in {number}", told)
-        of_no_rule = ("grants", "grants.budget", "budget", "environment.deny")
+        of_no_rule = ("grants", "grants.budget", "budget", "environment.deny", "loop-guard")
         beside = [rule for rule in self.decided.decision.rules if rule.id in of_no_rule]
         for rule in beside:
             yield from show.row("asked", rule.message)

@@ -21,6 +21,7 @@ from runner.surfaces.cli import (
     config,
     doctor,
     explain,
+    guard,
     policy,
     profile,
     run,
@@ -89,6 +90,7 @@ explain.register(app)
 changes.register(app)
 audit.register(app)
 budget.register(app)
+guard.register(app)
 doctor.register(app)
 config.register(app)
 app.add_typer(profile.app, name="profile")

@@ -75,6 +75,9 @@ def _rows(kind: str, data: dict[str, Any]) -> Rows:
             used = " of ".join(_amount(data["resource"], data[n]) for n in ("used", "amount"))
             soft = ", which only warns" if data["soft"] else ""
             yield "budget", f"{data['percent']} % of {data['id']} of {data['scope']}: {used}{soft}"
+        case "guard.paused":
+            often = f"{data['trigger']} {data['count']} times"
+            yield "pause", f"{often}; not tried again before {data['until']}"
         case "changes.applying":
             yield "changes", f"{data['count']} are about to be applied"
         case "changes.applied":
