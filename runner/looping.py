@@ -127,7 +127,7 @@ def pausing(looped: Looped | None, guard: Guarding, now_s: float) -> Paused | No
         return None
     if _bound(looped.trigger, guard) is None:
         return None  # nobody states that any more
-    return Paused(guard.layer, looped.trigger, len(looped.times_s), looped.until_s)
+    return Paused(guard.layer, looped.trigger, looped.count, looped.until_s)
 
 
 def after(

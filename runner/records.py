@@ -242,7 +242,7 @@ def guard_paused(
     data = {
         "command": key,
         "trigger": looped.trigger.value,
-        "count": len(looped.times_s),
+        "count": looped.count,
         "pauses": looped.pauses,
         "layer": layer,
         "until": until,

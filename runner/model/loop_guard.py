@@ -56,6 +56,11 @@ class Looped:
     until_s: float = 0.0
 
     @property
+    def count(self) -> int:
+        """How often in a row it came to that; what was tried in a pause does not count."""
+        return len(self.times_s) + max(0, self.pauses - 1)
+
+    @property
     def trigger(self) -> Trigger:
         """What the sign is of."""
         return Trigger(self.sign.partition(":")[0])

@@ -467,12 +467,15 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
     (folder / "warns.yaml").write_text(
         "extends: agent\nbudgets: [{id: b, of: all, per: 1h, calls: 1, warn_at: [50%]}]\n"
     )
+    (folder / "guarded.yaml").write_text("extends: agent\nloop_guard: {failing: 2}\n")
     for text in (
         *("run -- echo kept", "run -c 'sudo ls'", "check -- ls", "run nowhere.py"),
         *("run -- touch new", "apply latest", "run -- touch other", "discard latest"),
         *("audit archive --to old --before 1 --prune", "audit restore old"),
         *("run --profile warns.yaml -- true", "budget reset b --profile warns.yaml --reason r"),
         "budget set b calls=2 --for 1h --profile warns.yaml --reason r",
+        *("run --profile guarded.yaml -- false", "run --profile guarded.yaml -- false"),
+        "guard reset --all --reason r",
     ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
     for line in (

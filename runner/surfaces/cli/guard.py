@@ -43,7 +43,7 @@ def show(
                 "whose": each.whose,
                 "uid": each.uid,
                 "trigger": each.looped.trigger.value,
-                "count": len(each.looped.times_s),
+                "count": each.looped.count,
                 "pauses": each.looped.pauses,
                 "until": moment(each.looped.until_s) if guards.is_paused(each) else None,
             }
