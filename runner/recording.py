@@ -79,6 +79,7 @@ class RunRecord:
         """
         self._redaction = RunRedaction(redactor, (STDOUT, STDERR))
         self._program = program
+        self._charged = charged
         self.id = f"run-{secrets.token_hex(10)}"
         self._store = store
         self._request = request
@@ -250,6 +251,7 @@ class RunRecord:
             backend=self._backend,
             links=plan.links,
             program=self._program,
+            charged=self._charged,
             redactor=self._redaction.redactor,
         )
 

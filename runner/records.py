@@ -16,6 +16,7 @@ from runner.audit.canonical import canonical
 from runner.audit.named import named
 from runner.audit.redaction import Redactor, is_mark
 from runner.compile import spec_digest
+from runner.metering.windows import encoded
 from runner.model.budget import Charge, Override, Resource
 from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
@@ -50,11 +51,13 @@ def decided(
     backend: str,
     links: Mapping[str, str] | None = None,
     program: Mapping[str, object] | None = None,
+    charged: Sequence[Charge] = (),
     redactor: Redactor | None = None,
 ) -> EventDraft:
     """The first event of a run: what was asked, what reading told, what was decided.
 
-    `program`: what `program_data` made of it; None: it is made here.
+    `program`: what `program_data` made of it; None: it is made here. `charged`: the budgets that
+    it is charged to, if it may start.
     """
     if program is None:
         program = program_data(request.program, redactor)
@@ -66,10 +69,22 @@ def decided(
             "decision": decision_data(decision, redactor),
             "spec_digest": spec_digest(spec) if spec is not None else None,
             "limits": _limits(spec) if spec is not None else None,
+            "budgets": [_charge(each) for each in charged] if spec is not None else [],
         },
         request.principal,
         run_id,
     )
+
+
+def _charge(charge: Charge) -> dict[str, object]:
+    """What the ledger can be made anew of: whose counters, and in which window they count."""
+    return {
+        "id": charge.budget.id,
+        "layer": charge.layer,
+        "scope": charge.scope,
+        "window": encoded(charge.budget.window),
+        "resources": [resource.value for resource, _ in charge.budget.amounts],
+    }
 
 
 def checked(

@@ -6,20 +6,24 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from runner import Runner
+from runner.clock import SystemClock
 from runner.errors import RequestError
 from runner.metering import windows
-from runner.model.budget import Account, Bucket, Resource
+from runner.model.budget import HISTORY, Account, Bucket, Resource
 from runner.model.limits import LimitName
 from runner.model.outcome import Termination
+from runner.stores.repairing import repair
 
 
 def profile(folder: Path, budgets: str) -> str:
@@ -364,6 +368,46 @@ def test_a_forecast_is_made_of_what_was_charged(runner, work, tmp_path):
     assert found.used_up_s is not None
     days = (found.used_up_s.likely - time.time()) / 86_400
     assert days == pytest.approx(999 / 240, abs=0.2)
+
+
+def test_a_repair_makes_the_ledger_of_the_events(native, work, tmp_path):
+    home = tmp_path / "home"
+    chosen = profile(
+        tmp_path,
+        "  - {id: few, of: agent, per: 10d, calls: 100, wall: 1h, cpu: 1h, warn_at: [1%]}\n"
+        "  - {id: day, of: all, per: calendar month, calls: 100, zone: Europe/Berlin}\n"
+        "  - {id: crowd, of: all, at_once: 7}\n"
+        "  - {id: each, of: agent, per: run, wall: 1h}\n",
+    )
+
+    def standing(runner: Runner) -> list[tuple[object, ...]]:
+        return [
+            (s.account, s.amount, s.used, runner.store.spent(s.account, Bucket(HISTORY, 0)))
+            for s in runner.budgets.standing(chosen)
+        ]
+
+    with Runner(home=home) as runner:
+        for agent in ("a", "b\ufffd", "a", "c"):
+            assert runner.run(["true"], cwd=work, profile=chosen, agent=agent).ok
+        runner.run(["sudo", "id"], cwd=work, profile=chosen, agent="a")
+        runner.budgets.reset("few", "r", scope="agent:a", profile=chosen)
+        assert runner.run(["true"], cwd=work, profile=chosen, agent="a", parent="lead").ok
+        for lasting, scope in (("1h", "agent:c"), ("1h", "agent:a"), ("1s", "agent:lead")):
+            runner.budgets.set(
+                "few", {"calls": "7"}, "r", lasting=lasting, scope=scope, profile=chosen
+            )
+        runner.budgets.unset("few", "r", scope="agent:a", profile=chosen)
+        time.sleep(1.1)
+        expected = standing(runner)
+    assert len(expected) > 8
+    with closing(sqlite3.connect(home / "runner.db", isolation_level=None)) as db:
+        db.execute("UPDATE budget_use SET amount = amount + 1")
+        db.execute("DELETE FROM budget_overrides")
+        db.execute("UPDATE tree SET peaks = zeroblob(length(peaks))")
+    told = repair(home, SystemClock())
+    assert told.ledger_left_out == 0
+    with Runner(home=home) as runner:
+        assert standing(runner) == expected
 
 
 @pytest.mark.docker
