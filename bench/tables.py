@@ -133,3 +133,14 @@ def _read(row: Row) -> list[str]:
         f"search by agent and time: {row['search_median_ms']} ms, "
         f"longest {row['search_longest_ms']} ms",
     ]
+
+
+def overshoot_markdown(document: dict[str, Any]) -> str:
+    """A result of budgets that are crossed as docs/budgets.md quotes it."""
+    lines = ["| of | runs at once | past it, median s | most s | least s |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for row in document["rows"]:
+        cells = [f"{row['budget_s']} s {row['resource']}", str(row["at_once"])]
+        cells += [f"{row[name]:+.2f}" for name in ("median_s", "most_s", "least_s")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)

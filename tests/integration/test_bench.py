@@ -133,3 +133,21 @@ def test_recording_is_measured(tmp_path):
         check=True,
     )
     assert f"| 3,000 events | verified | {read['verified_per_s']:,} events/s |" in shown.stdout
+
+
+def test_overshoot_is_measured(native, tmp_path):
+    out = tmp_path / "overshoot.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "bench_overshoot.py", "--rounds", "1", "--out", out],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert {(row["resource"], row["at_once"]) for row in rows} == {
+        (resource, count) for resource in ("wall", "cpu") for count in (1, 4, 16)
+    }
+    assert all(row["most_s"] > -row["budget_s"] for row in rows)
+    assert f"| {rows[0]['budget_s']} s wall | 1 | {rows[0]['median_s']:+.2f} |" in done.stdout
