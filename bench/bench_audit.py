@@ -7,9 +7,7 @@ nothing of survives its process.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import getpass
 import itertools
 import json
 import os
@@ -26,7 +24,7 @@ import log_reading
 import log_writers
 import machine
 import tables
-from results import RESULTS, write
+from results import destination, parser, write
 from rival import NAME, VERSION, RivalProcess, UnavailableError
 
 from runner.model.event import EventDraft
@@ -100,29 +98,24 @@ def writing(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench audit", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns; default 5")
-    parser.add_argument(
+    options_of = parser("audit", __doc__)
+    options_of.add_argument("--rounds", type=int, default=5, metavar="N", help="turns; default 5")
+    options_of.add_argument(
         "--seconds", type=float, default=3.0, metavar="S", help="of a turn; default 3"
     )
-    parser.add_argument(
+    options_of.add_argument(
         "--events", type=int, action="append", metavar="N",
         help="verify and search a log of so many, 1000000 if it is not stated; may be repeated",
     )  # fmt: skip
-    parser.add_argument(
+    options_of.add_argument(
         "--without-rivals", action="store_true", help="install nothing, measure runner and SQLite"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of bench/results/…")
-    parser.add_argument(
-        "--show", type=Path, metavar="FILE", help="only print a result's tables in Markdown"
-    )
-    options = parser.parse_args()
+    options = options_of.parse_args()
     if options.show:
         print(tables.audit_markdown(json.loads(options.show.read_text())))
         return 0
     described = machine.describe()
-    out = options.out or RESULTS / f"audit-{getpass.getuser()}-{str(described['time'])[:10]}.json"
-    write(out, {})  # found out before, not after, all was measured
+    out = destination("audit", options.out, described)
     sizes = options.events or [1_000_000]
     stated = [f"--events {each}" for each in sizes]
     document: dict[str, object] = {

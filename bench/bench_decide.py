@@ -6,9 +6,7 @@ was never seen. Cached: the same text again.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import getpass
 import itertools
 import json
 import os
@@ -23,7 +21,7 @@ from pathlib import Path
 import machine
 import tables
 from policies import COMMANDS, Command, layer, stated
-from results import RESULTS, write
+from results import destination, parser, write
 from rival import NAME, VERSION, Rival, UnavailableError
 
 from runner.analysis import read
@@ -108,22 +106,17 @@ def rows(found: list[Series]) -> list[dict[str, object]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench decide", description=__doc__)
-    parser.add_argument("--runs", type=int, default=100, metavar="N", help="turns; default 100")
-    parser.add_argument(
+    options_of = parser("decide", __doc__)
+    options_of.add_argument("--runs", type=int, default=100, metavar="N", help="turns; default 100")
+    options_of.add_argument(
         "--without-rivals", action="store_true", help="install nothing, measure runner alone"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of bench/results/…")
-    parser.add_argument(
-        "--show", type=Path, metavar="FILE", help="only print a result's table in Markdown"
-    )
-    options = parser.parse_args()
+    options = options_of.parse_args()
     if options.show:
         print(tables.decisions_markdown(json.loads(options.show.read_text())))
         return 0
     described = machine.describe()
-    out = options.out or RESULTS / f"decide-{getpass.getuser()}-{str(described['time'])[:10]}.json"
-    write(out, {})  # found out before, not after, all was measured
+    out = destination("decide", options.out, described)
     policies = {count: stated(count) for count in RULES}
     points = {count: create([layer(rules)]) for count, rules in policies.items()}
     document: dict[str, object] = {

@@ -6,8 +6,6 @@ they used in all, by their outcomes, is held against what is stated.
 
 from __future__ import annotations
 
-import argparse
-import getpass
 import json
 import os
 import statistics
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import machine
 import tables
-from results import RESULTS, write
+from results import destination, parser, write
 
 from runner import Runner
 from runner.metering.slices import used_of
@@ -59,21 +57,14 @@ def turn(folder: Path, resource: Resource, count: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench overshoot", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="turns; default 10")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of bench/results/…")
-    parser.add_argument(
-        "--show", type=Path, metavar="FILE", help="only print a result's table in Markdown"
-    )
-    options = parser.parse_args()
+    options_of = parser("overshoot", __doc__)
+    options_of.add_argument("--rounds", type=int, default=10, metavar="N", help="turns; default 10")
+    options = options_of.parse_args()
     if options.show:
         print(tables.overshoot_markdown(json.loads(options.show.read_text())))
         return 0
     described = machine.describe()
-    out = options.out or RESULTS / (
-        f"overshoot-{getpass.getuser()}-{str(described['time'])[:10]}.json"
-    )
-    write(out, {})  # found out before, not after, all was measured
+    out = destination("overshoot", options.out, described)
     rows: list[dict[str, object]] = []
     for resource in (Resource.WALL, Resource.CPU):
         for count in AT_ONCE:

@@ -5,9 +5,7 @@ All contenders take turns in one run (A B C, A B C, …), so that a busy neighbo
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import getpass
 import json
 import os
 import shutil
@@ -23,7 +21,7 @@ from pathlib import Path
 import machine
 import phases
 import tables
-from results import RESULTS, write
+from results import destination, parser, write
 
 from runner import Runner
 
@@ -164,20 +162,15 @@ def measure_phases(runner: Runner, folder: str, runs: int) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench start", description=__doc__)
-    parser.add_argument("--runs", type=int, default=100, metavar="N", help="turns; default 100")
-    parser.add_argument("--phases", action="store_true", help="also where a run's time goes")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="instead of bench/results/…")
-    parser.add_argument(
-        "--show", type=Path, metavar="FILE", help="only print a result's tables in Markdown"
-    )
-    options = parser.parse_args()
+    options_of = parser("start", __doc__)
+    options_of.add_argument("--runs", type=int, default=100, metavar="N", help="turns; default 100")
+    options_of.add_argument("--phases", action="store_true", help="also where a run's time goes")
+    options = options_of.parse_args()
     if options.show:
         print(tables.markdown(json.loads(options.show.read_text())))
         return 0
     described = machine.describe()
-    out = options.out or RESULTS / f"start-{getpass.getuser()}-{str(described['time'])[:10]}.json"
-    write(out, {})  # found out before, not after, all was measured
+    out = destination("start", options.out, described)
     document: dict[str, object] = {
         "command": f"scripts/bench start --runs {options.runs}{' --phases' * options.phases}"
     }

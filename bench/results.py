@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import getpass
 import json
 from pathlib import Path
 
@@ -19,3 +21,21 @@ def write(out: Path, document: dict[str, object]) -> None:
         raise SystemExit(
             f"bench: {out} can't be written ({error.strerror}); give --out FILE"
         ) from error
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The options that all measurements have."""
+    found = argparse.ArgumentParser(prog=f"bench {name}", description=description)
+    found.add_argument("--out", type=Path, metavar="FILE", help="instead of bench/results/…")
+    found.add_argument(
+        "--show", type=Path, metavar="FILE", help="only print a result's table in Markdown"
+    )
+    return found
+
+
+def destination(name: str, given: Path | None, described: dict[str, object]) -> Path:
+    """Where a result goes; that it can is found out before, not after, all was measured."""
+    day = str(described["time"])[:10]
+    out = given or RESULTS / f"{name}-{getpass.getuser()}-{day}.json"
+    write(out, {})
+    return out
