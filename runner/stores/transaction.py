@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
 from runner.audit.canonical import canonical, escape, unescape
 from runner.audit.event import NO_PREVIOUS, rfc3339, seal
@@ -33,34 +33,55 @@ DAMAGED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a log ends: the tree over its events, and the hash of the last one."""
+
+    tree: Tree
+    previous: bytes
+
+    @staticmethod
+    def read(connection: sqlite3.Connection) -> End:
+        """As the database has it. RecordError: it is damaged."""
+        row = connection.execute("SELECT size, peaks FROM tree WHERE id = 0").fetchone()
+        try:
+            size = int(row[0])
+            tree = Tree.from_bytes(size, row[1])
+        except (TypeError, ValueError):
+            raise RecordError(DAMAGED) from None
+        if size == 0:
+            return End(tree, NO_PREVIOUS)
+        last = connection.execute(
+            # The last event may be an archived one: after a repair that found none behind it.
+            "SELECT leaf_hash FROM events WHERE seq = ?1 - 1 "
+            "UNION ALL SELECT last_hash FROM pruned WHERE size = ?1",
+            (size,),
+        ).fetchone()
+        if last is None or not isinstance(last[0], bytes) or len(last[0]) != HASH_BYTES:
+            raise RecordError(DAMAGED)
+        return End(tree, last[0])
+
+
 class LogEnd:
     """The log's end inside a database transaction: where the next event goes."""
 
-    def __init__(self, connection: sqlite3.Connection, redactor: Redactor | None) -> None:
-        """`redactor`: what every event passes; None: it says nothing that came from outside."""
+    def __init__(
+        self, connection: sqlite3.Connection, redactor: Redactor | None, known: End | None = None
+    ) -> None:
+        """`redactor`: what every event passes; None: it says nothing that came from outside.
+
+        `known`: the end, where nobody else can have written since it was the end; else it is read.
+        """
         self.connection = connection
         self.redactor = redactor
-        row = connection.execute("SELECT size, peaks FROM tree WHERE id = 0").fetchone()
-        try:
-            self.stored_size = int(row[0])
-            self.tree = Tree.from_bytes(self.stored_size, row[1])
-        except (TypeError, ValueError):
-            raise RecordError(DAMAGED) from None
+        end = End.read(connection) if known is None else known
+        self.stored_size = end.tree.size
+        self.tree = end.tree
+        self.previous = end.previous
         self.checkpoint_wanted = False
         """Whether one is to be made with this commit, however few events are past the last one."""
         self.starting: set[str] = set()
         """Runs whose program starts once this is durable."""
-        self.previous = NO_PREVIOUS
-        if self.stored_size:
-            last = connection.execute(
-                # The last event may be an archived one: after a repair that found none behind it.
-                "SELECT leaf_hash FROM events WHERE seq = ?1 - 1 "
-                "UNION ALL SELECT last_hash FROM pruned WHERE size = ?1",
-                (self.stored_size,),
-            ).fetchone()
-            if last is None or not isinstance(last[0], bytes) or len(last[0]) != HASH_BYTES:
-                raise RecordError(DAMAGED)
-            self.previous = last[0]
 
     def append(self, draft: EventDraft, now_s: float) -> AuditEvent:
         """Write the next event. RecordError: the draft can't be recorded.

@@ -23,7 +23,7 @@ from runner.ports import Clock
 from runner.stores.checkpoints import Checkpointer
 from runner.stores.database import connect, roll_back, sentence
 from runner.stores.queue import WriterQueue
-from runner.stores.transaction import LogEnd, SqliteTransaction
+from runner.stores.transaction import End, LogEnd, SqliteTransaction
 
 _BATCH = 64  # transactions in one commit; more would let other processes wait too long
 
@@ -33,8 +33,10 @@ _RESCUE_S = 0.1  # how long to wait before looking whether those who were to com
 class _Batch:
     """The transactions of one commit."""
 
-    def __init__(self, log: LogEnd) -> None:
+    def __init__(self, log: LogEnd, version: int) -> None:
         self.log = log
+        self.version = version
+        """Of the database, as this connection counts what others commit."""
         self.members = 0
         """How many succeeded and wait for the commit."""
         self.settled = threading.Event()
@@ -74,6 +76,8 @@ class Writer:
         self._count = threading.Lock()
         self._waiting = 0
         self._batch: _Batch | None = None
+        self._known: tuple[int, End] | None = None
+        """Where the log ended at the last commit, and the database's version then."""
 
     @contextmanager
     def transaction(self) -> Iterator[SqliteTransaction]:
@@ -139,7 +143,11 @@ class Writer:
             self._queue.enter()
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
-            self._batch = _Batch(LogEnd(connection, self._redactor))
+            # It stays as it is when this connection commits (https://sqlite.org/pragma.html).
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+            known = None if self._known is None or self._known[0] != version else self._known[1]
+            self._known = None  # until it is known what became of this
+            self._batch = _Batch(LogEnd(connection, self._redactor, known), version)
         except BaseException as error:
             self._let_go()
             if isinstance(error, sqlite3.Error | OSError):
@@ -151,6 +159,7 @@ class Writer:
         found = os.stat(self._path)  # noqa: PTH116  (never opened: closing would drop SQLite's locks)
         identity = (found.st_dev, found.st_ino)
         if self._connection is None:
+            self._known = None
             self._connection = connect(self._path, "rw")
             self._identity = identity
         elif identity != self._identity:
@@ -204,6 +213,7 @@ class Writer:
                 made = self._checkpointer.before_commit(batch.log)
                 batch.log.store_tree()
                 batch.log.connection.execute("COMMIT")
+                self._known = batch.version, End(batch.log.tree, batch.log.previous)
                 if made:
                     self._checkpointer.after_commit(batch.log.connection)
             done = True

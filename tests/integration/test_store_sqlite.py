@@ -339,6 +339,20 @@ def test_a_log_held_by_another_process_is_a_record_error(
             assert not each.is_alive()
 
 
+def test_what_another_one_appended_is_not_missed(home: Path) -> None:
+    """Each store knows where the log ended when it wrote last, and that it is not so any more."""
+    with closing(_store(home)) as one, closing(_store(home)) as other:
+        for n in range(12):
+            _append((one, one, other)[n % 3])
+            assert one.verify().ok
+        assert one.head() == other.head()
+        with pytest.raises(RecordError), one.transaction() as transaction:
+            transaction.append(EventDraft(EventKind.RUN_ENDED, {"a": {1}}, None, "run-x"))
+        _append(one)
+        assert one.head().size == 14
+        assert other.verify().ok
+
+
 def test_output_is_kept_private(home: Path) -> None:
     with closing(_store(home)) as store:
         store.keep_output("run-1", "stderr", b"x")
