@@ -35,6 +35,7 @@ from typing import Any
 import pytest
 
 from runner import Runner, errors
+from runner.errors import StateError
 from runner.model.decision import Effect
 from runner.model.event import EventKind
 from runner.model.limits import LIMIT_KEYS, LimitName
@@ -46,6 +47,7 @@ from runner.schema.outcome import outcome_json_schema
 from runner.schema.policies import load_policy_file
 from runner.schema.profiles import load_profile
 from runner.settings import SETTING_NAMES
+from runner.stores.reader import open_log
 from runner.syscalls import GROUPS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,7 +248,27 @@ def call(command: Command, folder: Path) -> str | None:
     return None
 
 
-def run_page(page: Path, folder: Path, info: str) -> None:
+def run_page(page: Path, folder: Path, home: Path, info: str) -> None:
+    """Once more where what other tests left on this machine was swept, and stands in the log."""
+    for _ in range(5):
+        wrong = what_is_wrong(page, folder, info)
+        if not wrong or not was_swept(home):
+            break
+        shutil.rmtree(home)
+        shutil.rmtree(folder)
+        folder.mkdir()
+    assert not wrong, "\n\n".join(wrong)
+
+
+def was_swept(home: Path) -> bool:
+    try:
+        with closing(open_log(home)) as log:
+            return any(event.kind == EventKind.MACHINE_SWEPT for event in log.events())
+    except StateError:
+        return False
+
+
+def what_is_wrong(page: Path, folder: Path, info: str) -> list[str]:
     put_files(page, folder)
     wrong = []
     for block in EVERY[page]:
@@ -255,7 +277,7 @@ def run_page(page: Path, folder: Path, info: str) -> None:
         elif block.info == "python" and block.file_name is None and info == "console":
             script = Command(block.where, f'"{sys.executable}" <<"END"\n{block.text}END', 0, ())
             wrong += [why for why in [call(script, folder)] if why]
-    assert not wrong, "\n\n".join(wrong)
+    return wrong
 
 
 def with_commands(info: str) -> list[Path]:
@@ -267,17 +289,19 @@ def with_commands(info: str) -> list[Path]:
 @pytest.mark.parametrize(
     "page", with_commands("console"), ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_commands(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands(
+    page: Path, folder: Path, runner_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    run_page(page, folder, "console")
+    run_page(page, folder, runner_home, "console")
 
 
 @pytest.mark.docker
 @pytest.mark.parametrize(
     "page", with_commands("console docker"), ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_docker_commands(page: Path, folder: Path) -> None:
-    run_page(page, folder, "console docker")
+def test_docker_commands(page: Path, folder: Path, runner_home: Path) -> None:
+    run_page(page, folder, runner_home, "console docker")
 
 
 def test_commands_that_are_not_run_are_named() -> None:
