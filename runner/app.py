@@ -27,6 +27,7 @@ from runner.deciding import Policy
 from runner.errors import RunnerError
 from runner.guards import Guards
 from runner.intake import build_request, checked_stdin
+from runner.kills import Kills
 from runner.looping import guarding
 from runner.model.action import Facts
 from runner.model.budget import Stated
@@ -100,6 +101,8 @@ class Runner:
         """How budgets stand, and beginning them anew."""
         self.guards = Guards(self._store, clock)
         """Commands that have to pause, and letting them be tried again."""
+        self.kills = Kills(self._store, clock, self.backend)
+        """What runs now, ending that, and keeping agents from beginning more."""
         self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
         self._clock = clock
         self._looked_s: float | None = None

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from runner import charging, granting, looping
+from runner import charging, granting, killing, looping
 from runner.analysis import read
 from runner.analysis.wrappers.table import Table, load
 from runner.audit.canonical import canonical
@@ -227,6 +227,7 @@ def _asked(
     decision = policy.decisions.decide(action_of(request, intent, profile, facts))
     # Whatever the rules say, and whether they are observed or enforced.
     refusals = [
+        *(killing.refusals(facts.killed) if begins else ()),
         *granting.not_granted(request, profile, policy.grants),
         *(granting.used_up(request, profile, policy.grants, facts) if begins else ()),
         *(charging.refusals(facts.spent) if begins else ()),

@@ -33,7 +33,14 @@ def count(books: Books, request: ExecRequest, policy: Policy, now_s: float) -> F
     charged = charges(policy.budgets, request, policy.profile)
     spent = used_up(books, charged, policy.profile.network, now_s)
     pause = paused(books, request, policy.profile, policy.loop_guard, now_s)
-    return Facts(now_s, runs, free_at_s=free_at_s, spent=spent, paused=pause)
+    return Facts(
+        now_s,
+        runs,
+        free_at_s=free_at_s,
+        spent=spent,
+        paused=pause,
+        killed=books.killed(who),
+    )
 
 
 def _free_at_s(

@@ -6,7 +6,7 @@ once it passes its contract suite in `runner.testing`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +17,7 @@ from runner.model.checkpoints import Unsent
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
 from runner.model.keeping import KeepBounds
+from runner.model.kill import Kill, KillScope, OpenRun
 from runner.model.loop_guard import Guarded, Looped
 from runner.model.outcome import Ending
 from runner.model.principal import Principal
@@ -238,6 +239,18 @@ class Backend(Protocol):
     def acquire(self, spec: SandboxSpec, run_id: str) -> Lease:
         """Build a sandbox; ProtectionMissingError if a required one is withheld."""
 
+    def usages(self, run_ids: Collection[str]) -> Mapping[str, Usage]:
+        """What runs have used so far that any process of this user holds on this machine.
+
+        Of those that have no sandbox here now, nothing; `wall_s` is how long the sandbox stands.
+        """
+
+    def kill(self, run_id: str) -> bool:
+        """End such a run's sandbox from outside, whatever its supervisor does; False: it has none.
+
+        The supervisor finds the sandbox lost. BackendError: it can't be done.
+        """
+
     def sweep(self) -> Swept:
         """Remove what dead supervisors left, and what this one could not remove before.
 
@@ -329,8 +342,21 @@ class Loops(Protocol):
         """All of whom something is remembered, sorted by whose they are."""
 
 
-class Books(Counter, Ledger, Loops, Protocol):
-    """All that decisions, budgets and the loop guard count."""
+class KillSwitch(Protocol):
+    """What operators ended, and who may begin no more. RecordError, StateError."""
+
+    def kills(self) -> Sequence[Kill]:
+        """All that hold, the oldest first."""
+
+    def killed(self, principal: Principal) -> Kill | None:
+        """What keeps this principal from beginning a run; None: nothing."""
+
+    def open_runs(self, scope: KillScope = KillScope.ALL, name: str = "") -> Sequence[OpenRun]:
+        """Runs that have not ended and that a kill of this scope and name ends, oldest first."""
+
+
+class Books(Counter, Ledger, Loops, KillSwitch, Protocol):
+    """All that decisions, budgets, the loop guard and the kill switch look up."""
 
 
 class Transaction(Books, Protocol):
@@ -377,8 +403,14 @@ class Transaction(Books, Protocol):
     def forget_loop(self, key: str) -> None:
         """Begin a command anew."""
 
+    def set_kill(self, kill: Kill) -> None:
+        """Let it hold, in the place of one of the same scope and name."""
+
+    def lift_kill(self, scope: KillScope, name: str) -> bool:
+        """Let it hold no more; False: there is none."""
+
     def close_run(self, run_id: str, usage: Usage) -> None:
-        """The run is over; charges what it used.
+        """The run is over; charges what it used. A kill of it is over as well.
 
         What it still holds of budgets is charged whole: nobody knows better.
         """
@@ -392,6 +424,9 @@ class Store(Books, Protocol):
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """One durable, all-or-nothing step. RecordError if it can't be made durable."""
+
+    def killed_runs(self) -> Mapping[str, Kill]:
+        """Runs that have not ended and have to, by their ids, each with what ends it."""
 
     def recover(self) -> list[str]:
         """Close, as `unknown`, the runs whose supervisor is dead; returns their ids."""

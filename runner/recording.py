@@ -194,6 +194,7 @@ class RunRecord:
             kept=kept,
             left=self._left,
             budget=None if crossed is None else charging.data(crossed),
+            killed=None if ending.kill is None else records.kill_data(ending.kill),
         )
         self._close(data, ending.usage, failure_of(ending, stdout, stderr))
         return self._outcome(ending, gate)
@@ -278,6 +279,7 @@ class RunRecord:
             changes=ending.changes,
             changes_truncated=ending.changes_truncated,
             left=self._left,
+            kill=ending.kill,
             budget=self._crossed(ending),
             **streams,
         )

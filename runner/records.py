@@ -22,6 +22,7 @@ from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent
 from runner.model.keeping import KeepBounds, Kept
+from runner.model.kill import Kill, KillScope, OpenRun
 from runner.model.limits import LIMIT_KEYS, Unlimited, spelled
 from runner.model.loop_guard import Looped
 from runner.model.outcome import Change, Output
@@ -37,8 +38,10 @@ MATCHED_CHARACTERS = 160
 CHANGES_LISTED = 200
 """Changed paths written out; a digest covers all of them."""
 SWEPT_LISTED = 200
-COMMANDS_LISTED = 200
 """Things that a sweep removed, or could not remove, written out."""
+COMMANDS_LISTED = 200
+KILLED_LISTED = 200
+"""Runs that a kill ends, written out."""
 
 
 def decided(
@@ -145,6 +148,7 @@ def outcome_data(
     kept: tuple[str, int] | None = None,
     left: Sequence[str] = (),
     budget: Mapping[str, object] | None = None,
+    killed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """An outcome as the log has it. `kept`: the digest of the list of kept contents, and bytes."""
     listed = [change_data(change) for change in changes]
@@ -166,6 +170,7 @@ def outcome_data(
         },
         "left": list(left),
         "budget": budget,
+        "killed": dict(killed) if killed is not None else None,
     }
 
 
@@ -272,6 +277,26 @@ def guard_reset(keys: Sequence[str], reason: str, who: Principal) -> EventDraft:
         "reason": reason,
     }
     return EventDraft(EventKind.GUARD_RESET, data, who)
+
+
+def kill_ordered(kill: Kill, runs: Sequence[OpenRun], who: Principal) -> EventDraft:
+    """Whom it stops, and the runs that it ends."""
+    data = {
+        **kill_data(kill),
+        "runs": {"count": len(runs), "first": [each.run_id for each in runs[:KILLED_LISTED]]},
+    }
+    return EventDraft(EventKind.KILL_ORDERED, data, who)
+
+
+def kill_lifted(scope: KillScope, name: str, by: str, reason: str, who: Principal) -> EventDraft:
+    """Who may begin runs again, who says so, and why."""
+    data = {"scope": scope.value, "name": name, "by": by, "reason": reason}
+    return EventDraft(EventKind.KILL_LIFTED, data, who)
+
+
+def kill_data(kill: Kill) -> dict[str, str]:
+    """A kill as events and outcomes have it."""
+    return {"scope": kill.scope.value, "name": kill.name, "by": kill.by, "reason": kill.reason}
 
 
 def decision_data(decision: Decision, redactor: Redactor | None = None) -> dict[str, Any]:

@@ -8,25 +8,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from signal import SIGKILL
 
 from runner import charging, linked, records
 from runner.audit.redaction import Redactor, is_secret_name
 from runner.compile import check_obligations, compile_spec
 from runner.deciding import Asked, Decided, Policy, decide
-from runner.errors import RunnerError
+from runner.errors import BackendError, RunnerError
 from runner.facts import count
+from runner.killswitch import Killable, KillWatch
 from runner.model.action import Facts
 from runner.model.decision import Decision
 from runner.model.event import EventKind
-from runner.model.outcome import Ending, Outcome
+from runner.model.outcome import Ending, Outcome, Termination
 from runner.model.request import ExecRequest
+from runner.model.spec import SandboxSpec
+from runner.model.usage import Usage
 from runner.pausing import Watch
 from runner.ports import (
     Backend,
     CancelToken,
     ChangeArchive,
     Clock,
+    Lease,
     OutputSink,
     Store,
     Streams,
@@ -72,6 +77,7 @@ class Supervisor:
         self._keep_output_bytes = keep_output_bytes
         self._keep_program_bytes = keep_program_bytes
         self._owed: Owed = deque()
+        self._kills = KillWatch(store)
 
     def record_owed(self) -> None:
         """Write the ends of runs that could not be written when they came, if that is possible now.
@@ -168,8 +174,11 @@ class Supervisor:
             )
 
         if not policy.counted and not charged and watch is None:
-            decided = asked.decide(Facts(self._clock.now()))
+            facts = Facts(self._clock.now())
+            decided = asked.decide(facts)
             with self._store.transaction() as tx:
+                if (kill := tx.killed(request.principal)) is not None:
+                    decided = asked.decide(replace(facts, killed=kill))
                 return opened(tx, decided)
         while True:
             with self._store.transaction() as tx:
@@ -217,14 +226,21 @@ class Supervisor:
                 error.outcome = outcome
                 raise
             return outcome
+        with self._kills.over(run.id, cancel) as token:
+            return self._contain(run, plan.spec, backend, caller, token)
+
+    def _contain(
+        self, run: RunRecord, spec: SandboxSpec, backend: Backend, caller: Caller, token: Killable
+    ) -> Outcome:
+        """Build what was permitted, let it run, and record what came of it."""
         contents = self._archive.keeper(run.id) if self._archive is not None else None
         ending: Ending | None = None
         try:
             run.keep_program(self._keep_program_bytes)
-            lease = backend.acquire(plan.spec, run.id)
+            lease = backend.acquire(spec, run.id)
             try:
                 run.started(lease)
-                gate = Gate(plan.spec.limits.output_bytes, self._keep_output_bytes, run.keep)
+                gate = Gate(spec.limits.output_bytes, self._keep_output_bytes, run.keep)
                 streams = Streams(
                     caller.stdin,
                     caller.stdout,
@@ -235,7 +251,7 @@ class Supervisor:
                     run.meter if run.meter.asked else None,
                 )
                 try:
-                    ending = lease.run(streams, cancel)
+                    ending = _ended(lease, streams, token)
                 finally:
                     run.keep_rest()
             finally:
@@ -254,6 +270,22 @@ class Supervisor:
             if ending is None and contents is not None:
                 contents.abandon()
         return run.ended(*run.kept(ending, contents), gate)
+
+
+def _ended(lease: Lease, streams: Streams, token: Killable) -> Ending:
+    """How it ended. BackendError: the sandbox was lost, and nobody killed it."""
+    try:
+        ending = lease.run(streams, token)
+    except BackendError:
+        # A supervisor that does not answer is passed by: the sandbox is ended from outside.
+        if (kill := token.look()) is None:
+            raise
+        return Ending(Termination.CANCELLED, Usage(), kill=kill)
+    if ending.termination is Termination.CANCELLED or ending.signal == SIGKILL:
+        kill = token.look()
+        if kill is not None:
+            return replace(ending, termination=Termination.CANCELLED, signal=None, kill=kill)
+    return ending
 
 
 def _watch(request: ExecRequest, policy: Policy) -> Watch | None:

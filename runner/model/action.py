@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from runner.model.budget import Spent
 from runner.model.grant import CallBudget
 from runner.model.intent import Intent
+from runner.model.kill import Kill
 from runner.model.loop_guard import Paused
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
@@ -32,6 +33,8 @@ class Facts:
     """Budgets that the run would be charged to and that have nothing left, or can't be metered."""
     paused: Paused | None = None
     """The pause that what is asked has to make; None: none, or it is not asked about."""
+    killed: Kill | None = None
+    """What keeps the principal from beginning runs; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,11 @@ class EventKind(StrEnum):
     """A command that is tried again and again has to pause: why, and until when."""
     GUARD_RESET = "guard.reset"
     """Somebody let paused commands be tried again, and why."""
+    KILL_ORDERED = "kill.ordered"
+    """Somebody ended runs, and keeps those of an agent, a session or a tenant, or all, from
+    beginning: which, and why."""
+    KILL_LIFTED = "kill.lifted"
+    """They may begin again: who said so, and why."""
     OUTPUT_DISCARDED = "output.discarded"
     """Kept output goes, the oldest first: it is too old, or there is too much. Written before."""
     LOG_ARCHIVED = "log.archived"

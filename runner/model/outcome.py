@@ -8,11 +8,13 @@ from enum import StrEnum
 from runner.errors import (
     EXIT_CANCELLED,
     EXIT_DENIED,
+    EXIT_KILLED,
     EXIT_LIMIT,
     EXIT_RUNNER,
 )
 from runner.model.budget import Spent
 from runner.model.decision import Decision
+from runner.model.kill import Kill
 from runner.model.limits import LimitName
 from runner.model.profile import WorkspaceMode
 from runner.model.usage import Usage
@@ -95,6 +97,8 @@ class Ending:
     changes_truncated: bool = False
     workspace_identity: tuple[int, int] | None = None
     """Device and inode of the workspace folder that the run was given; None: it had none."""
+    kill: Kill | None = None
+    """With `CANCELLED`: the operator's kill that ended it; None: whoever started it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,8 @@ class Outcome:
     changes_truncated: bool = False
     left: tuple[str, ...] = ()
     """What could not be removed after it: why, and what to do; the next sweep tries again."""
+    kill: Kill | None = None
+    """With `cancelled`: the kill that ended it; None: who started it cancelled it."""
     budget: Spent | None = None
     """With the limit `budget`: which one ended it, and when something of it is free again."""
 
@@ -163,7 +169,7 @@ class Outcome:
             case Termination.DENIED:
                 return EXIT_DENIED
             case Termination.CANCELLED:
-                return EXIT_CANCELLED
+                return EXIT_CANCELLED if self.kill is None else EXIT_KILLED
             case Termination.RUNNER_FAILED | Termination.UNKNOWN:
                 return EXIT_RUNNER
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from runner import charging
+from runner import charging, records
 from runner.model.decision import Decision, MatchedRule
 from runner.model.outcome import Outcome, Output
 
@@ -70,6 +70,11 @@ def outcome_document(outcome: Outcome, with_output: bool) -> dict[str, object]:
                 for name, value in charging.data(outcome.budget).items()
             }
             if outcome.budget
+            else None
+        ),
+        "killed": (
+            {name: printable(value) for name, value in records.kill_data(outcome.kill).items()}
+            if outcome.kill is not None
             else None
         ),
         "left": [printable(line) for line in outcome.left],

@@ -180,6 +180,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX loops_of ON loops (whose, uid, forgotten_s)",
         "CREATE INDEX loops_by_end ON loops (forgotten_s)",
     ),
+    (
+        # The kill switch: what was ended, and may begin no more.
+        """CREATE TABLE kills (
+            scope TEXT NOT NULL,
+            name TEXT NOT NULL,
+            by TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            since_s REAL NOT NULL,
+            PRIMARY KEY (scope, name)
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

@@ -19,9 +19,10 @@ from runner.metering import microseconds, windows
 from runner.metering.slices import used_of
 from runner.model.budget import Account, Calendar, Override, Resource, Sliding, Window
 from runner.model.event import EventKind
+from runner.model.kill import Kill, KillScope
 from runner.model.principal import Principal
 from runner.model.usage import Usage
-from runner.stores import ledger
+from runner.stores import kills, ledger
 from runner.stores.transaction import charge
 
 NOBODY = "replayed"
@@ -52,6 +53,11 @@ class Replay:
                 self._reset(event["data"])
             elif event["kind"] == EventKind.BUDGET_SET:
                 self._set(event["data"])
+            elif event["kind"] == EventKind.KILL_ORDERED:
+                self._kill(event)
+            elif event["kind"] == EventKind.KILL_LIFTED:
+                data = event["data"]
+                kills.lift(self._connection, KillScope(data["scope"]), unescape(data["name"]))
         except (KeyError, TypeError, ValueError, RecordError, sqlite3.IntegrityError):
             self.left_out += 1
 
@@ -83,6 +89,7 @@ class Replay:
             "WHERE run_id = ? AND state = 'open' RETURNING agent, parent, uid",
             (event["time"], canonical_again(usage).decode() if usage else None, event["run"]),
         ).fetchone()
+        kills.lift(self._connection, KillScope.RUN, event["run"])
         if changed is not None:
             agent, parent, uid = changed
             who = {"agent": agent, "parent": parent, "uid": uid}
@@ -103,6 +110,12 @@ class Replay:
             named = account.budget.endswith(f"#{unescape(data['budget'])}")
             if named and account.scope in scopes:
                 ledger.forget(self._connection, account)
+
+    def _kill(self, event: Mapping[str, Any]) -> None:
+        data = event["data"]
+        since_s = datetime.fromisoformat(event["time"]).timestamp()
+        name, by, reason = (unescape(data[key]) for key in ("name", "by", "reason"))
+        kills.set_kill(self._connection, Kill(KillScope(data["scope"]), name, by, reason, since_s))
 
     def _set(self, data: Mapping[str, Any]) -> None:
         name, scope = unescape(f"{data['layer']}#{data['budget']}"), unescape(data["scope"])

@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import IO
@@ -25,16 +25,16 @@ from runner.audit.keychain import log_name
 from runner.audit.redaction import Redactor
 from runner.audit.verify import Verification
 from runner.errors import RecordError, RunnerError, StateError
-from runner.model.budget import Account, Bucket, Override
 from runner.model.checkpoints import CheckpointRules, Unsent
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.keeping import KeepBounds
-from runner.model.loop_guard import Guarded, Looped
+from runner.model.kill import Kill
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.swept import Swept
 from runner.ports import Clock, Head, Totals
-from runner.stores import ledger, loops
+from runner.stores import kills
+from runner.stores.books import SqliteBooks
 from runner.stores.checkpoints import Checkpointer, has_begun, key_in_force, newest, signing_trouble
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
@@ -148,7 +148,7 @@ def _turn(home: Path) -> Iterator[None]:
         queue.close()
 
 
-class SqliteStore:
+class SqliteStore(SqliteBooks):
     """`ports.Store` over one state folder, for all threads of a process; made by `create`."""
 
     def __init__(
@@ -259,66 +259,23 @@ class SqliteStore:
     def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
         """Runs of the principal's that began at `since_s` or later."""
         self._check_usable()
-        return self._reader.runs_since(self._redactor.principal(principal), of, since_s)
+        return self._reader.runs_since(self.told(principal), of, since_s)
 
     def began_s(
         self, principal: Principal, of: CountOf, since_s: float, latest: int
     ) -> float | None:
         """When the `latest`-th latest of them began; None: there are fewer."""
         self._check_usable()
-        return self._reader.began_s(self._redactor.principal(principal), of, since_s, latest)
-
-    def spent(self, account: Account, since: Bucket) -> int:
-        """What was charged to a budget in this bucket and later ones of its level."""
-        self._check_usable()
-        with self._reader.reading() as connection:
-            return ledger.spent(connection, account, since)
-
-    def held(self, account: Account) -> int:
-        """What open runs hold of a budget."""
-        self._check_usable()
-        with self._reader.reading() as connection:
-            return ledger.held(connection, account)
-
-    def buckets(self, account: Account, since: Bucket) -> Sequence[tuple[int, int]]:
-        """Numbers and amounts of this bucket and later ones of its level, oldest first."""
-        self._check_usable()
-        with self._reader.reading() as connection:
-            return ledger.buckets(connection, account, since)
-
-    def warned_s(self, account: Account, percent: int) -> float | None:
-        """When it was last warned that so much of a budget is used."""
-        self._check_usable()
-        with self._reader.reading() as connection:
-            return ledger.warned_s(connection, account, percent)
-
-    def override(self, account: Account) -> Override | None:
-        """What holds now in the place of the amount that is stated."""
-        self._check_usable()
-        with self._reader.reading() as connection:
-            return ledger.override(connection, account, self._clock.now())
-
-    def accounts(self) -> Sequence[Account]:
-        """All counters of budgets, sorted."""
-        self._check_usable()
-        with self._reader.reading() as connection:
-            return ledger.accounts(connection)
+        return self._reader.began_s(self.told(principal), of, since_s, latest)
 
     def fingerprint(self, data: bytes) -> str:
         """A keyed digest."""
         return self._redactor.fingerprint(data)
 
-    def looped(self, key: str) -> Looped | None:
-        """How a command stands with the loop guard."""
-        self._check_usable()
-        with self._reader.reading() as connection:
-            return loops.looped(connection, key)
-
-    def guarded(self) -> Sequence[Guarded]:
-        """All commands that the loop guard remembers."""
-        self._check_usable()
-        with self._reader.reading() as connection:
-            return loops.guarded(connection)
+    def killed_runs(self) -> Mapping[str, Kill]:
+        """Open runs that have to end."""
+        with self._connected() as connection:
+            return kills.killed_runs(connection)
 
     def verify(self) -> Verification:
         """Check every event, the tree and every checkpoint, in one snapshot."""
@@ -381,6 +338,21 @@ class SqliteStore:
             if self._live is not None:
                 self._live.release()
                 self._live = None
+
+    def told(self, principal: Principal) -> Principal:
+        """Who it is, as events and the ledger name it."""
+        return self._redactor.principal(principal)
+
+    def told_text(self, text: str) -> str:
+        """A name or a reason, as events and the ledger have it."""
+        return self._redactor.text(text)
+
+    def _connected(self) -> AbstractContextManager[sqlite3.Connection]:
+        self._check_usable()
+        return self._reader.reading()
+
+    def _now_s(self) -> float:
+        return self._clock.now()
 
     def _cover(self) -> None:
         """Make a checkpoint if there are events past the last one."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 
 from runner.audit.canonical import canonical, escape, unescape
@@ -17,12 +18,14 @@ from runner.errors import RecordError
 from runner.metering import microseconds
 from runner.model.budget import Account, Bucket, Override, Window
 from runner.model.event import AuditEvent, EventDraft, EventKind
-from runner.model.loop_guard import Guarded, Looped
+from runner.model.kill import Kill, KillScope
+from runner.model.loop_guard import Guarded
 from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Clock
-from runner.stores import counting, ledger, loops
+from runner.stores import counting, kills, ledger, loops
+from runner.stores.books import SqliteBooks
 from runner.stores.kept import check_run_id
 
 _BEFORE_THE_PROGRAM = frozenset({EventKind.RUN_DECIDED, EventKind.RUN_STARTED})
@@ -128,6 +131,10 @@ class LogEnd:
         """Who it is, as events and the ledger name it."""
         return principal if self.redactor is None else self.redactor.principal(principal)
 
+    def told_text(self, text: str) -> str:
+        """A name or a reason, as events and the ledger have it."""
+        return text if self.redactor is None else self.redactor.text(text)
+
     def fingerprint(self, data: bytes) -> str:
         """A digest with the redactor's key. RecordError: it can't be read or made."""
         if self.redactor is None:
@@ -151,7 +158,7 @@ def write_first_event(connection: sqlite3.Connection, draft: EventDraft, now_s: 
     log.store_tree()
 
 
-class SqliteTransaction:
+class SqliteTransaction(SqliteBooks):
     """`ports.Transaction`; usable inside its `with` block only."""
 
     def __init__(
@@ -183,8 +190,7 @@ class SqliteTransaction:
         if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone():
             raise RecordError(f"run {run_id} is in the log already: a run id is used once")
         p = principal = log.told(principal)
-        if log.redactor is not None:
-            profile, backend = map(log.redactor.text, (profile, backend))
+        profile, backend = map(log.told_text, (profile, backend))
         connection.execute(
             "INSERT INTO runs VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
             (
@@ -216,30 +222,6 @@ class SqliteTransaction:
         except ValueError:
             raise RecordError(DAMAGED) from None
 
-    def spent(self, account: Account, since: Bucket) -> int:
-        """What was charged in this bucket and later ones of its level."""
-        return ledger.spent(self._open().connection, account, since)
-
-    def held(self, account: Account) -> int:
-        """What open runs hold."""
-        return ledger.held(self._open().connection, account)
-
-    def buckets(self, account: Account, since: Bucket) -> Sequence[tuple[int, int]]:
-        """Numbers and amounts of this bucket and later ones of its level."""
-        return ledger.buckets(self._open().connection, account, since)
-
-    def warned_s(self, account: Account, percent: int) -> float | None:
-        """When it was last warned that so much is used."""
-        return ledger.warned_s(self._open().connection, account, percent)
-
-    def override(self, account: Account) -> Override | None:
-        """What holds now in the place of what is stated."""
-        return ledger.override(self._open().connection, account, self._clock.now())
-
-    def accounts(self) -> Sequence[Account]:
-        """All that there are."""
-        return ledger.accounts(self._open().connection)
-
     def charge(self, account: Account, buckets: Sequence[Bucket], amount: int) -> None:
         """Add to a budget's counter. RecordError: less than nothing."""
         ledger.charge(self._open().connection, account, buckets, amount)
@@ -270,25 +252,32 @@ class SqliteTransaction:
         """A keyed digest."""
         return self._open().fingerprint(data)
 
-    def looped(self, key: str) -> Looped | None:
-        """How a command stands."""
-        return loops.looped(self._open().connection, key)
-
-    def guarded(self) -> Sequence[Guarded]:
-        """All that there are."""
-        return loops.guarded(self._open().connection)
-
     def remember_loop(self, guarded: Guarded, forgotten_s: float) -> None:
         """Set how a command stands."""
         log = self._open()
-        if log.redactor is not None:
-            guarded = replace(guarded, whose=log.redactor.text(guarded.whose))
+        guarded = replace(guarded, whose=log.told_text(guarded.whose))
         now_s = self._clock.now()
         loops.remember(log.connection, guarded, forgotten_s=forgotten_s, now_s=now_s)
 
     def forget_loop(self, key: str) -> None:
         """Begin a command anew."""
         loops.forget(self._open().connection, key)
+
+    def set_kill(self, kill: Kill) -> None:
+        """Let it hold."""
+        log = self._open()
+        told = replace(
+            kill,
+            name=log.told_text(kill.name),
+            by=log.told_text(kill.by),
+            reason=log.told_text(kill.reason),
+        )
+        kills.set_kill(log.connection, told)
+
+    def lift_kill(self, scope: KillScope, name: str) -> bool:
+        """Let it hold no more; False: there is none."""
+        log = self._open()
+        return kills.lift(log.connection, scope, log.told_text(name))
 
     def close_run(self, run_id: str, usage: Usage) -> None:
         """The run is over; charge its wall time, and all that it still holds of budgets.
@@ -309,6 +298,7 @@ class SqliteTransaction:
             raise RecordError(f"run {run_id} can't be closed: {error}") from None
         charge(connection, _principal(*found), calls=0, wall_us=wall_us)
         ledger.settle_whole(connection, run_id, self._clock.now())
+        kills.lift(connection, KillScope.RUN, run_id)
         connection.execute(
             "UPDATE runs SET state = 'closed', closed = ?, usage = ? WHERE run_id = ?",
             (rfc3339(self._clock.now()), canonical(asdict(usage)).decode(), run_id),
@@ -354,6 +344,20 @@ class SqliteTransaction:
     def end(self) -> None:
         """Refuse all further use."""
         self._log = None
+
+    def told(self, principal: Principal) -> Principal:
+        """Who it is, as events and the ledger name it."""
+        return self._open().told(principal)
+
+    def told_text(self, text: str) -> str:
+        """A name or a reason, as events and the ledger have it."""
+        return self._open().told_text(text)
+
+    def _connected(self) -> AbstractContextManager[sqlite3.Connection]:
+        return nullcontext(self._open().connection)
+
+    def _now_s(self) -> float:
+        return self._clock.now()
 
     def _open(self) -> LogEnd:
         if self._log is None:

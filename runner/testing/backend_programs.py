@@ -11,10 +11,12 @@ import struct
 import termios
 import threading
 
+from runner.errors import BackendError
 from runner.model.outcome import Termination
 from runner.model.spec import RUN_FOLDER, InjectedFile
 from runner.streams import CallbackSink, Cancellation, FdSink
 from runner.testing.backend_harness import (
+    MARK,
     PYTHON,
     BackendHarness,
     Given,
@@ -157,6 +159,30 @@ class ProgramContract(BackendHarness):
             cancel.set()
             ran = self.shell("sleep 1000", cancel=cancel)
         same(ran.ending.termination, Termination.CANCELLED)
+
+    def test_another_process_sees_it_and_ends_it(self) -> None:
+        """By another object of the backend's: what matters is that it did not make the sandbox."""
+        seen: list[object] = []
+        text = f"import os, time; print(os.environ[{MARK!r}], flush=True); time.sleep(1000)"
+        with self.backend() as backend, self.backend() as other:
+
+            def look(data: bytes) -> None:
+                run_id = f"contract-{data.decode().strip()}"
+                usages = other.usages([run_id, "contract-of-nobody"])
+                seen.append([*usages] == [run_id])
+                seen.append(usages[run_id].wall_s is not None)
+                seen.append((usages[run_id].memory_peak_bytes or 0) > 100_000)
+                seen.append(not other.kill("contract-of-nobody"))
+                seen.append(other.kill(run_id))
+
+            try:
+                ran = self.python(text, given=Given(stdout=CallbackSink(look)), backend=backend)
+            except BackendError:
+                pass  # its sandbox was lost, as far as it knows
+            else:
+                same((ran.ending.termination, ran.ending.signal), (Termination.SIGNALED, 9))
+            same(seen, [True] * 5)
+            self.still_works(backend)
 
     def test_usage_is_measured(self) -> None:
         text = "x = bytearray(40 << 20)\nfor i in range(2_000_000): x[i % 997 * 40000] = 1\n"

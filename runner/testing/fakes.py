@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import select
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from runner.errors import BackendError, ProtectionMissingError
@@ -212,6 +212,16 @@ class FakeBackend:
         lease = FakeLease(self, spec, run_id, script)
         self.leases.append(lease)
         return lease
+
+    def usages(self, run_ids: Collection[str]) -> Mapping[str, Usage]:
+        """None: it has no sandboxes."""
+        del run_ids
+        return {}
+
+    def kill(self, run_id: str) -> bool:
+        """Nothing can be ended from outside."""
+        del run_id
+        return False
 
     def sweep(self) -> Swept:
         """What it was told to have found, once."""

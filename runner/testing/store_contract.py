@@ -33,6 +33,7 @@ from runner.model.usage import Usage
 from runner.ports import Store, Totals
 from runner.testing.store_budgets import BudgetContract
 from runner.testing.store_checkpoints import CheckpointContract
+from runner.testing.store_kills import KillContract
 from runner.testing.store_loops import LoopContract
 
 CODER = Principal(uid=1000, agent="coder", parent="planner", session="s", tenant="t")
@@ -42,7 +43,7 @@ class _BlockFailedError(Exception):
     """What a test raises inside a transaction."""
 
 
-class StoreContract(BudgetContract, CheckpointContract, LoopContract):
+class StoreContract(BudgetContract, CheckpointContract, KillContract, LoopContract):
     """Subclass it and say how to make a store."""
 
     def test_a_new_log_says_when_it_was_made(self) -> None:

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from runner.model.profile import CgroupMode, Isolation, NetworkMode, Syscalls, W
 from runner.model.protection import Protection, ProtectionStatus
 from runner.model.spec import SandboxSpec, Workspace
 from runner.model.swept import Swept
+from runner.model.usage import Usage
 from runner.syscalls import refusals
 
 _ENDED_STATES = frozenset({"created", "exited", "dead"})
@@ -101,6 +102,31 @@ class DockerBackend:
         with self._lock:
             self._leases.add(lease)
         return lease
+
+    def usages(self, run_ids: Collection[str]) -> Mapping[str, Usage]:
+        """What the engine counted of runs, whoever holds them; see the port."""
+        engine = Engine(self._base_url)
+        try:
+            found = {}
+            for container in engine.containers(LABEL_RUN):
+                run_id = container["Labels"][LABEL_RUN]
+                if run_id in run_ids and container["State"] == "running":
+                    found[run_id] = engine.usage(container["Id"], container["Created"])
+            return found
+        finally:
+            engine.close()
+
+    def kill(self, run_id: str) -> bool:
+        """Kill a run's container; see the port."""
+        engine = Engine(self._base_url)
+        try:
+            return any(
+                engine.kill(container["Id"])
+                for container in engine.containers(LABEL_RUN)
+                if container["Labels"][LABEL_RUN] == run_id
+            )
+        finally:
+            engine.close()
 
     def sweep(self) -> Swept:
         """Remove containers that never started or have ended, and files, of dead supervisors.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.backends.docker.channel import Channel
 from runner.errors import BackendError, BackendUnavailableError
+from runner.model.usage import Usage
 
 if TYPE_CHECKING:
     import docker
@@ -114,6 +115,33 @@ class Engine:
             "list containers", lambda: self._api.containers(all=True, filters={"label": label})
         )
         return list(found)
+
+    def kill(self, container: str) -> bool:
+        """SIGKILL to all that is in it; False: nothing is any more."""
+        try:
+            self._api.kill(container)
+        except self._errors as error:
+            if _status(error) in {_NOT_FOUND, _CONFLICT}:
+                return False
+            raise self._failed("kill the container", error) from error
+        return True
+
+    def usage(self, container: str, since_s: float) -> Usage:
+        """What a container has used that was made then (epoch seconds), init included."""
+        told = self._call(
+            "measure the container",
+            lambda: self._api.stats(container, stream=False, one_shot=True),
+        )
+        cpu, memory = told.get("cpu_stats", {}), told.get("memory_stats", {})
+        counted = cpu.get("cpu_usage", {})
+        system_s = counted.get("usage_in_kernelmode", 0) / 1e9
+        return Usage(
+            wall_s=max(0.0, time.time() - since_s),
+            cpu_user_s=counted.get("total_usage", 0) / 1e9 - system_s,
+            cpu_system_s=system_s,
+            memory_peak_bytes=memory.get("max_usage") or memory.get("usage"),
+            processes=told.get("pids_stats", {}).get("current"),
+        )
 
     def ran_out_of_memory(self, container: str, since_s: float) -> bool:
         """Whether the engine saw an `oom` event of this container since then (epoch seconds)."""

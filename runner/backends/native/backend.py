@@ -6,12 +6,12 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner.backends.native import cgroups, filters, plan, scratch
+from runner.backends.native import cgroups, filters, outside, plan, scratch
 from runner.backends.native.belongings import Belongings
 from runner.backends.native.launcher.protocol import (
     Message,
@@ -36,6 +36,7 @@ from runner.model.protection import (
 )
 from runner.model.spec import SandboxSpec
 from runner.model.swept import Swept
+from runner.model.usage import Usage
 from runner.syscall_process_tier import process_tier_refusals
 from runner.syscalls import refusals
 
@@ -104,6 +105,15 @@ class NativeBackend:
 
         _, hierarchy = self._ready()
         return probe(hierarchy.detail if hierarchy else None, self._no_hierarchy, self._cache)
+
+    def usages(self, run_ids: Collection[str]) -> Mapping[str, Usage]:
+        """What runs have used, whoever holds them; see the port."""
+        found = {run_id: outside.usage(run) for run_id, run in outside.find(run_ids).items()}
+        return {run_id: usage for run_id, usage in found.items() if usage is not None}
+
+    def kill(self, run_id: str) -> bool:
+        """End a run from outside; see the port."""
+        return outside.kill(run_id)
 
     def sweep(self) -> Swept:
         """Groups, processes and folders of dead supervisors, and what releases had to leave."""
@@ -268,6 +278,7 @@ class _Build:
         else:
             folder = self.belongings.folder = scratch.make(self._scratch_place, self._run_id)
             header, blobs = plan_process(spec, seccomp, host, str(folder))
+        header["label"] = outside.label(self._run_id)
         builder = self._spawn(header, blobs, host)
         watched = self.belongings.add(builder, "builder")
         control = self._control

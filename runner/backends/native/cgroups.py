@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -406,6 +407,37 @@ def find_legacy() -> Hierarchy:
             raise NoHierarchyError(f"cgroup v1 '{controller}' belongs to somebody else")
         parents[controller] = parent
     return LegacyHierarchy(parents)
+
+
+def group_of_run(run_id: str, members: Iterable[int]) -> Cgroup | None:
+    """The run's own group, which one of these processes is in; None: none of them is.
+
+    Whoever made it: where another supervisor's groups are is not known otherwise.
+    """
+    for pid in members:
+        with contextlib.suppress(OSError):
+            found = _group_by_member(run_id, pid)
+            if found is not None:
+                return found
+    return None
+
+
+def _group_by_member(run_id: str, pid: int) -> Cgroup | None:
+    def below(mount: Path, controller: str) -> Path | None:
+        group = mount / _group_of(pid, controller).lstrip("/")
+        return group if group.name.endswith(f"-{run_id}") and group.is_dir() else None
+
+    mount = _mount_of("cgroup2", None)
+    if mount is not None and (group := below(mount, "")) is not None:
+        return _UnifiedGroup(group)
+    groups = {}
+    for controller in (*CONTROLLERS, "cpuacct"):
+        mount = _mount_of("cgroup", controller)
+        group = None if mount is None else below(mount, controller)
+        if group is None:
+            return None
+        groups[controller] = group
+    return _LegacyGroup(groups)
 
 
 def unified_has_controllers() -> bool:

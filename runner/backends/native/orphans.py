@@ -20,7 +20,7 @@ from runner.model.swept import Swept
 def sweep_processes() -> Swept:
     """End them; what is still there after that is told."""
     removed, left = [], []
-    for pid, owner in _ours():
+    for pid, owner in ours():
         if not owner_is_dead(owner):
             continue
         try:
@@ -38,7 +38,7 @@ def sweep_processes() -> Swept:
     return Swept(tuple(removed), tuple(left))
 
 
-def _ours() -> Iterator[tuple[int, str]]:
+def ours() -> Iterator[tuple[int, str]]:
     """Launchers and their forks, children last: a fork keeps the words of its parent."""
     for pid in sorted(int(folder.name) for folder in Path("/proc").glob("[0-9]*")):
         if (owner := _owner(pid)) is not None:

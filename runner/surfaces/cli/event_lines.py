@@ -22,6 +22,14 @@ def line(event: AuditEvent) -> str:
     return f"{event.seq:>6}  {shown(str(event.time))}  {run:24}  {says}"
 
 
+def program(event: AuditEvent) -> str:
+    """What a run's first event says that it runs."""
+    try:
+        return _program(json.loads(event.body)["data"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return "damaged"
+
+
 def take_any_text() -> None:
     """Let stdout escape characters that its encoding does not have, instead of failing."""
     if isinstance(sys.stdout, TextIOWrapper):
@@ -42,14 +50,14 @@ def _summary(body: bytes) -> str:
     agent = principal.get("agent", "-")
     match event["kind"]:
         case "run.decided" | "decision.checked":
-            program = data["program"]
-            told = program.get("argv") or program.get("text") or program.get("name")
-            says = f"{data['decision']['effect']}: {_one_line(told)}"
+            says = f"{data['decision']['effect']}: {_program(data)}"
         case "run.ended":
             parts = [data["termination"], data["limit"], data["exit_code"], data["signal"]]
             says = " ".join(str(part) for part in parts if part is not None)
         case "run.started":
             says = f"degraded: {', '.join(data['degraded'])}" if data["degraded"] else ""
+        case "kill.ordered" | "kill.lifted":
+            says = f"{data['scope']} {data['name']}".rstrip() + f" by {data['by']}"
         case "run.recovered":
             says = f"{data['termination']}: {data['reason']}"
         case "changes.applying":
@@ -92,6 +100,11 @@ def _of_the_log(kind: str, data: dict[str, Any]) -> str:
         case "checkpoint.sent" | "checkpoint.unsent":
             says = _one_line(f"{data['size']} events to {data['to']}")
     return says
+
+
+def _program(data: dict[str, Any]) -> str:
+    told = data["program"]
+    return _one_line(told.get("argv") or told.get("text") or told.get("name"))
 
 
 def _one_line(told: object) -> str:

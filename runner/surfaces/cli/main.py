@@ -22,15 +22,17 @@ from runner.surfaces.cli import (
     doctor,
     explain,
     guard,
+    kill,
     policy,
     profile,
     run,
+    running,
 )
 
 EPILOG = (
     "Exit codes: the program's own; 124 a limit ended it; 125 runner failed or a protection is "
-    "missing; 126 the policy denied it; 127 no such program; 128+n signal n; 130 cancelled; "
-    "2 the request, a profile or a rule set is wrong."
+    "missing; 126 the policy denied it; 127 no such program; 128+n signal n; 130 cancelled; 137 "
+    "killed; 2 the request, a profile or a rule set is wrong."
 )
 
 
@@ -91,6 +93,8 @@ changes.register(app)
 audit.register(app)
 budget.register(app)
 guard.register(app)
+kill.register(app)
+running.register(app)
 doctor.register(app)
 config.register(app)
 app.add_typer(profile.app, name="profile")

@@ -162,6 +162,10 @@ def _closing_line(outcome: Outcome) -> str | None:
 
                 return f"limit: budget ended the run {outcome.run_id}: {told(outcome.budget)}"
             return f"limit: {outcome.limit} ended the run {outcome.run_id}"
+        case "cancelled" if outcome.kill is not None:
+            from runner.killing import told as kill_told  # noqa: PLC0415
+
+            return f"killed: the run {outcome.run_id} was ended: {kill_told(outcome.kill)}"
         case "cancelled":
             return f"cancelled: the run {outcome.run_id} was ended"
         case _:

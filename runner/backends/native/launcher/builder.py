@@ -126,6 +126,7 @@ class Builder:
     def serve(self) -> None:
         """The whole run, from namespaces to the list of changes."""
         end_with_peer(self._control)  # init, if there is one, dies with us
+        kernel.set_own_name(self._plan["label"])
         stage = self._build()
         self._start()
         started_s = self._wait_for_go()

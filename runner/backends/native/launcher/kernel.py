@@ -179,6 +179,15 @@ def mount_setattr(
     )
 
 
+def set_own_name(name: str) -> None:
+    """What a process is called in /proc/PID/comm, at most 15 bytes (proc_pid_comm(5))."""
+    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, name.encode())
+    finally:
+        os.close(fd)
+
+
 def prctl(option: int, argument: int = 0, argument3: int = 0) -> None:
     """prctl(2)."""
     _check(

@@ -1,0 +1,136 @@
+"""What runs now, for people: looking at it, ending it, and keeping agents from beginning more."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from runner import killing, records
+from runner.errors import BackendError, RequestError
+from runner.model.kill import Kill, KillScope, OpenRun
+from runner.model.principal import Principal
+from runner.model.usage import Usage
+from runner.ports import Backend, Clock, Store
+
+PATIENCE_S = 1.0
+"""Supervisors look a few times a second; one that has not ended its run by then is passed by."""
+CLOSE_WITHIN_S = 3.0
+"""How long it is waited for that the end of a run is recorded."""
+_LOOK_EVERY_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a kill came to."""
+
+    runs: tuple[OpenRun, ...]
+    """Those that were open when it was ordered."""
+    forced: tuple[str, ...] = ()
+    """Ids of those whose sandbox was ended past their supervisor, which did not answer."""
+    unrecorded: tuple[str, ...] = ()
+    """Ids of those whose end is not recorded yet: it will be when their supervisor goes on, or by
+    recovery when it is dead."""
+    alive: tuple[str, ...] = ()
+    """Ids of those that could not be ended, each with why."""
+
+
+class Kills:
+    """The kill switch, and the runs of all who share the state folder."""
+
+    def __init__(self, store: Store, clock: Clock, backend: Callable[[str], Backend]) -> None:
+        """`backend`: gives one by its name."""
+        self._store = store
+        self._clock = clock
+        self._backend = backend
+
+    def all(self) -> Sequence[Kill]:
+        """Those that hold, the oldest first. StateError: it can't be read."""
+        return self._store.kills()
+
+    def running(self) -> Sequence[OpenRun]:
+        """Runs that have not ended, the oldest first. StateError: it can't be read."""
+        return self._store.open_runs()
+
+    def usages(self, runs: Sequence[OpenRun]) -> Mapping[str, Usage]:
+        """What those have used so far that have a sandbox; of a backend that can't tell, none."""
+        found: dict[str, Usage] = {}
+        for name in {run.backend for run in runs}:
+            with suppress(BackendError):
+                ids = {run.run_id for run in runs if run.backend == name}
+                found.update(self._backend(name).usages(ids))
+        return found
+
+    def order(self, scope: KillScope, name: str, reason: str, *, by: str | None = None) -> Ended:
+        """Let it hold from now on, which ends the runs that it hits. Recorded; see `await_end`.
+
+        `name`: empty with `ALL`; `by`: who orders it, this process's user else. RequestError: no
+        reason is given, or there is no such run.
+        """
+        if not reason.strip():
+            raise RequestError("runs are killed for a reason: say which, it is recorded")
+        if (scope is KillScope.ALL) != (not name):
+            raise RequestError(f"a kill of {scope.value} {'has no' if name else 'needs a'} name")
+        kill = Kill(scope, name, by or _operator(), reason, self._clock.now())
+        with self._store.transaction() as tx:
+            runs = tuple(tx.open_runs(scope, name))
+            if scope is KillScope.RUN and not runs:
+                raise RequestError(
+                    f"no run {name!r} is open; `runner ps` lists those that are, and `runner "
+                    "audit show` tells what became of one"
+                )
+            tx.set_kill(kill)
+            tx.append(records.kill_ordered(kill, runs, _who()))
+        return Ended(runs)
+
+    def await_end(self, ordered: Ended, *, patience_s: float = PATIENCE_S) -> Ended:
+        """Wait until its runs have ended.
+
+        Supervisors end them. Where one does not within `patience_s`, the sandbox is ended from
+        here, whatever that supervisor does.
+        """
+        left = self._left(ordered.runs, patience_s)
+        forced, alive = [], []
+        for run in left:
+            try:
+                if self._backend(run.backend).kill(run.run_id):
+                    forced.append(run.run_id)
+            except BackendError as error:
+                alive.append(f"{run.run_id}: {error}")
+        unrecorded = self._left(left, CLOSE_WITHIN_S if left and not alive else 0.0)
+        return Ended(
+            ordered.runs, tuple(forced), tuple(run.run_id for run in unrecorded), tuple(alive)
+        )
+
+    def lift(self, scope: KillScope, name: str, reason: str, *, by: str | None = None) -> None:
+        """Let it hold no more; recorded. RequestError: none does, or no reason is given."""
+        if not reason.strip():
+            raise RequestError("a kill is lifted for a reason: say which, it is recorded")
+        with self._store.transaction() as tx:
+            if not tx.lift_kill(scope, name):
+                stopped = [killing.whose(each) for each in tx.kills()]
+                raise RequestError(
+                    f"nothing stops {killing.whose(Kill(scope, name, '', '', 0.0))}; "
+                    + (f"stopped: {', '.join(stopped)}" if stopped else "no kill is in force")
+                )
+            tx.append(records.kill_lifted(scope, name, by or _operator(), reason, _who()))
+
+    def _left(self, runs: Sequence[OpenRun], within_s: float) -> Sequence[OpenRun]:
+        """Those that are open, at the latest after that long."""
+        deadline_s = self._clock.monotonic() + within_s
+        while True:
+            still = {run.run_id for run in self._store.open_runs()} if runs else set()
+            runs = [run for run in runs if run.run_id in still]
+            if not runs or self._clock.monotonic() >= deadline_s:
+                return runs
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _who() -> Principal:
+    return Principal(uid=os.getuid(), agent="default")
+
+
+def _operator() -> str:
+    return f"uid:{os.getuid()}"

@@ -1,0 +1,89 @@
+"""What both a store and an open transaction tell of the ledger, the loop guard and kills."""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from runner.model.budget import Account, Bucket, Override
+from runner.model.kill import Kill, KillScope, OpenRun
+from runner.model.loop_guard import Guarded, Looped
+from runner.model.principal import Principal
+from runner.stores import kills, ledger, loops
+
+
+class SqliteBooks(ABC):
+    """The part of `ports.Books` that needs a connection and no more."""
+
+    @abstractmethod
+    def _connected(self) -> AbstractContextManager[sqlite3.Connection]:
+        """A connection to read from. RecordError, StateError: there is none."""
+
+    @abstractmethod
+    def _now_s(self) -> float:
+        """Seconds since the epoch."""
+
+    @abstractmethod
+    def told(self, principal: Principal) -> Principal:
+        """Who it is, as events and the ledger name it."""
+
+    @abstractmethod
+    def told_text(self, text: str) -> str:
+        """A name or a reason, as events and the ledger have it."""
+
+    def spent(self, account: Account, since: Bucket) -> int:
+        """What was charged to a budget in this bucket and later ones of its level."""
+        with self._connected() as connection:
+            return ledger.spent(connection, account, since)
+
+    def held(self, account: Account) -> int:
+        """What open runs hold of a budget."""
+        with self._connected() as connection:
+            return ledger.held(connection, account)
+
+    def buckets(self, account: Account, since: Bucket) -> Sequence[tuple[int, int]]:
+        """Numbers and amounts of this bucket and later ones of its level, oldest first."""
+        with self._connected() as connection:
+            return ledger.buckets(connection, account, since)
+
+    def warned_s(self, account: Account, percent: int) -> float | None:
+        """When it was last warned that so much of a budget is used."""
+        with self._connected() as connection:
+            return ledger.warned_s(connection, account, percent)
+
+    def override(self, account: Account) -> Override | None:
+        """What holds now in the place of the amount that is stated."""
+        with self._connected() as connection:
+            return ledger.override(connection, account, self._now_s())
+
+    def accounts(self) -> Sequence[Account]:
+        """All counters of budgets, sorted."""
+        with self._connected() as connection:
+            return ledger.accounts(connection)
+
+    def looped(self, key: str) -> Looped | None:
+        """How a command stands with the loop guard."""
+        with self._connected() as connection:
+            return loops.looped(connection, key)
+
+    def guarded(self) -> Sequence[Guarded]:
+        """All commands that the loop guard remembers."""
+        with self._connected() as connection:
+            return loops.guarded(connection)
+
+    def kills(self) -> Sequence[Kill]:
+        """All kills that hold, the oldest first."""
+        with self._connected() as connection:
+            return kills.kills(connection)
+
+    def killed(self, principal: Principal) -> Kill | None:
+        """What keeps this principal from beginning a run."""
+        with self._connected() as connection:
+            return kills.killed(connection, self.told(principal))
+
+    def open_runs(self, scope: KillScope = KillScope.ALL, name: str = "") -> Sequence[OpenRun]:
+        """Runs that have not ended and that a kill of this scope and name ends."""
+        with self._connected() as connection:
+            return kills.hit(connection, scope, self.told_text(name))
