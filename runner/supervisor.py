@@ -120,7 +120,8 @@ class Supervisor:
                     redactor=redactor,
                 )
             )
-            if watch is not None and not decided.permitted and decided.facts.paused is None:
+            held = decided.facts.paused or decided.facts.killed
+            if watch is not None and not decided.permitted and not held:
                 watch.refused(tx, None, self._clock.now())
         return decided.decision
 
@@ -166,8 +167,8 @@ class Supervisor:
                 backend=backend,
                 plan=plan,
                 charged=charged,
-                # Whatever is tried in a pause changes nothing.
-                watch=None if decided.facts.paused is not None else watch,
+                # Whatever is tried in a pause changes nothing, and an operator's stop is none.
+                watch=None if decided.facts.paused or decided.facts.killed else watch,
                 redactor=redactor,
                 program=program,
                 owed=self._owed,

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from runner.model.budget import Resource
 from runner.model.decision import Effect
+from runner.model.kill import KillScope
 from runner.model.limits import LimitName
 from runner.model.outcome import ChangeKind, Termination
 from runner.model.profile import WorkspaceMode
@@ -117,6 +118,15 @@ class BudgetDocument(Strict):
     )
 
 
+class KillDocument(Strict):
+    """An operator's kill that ended a run."""
+
+    scope: KillScope
+    name: str = Field(description="Which run, agent, session or tenant; empty with 'all'.")
+    by: str = Field(description="Who ordered it, uid:1000.")
+    reason: str
+
+
 class AuditDocument(Strict):
     """Where the run stands in the log."""
 
@@ -152,6 +162,9 @@ class OutcomeDocument(Strict):
     stderr_sha256: str | None
     workspace: WorkspaceDocument
     budget: BudgetDocument | None = Field(description="With limit 'budget': which one.")
+    killed: KillDocument | None = Field(
+        description="With 'cancelled': the kill that ended it; null: who started it cancelled it."
+    )
     left: tuple[str, ...] = Field(
         description="What could not be removed after it: why, and what to do."
     )

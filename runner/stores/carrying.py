@@ -17,6 +17,7 @@ from runner.audit.note import parse_vkey
 from runner.errors import RecordError
 from runner.metering import microseconds
 from runner.model.principal import Principal
+from runner.stores import kills as stored_kills
 from runner.stores.kept import check_run_id
 from runner.stores.salvage import Found, PrunedRow, Told, connect_damaged, has_pages
 from runner.stores.transaction import charge
@@ -61,6 +62,19 @@ def keys(path: Path, connection: sqlite3.Connection, archived: int) -> None:
                     parse_vkey(vkey)
                     connection.execute("INSERT INTO log_keys VALUES (?, ?)", (seq, vkey))
     except sqlite3.DatabaseError:
+        return  # the rest can't be read
+
+
+def kills(path: Path, connection: sqlite3.Connection) -> None:
+    """Kills that only archived events told of; one too many is lifted by hand."""
+    if not has_pages(path):
+        return
+    try:
+        with closing(connect_damaged(path)) as damaged:
+            for kill in stored_kills.kills(damaged):
+                if kill not in stored_kills.kills(connection):
+                    stored_kills.set_kill(connection, kill)
+    except (sqlite3.DatabaseError, RecordError):
         return  # the rest can't be read
 
 

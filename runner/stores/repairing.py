@@ -120,6 +120,7 @@ def _repair(  # noqa: PLR0917
         if beginning.size:
             carrying.runs(path, new.connection)
             carrying.keys(path, new.connection, beginning.size)
+            carrying.kills(path, new.connection)
         recovered = new.end.size
         missing_to, known_from = _missing(recovered, says, found, against)
         unlinked, digest, file = _set_aside(path.with_name(f"{aside}.unlinked.jsonl"), found, new)

@@ -500,6 +500,7 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         "budget set b calls=2 --for 1h --profile warns.yaml --reason r",
         *("run --profile guarded.yaml -- false", "run --profile guarded.yaml -- false"),
         "guard reset --all --reason r",
+        *("kill --agent nobody --reason r", "kill --lift --agent nobody --reason r"),
     ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
     for line in (

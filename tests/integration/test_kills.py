@@ -279,3 +279,25 @@ def test_secrets_in_a_reason_are_redacted_and_names_still_match(runner, work, na
     assert secret.encode() not in database + wal
     runner.kills.lift(KillScope.AGENT, name, "over")
     assert runner.run(["true"], cwd=work, agent=name).ok
+
+
+def test_a_kill_outlives_the_archive_of_its_event_and_a_repair(runner, work, home, tmp_path):
+    import sqlite3
+    from contextlib import closing
+
+    from runner.clock import SystemClock
+    from runner.stores.archiving import archive
+    from runner.stores.repairing import repair
+
+    end(runner, KillScope.AGENT, "a")
+    runner.check(_request(runner, work, "b"))
+    before = list(runner.kills.all())
+    size = runner.store.head().size
+    archive(runner.store, tmp_path / "old", before=size - 1, prune_too=True)
+    assert list(runner.kills.all()) == before
+    runner.close()
+    with closing(sqlite3.connect(home / "runner.db")) as db, db:
+        db.execute("DELETE FROM tree")
+    repair(home, SystemClock())
+    with Runner(home=home) as later:
+        assert list(later.kills.all()) == before

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from runner.model.decision import AskTerms, Decision, Effect, MatchedRule
+from runner.model.kill import Kill, KillScope
 from runner.model.limits import LimitName
 from runner.model.outcome import (
     AuditRange,
@@ -42,6 +43,7 @@ FULL = Outcome(
     ),
     changes_truncated=True,
     left=("a caf\udce9 is still there",),
+    kill=Kill(KillScope.AGENT, "caf\udce9", "uid:0", "enough", 1.5),
 )
 
 
@@ -124,6 +126,7 @@ def test_the_document_has_every_field() -> None:
             "truncated": True,
         },
         "budget": None,
+        "killed": {"scope": "agent", "name": "caf\\xe9", "by": "uid:0", "reason": "enough"},
         "left": ["a caf\\xe9 is still there"],
         "audit": {"first_seq": 3, "last_seq": 5, "head": "ab" * 32},
     }

@@ -137,6 +137,9 @@ def _ended(data: dict[str, Any]) -> Rows:
     yield "outcome", outcome
     if data["error"] is not None:
         yield "error", f"{data['error']['code']}: {data['error']['message']}"
+    if (killed := data.get("killed")) is not None:
+        whose = f"{killed['scope']} {killed['name']}".rstrip()
+        yield "killed", f"with {whose}, by {killed['by']}: {killed['reason']}"
     if (budget := data.get("budget")) is not None:
         free = budget["free_at"] or "not by itself"
         yield "budget", f"{budget['id']} of {budget['scope']} is used up; free again: {free}"
