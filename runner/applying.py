@@ -267,7 +267,7 @@ def _refused(change: Change, held: HeldChanges, against: _Against) -> Result | N
 
 def _protection(change: Change, path: str, held: HeldChanges, profile: Profile) -> str | None:
     """Why a change is protected and not opened by the profile, in a clause; None: it may be."""
-    if posixpath.abspath(profile.source) == path:
+    if os.path.realpath(path) == profile.source:  # the file, or a link by which it is named
         return "it is the profile that the run is held against"
     reason = protected(change.path) or _leads_out(change, held)
     if reason is None or names(change.path, profile.apply_allow):

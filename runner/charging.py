@@ -14,7 +14,7 @@ from runner.metering import windows
 from runner.model.budget import Budget, BudgetOf, Charge, PerRun, Resource, Spent, Stated
 from runner.model.decision import Effect, MatchedRule
 from runner.model.limits import spelled
-from runner.model.profile import Profile, ProfileOrigin
+from runner.model.profile import Profile
 from runner.model.request import ExecRequest
 
 BUDGET_RULE = "budget"
@@ -62,8 +62,7 @@ def _scopes(budget: Budget, request: ExecRequest, profile: Profile) -> Iterator[
         case BudgetOf.UID:
             yield _named("uid", str(who.uid))
         case BudgetOf.PROFILE:
-            kept = profile.origin in {ProfileOrigin.SHIPPED, ProfileOrigin.SYSTEM}
-            yield _named("profile", profile.name if kept else profile.source)
+            yield _named("profile", profile.identity)
         case BudgetOf.LABEL:
             yield _named("label", dict(request.labels).get(budget.label or ""))
         case BudgetOf.ALL:

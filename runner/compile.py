@@ -28,7 +28,6 @@ from runner.model.profile import (
     Environment,
     Isolation,
     Profile,
-    ProfileOrigin,
     Restrictions,
     WorkspaceMode,
 )
@@ -95,9 +94,14 @@ def grants(layers: Sequence[Restrictions]) -> tuple[tuple[str, tuple[Grant, ...]
 
 
 def budgets(profile: Profile, layers: Sequence[Restrictions]) -> Stated:
-    """What each layer that states budgets lets be used, outermost first, the profile's last."""
+    """What each layer that states budgets lets be used, outermost first, the profile's last.
+
+    A profile's are kept under a name that no other file can take: who writes a profile would else
+    spend, set and reset the budgets of another one of that name.
+    """
     stated = [(layer.policy.name, layer.budgets) for layer in layers]
-    return tuple(x for x in (*stated, (profile.policy.name, profile.budgets)) if x[1])
+    own = (f"profile:{profile.identity}", profile.budgets)
+    return tuple(each for each in (*stated, own) if each[1])
 
 
 def policy_layers(profile: Profile, layers: Sequence[Restrictions]) -> tuple[PolicyLayer, ...]:
@@ -250,11 +254,10 @@ def is_named(profile: Profile, permitted: Sequence[str]) -> bool:
 
     A pattern with `/` is for paths; one without only for profiles whose name can't be taken.
     """
-    trusted = profile.origin in {ProfileOrigin.SHIPPED, ProfileOrigin.SYSTEM}
     return any(
         fnmatchcase(profile.source, pattern)
         if "/" in pattern
-        else trusted and fnmatchcase(profile.name, pattern)
+        else profile.is_kept and fnmatchcase(profile.name, pattern)
         for pattern in permitted
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -58,13 +59,12 @@ class Side:
 
     @property
     def profiles(self) -> tuple[str, ...]:
-        """What an event may name it by: its name, and its file's path as it was typed or is."""
+        """What an event may name it by: its name, or a path that leads to its file."""
         return tuple(
             name
             for each in self.sources
             if each.profile is not None
-            for file in [Path(each.profile.source)]
-            for name in (each.profile.name, str(file.absolute()), str(file.resolve()))
+            for name in (each.profile.name, each.profile.source)
         )
 
     def policy(self, logged: Logged) -> UnderTest:
@@ -147,7 +147,8 @@ def compare(
             meant = (
                 any(fnmatchcase(logged.profile, pattern) for pattern in profiles)
                 if profiles
-                else not old.of_profile or logged.profile in literally
+                else not old.of_profile
+                or not literally.isdisjoint((logged.profile, os.path.realpath(logged.profile)))
             )
             if meant:
                 _compare(logged, (old, new), history, found, home)

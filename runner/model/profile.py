@@ -92,7 +92,8 @@ class Profile:
 
     name: str
     source: str
-    """Path of the file it was read from."""
+    """Path of the file it was read from, absolute and without symbolic links: however it was
+    spelled, it is one profile."""
     description: str
     threat_model: str
     workspace: WorkspaceMode
@@ -121,6 +122,16 @@ class Profile:
     """Its own; those of the layers above hold as well."""
     loop_guard: LoopGuard | None = None
     """Its own; of the layers above too, the strictest of each value holds."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether its name is nobody's to take: it was shipped, or is the organisation's."""
+        return self.origin in {ProfileOrigin.SHIPPED, ProfileOrigin.SYSTEM}
+
+    @property
+    def identity(self) -> str:
+        """What it is counted under: its name where nobody else can take that, else its path."""
+        return self.name if self.is_kept else self.source
 
 
 @dataclass(frozen=True, slots=True)

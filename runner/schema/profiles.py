@@ -67,6 +67,8 @@ class _Link:
 
     document: Document
     file: ProfileFile
+    real: str
+    """Where it was read, links followed; the document's errors name it as it was typed."""
 
 
 def shipped_profiles() -> list[Path]:
@@ -100,7 +102,8 @@ def profile_documents(
     name_or_path: str | os.PathLike[str], search: Sequence[Path] = ()
 ) -> list[Document]:
     """The files that `load_profile` merges, outermost first, with the place of every value."""
-    return [link.document for link in _chain(_find(os.fspath(name_or_path), search)[0])]
+    path, _ = _find(os.fspath(name_or_path), search)
+    return [link.document for link in _chain(path)]
 
 
 def list_profiles(search: Sequence[Path] = (), library: Library = LIBRARY) -> list[ProfileEntry]:
@@ -158,43 +161,48 @@ def _build(path: Path, origin: ProfileOrigin, library: Library) -> Profile:
     if origin is not ProfileOrigin.FILE and name != path.stem:
         message = f"{name!r} is found as {path.stem!r} in its folder; make both the same"
         raise_problems([tip.problem(("name",), message)], ProfileError)
-    return _merged(chain, name, str(path), origin, library)
+    return _merged(chain, name, chain[-1].real, origin, library)
 
 
 def _chain(path: Path) -> list[_Link]:
-    """The files from the outermost base to `path`."""
+    """The files from the outermost base to `path`.
+
+    Each is read where links lead, and what it extends is looked for there: a policy permits, and
+    budgets count, a profile by its place, however somebody came to it.
+    """
     links: list[_Link] = []
     seen: list[str] = []
     current: Path | None = path
     while current is not None:
         real = os.path.realpath(current)
-        link = _link(read_file(current, ProfileError), str(current))
+        document, file = _parsed(read_file(real, ProfileError, str(current)), str(current))
+        link = _Link(document, file, real)
         if links and real in seen:
             _refuse_extends(links[-1], f"{current} extends this one in turn; break the circle")
         if len(links) > MAX_EXTENDS:
             _refuse_extends(links[-1], f"more than {MAX_EXTENDS} files deep; extend fewer")
         seen.append(real)
         links.append(link)
-        current = _base(link, current)
+        current = _base(link)
     return links[::-1]
 
 
 @lru_cache(maxsize=64)
-def _link(text: str, source: str) -> _Link:
-    """A file's text as a link; remembered by the text itself, for parsing it takes milliseconds."""
+def _parsed(text: str, source: str) -> tuple[Document, ProfileFile]:
+    """A file's text; remembered by the text itself, for parsing it takes milliseconds."""
     document = parse(text, source, ProfileError)
     file = validate(
         document, ProfileFile, ProfileError, (check_profile, check_rules, check_budgets)
     )
-    return _Link(document, file)
+    return document, file
 
 
-def _base(link: _Link, path: Path) -> Path | None:
+def _base(link: _Link) -> Path | None:
     extends = link.file.extends
     if extends is None:
         return None
     if is_path(extends):
-        base = path.parent / extends
+        base = Path(link.real).parent / extends
         if not base.exists():
             _refuse_extends(link, f"{base} does not exist; give a path relative to this file")
         return base

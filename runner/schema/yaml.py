@@ -65,14 +65,18 @@ class Document:
         return Problem(self.source, self.marks.get(known, Mark(1, 1)), path, message)
 
 
-def read_file(path: str | FilePath, error: type[BadInputError]) -> str:
-    """The text of a regular file of at most 1 MiB of UTF-8; `error` tells why it can't be read."""
+def read_file(path: str | FilePath, error: type[BadInputError], source: str | None = None) -> str:
+    """The text of a regular file of at most 1 MiB of UTF-8; `error` tells why it can't be read.
+
+    `source`: what it is called then; None: its path.
+    """
+    source = str(path) if source is None else source
     try:
         # O_NONBLOCK: a FIFO must not hold us up before it is refused.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as problem:
-        raise error(f"{path} can't be read: {_why(problem)}") from None
-    return read_descriptor(descriptor, str(path), error)
+        raise error(f"{source} can't be read: {_why(problem)}") from None
+    return read_descriptor(descriptor, source, error)
 
 
 def read_descriptor(descriptor: int, source: str, error: type[BadInputError]) -> str:

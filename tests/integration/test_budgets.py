@@ -261,6 +261,33 @@ def test_a_reset_begins_the_window_anew_and_is_recorded(runner, work, tmp_path):
             runner.budgets.reset(budget, reason, profile=chosen)
 
 
+def test_another_profile_of_the_same_name_has_budgets_of_its_own(runner, work, tmp_path):
+    kept, own = tmp_path / "kept", tmp_path / "own"
+    for folder in (kept, own):
+        folder.mkdir()
+    chosen = profile(kept, "  - {id: few, of: agent, per: 1h, calls: 1, fixed: true}\n")
+    alike = profile(own, "  - {id: few, of: agent, per: 1h, calls: 100}\n")
+    assert runner.run(["true"], cwd=work, profile=chosen, agent="a").ok
+    assert runner.run(["true"], cwd=work, profile=alike, agent="a").ok
+    assert runner.run(["true"], cwd=work, profile=alike, agent="b").ok
+    runner.budgets.reset("few", "mine", profile=alike)
+    runner.budgets.set("few", {"calls": "9"}, "r", lasting="1h", scope="agent:a", profile=alike)
+    assert not runner.run(["true"], cwd=work, profile=chosen, agent="a").ok, "it is fixed"
+    assert runner.run(["true"], cwd=work, profile=chosen, agent="b").ok, "nobody spent it"
+
+
+def test_a_profile_spelled_otherwise_is_the_same_one(runner, work, tmp_path):
+    chosen = profile(
+        tmp_path,
+        "  - {id: few, of: profile, per: 1h, calls: 1}\n"
+        "  - {id: some, of: agent, per: 1h, calls: 3}\n",
+    )
+    (tmp_path / "link.yaml").symlink_to(chosen)
+    assert runner.run(["true"], cwd=work, profile=chosen).ok
+    for spelled in (f"{tmp_path}/link.yaml", f"{tmp_path}/../{tmp_path.name}/budgeted.yaml"):
+        assert not runner.run(["true"], cwd=work, profile=spelled).ok
+
+
 def test_another_amount_holds_for_a_time_and_is_recorded(runner, work, tmp_path):
     chosen = profile(
         tmp_path,

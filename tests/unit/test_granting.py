@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from runner.compile import grants
+from runner.compile import grants, is_named
 from runner.deciding import Policy, decide, decide_write
 from runner.errors import PolicyError
 from runner.intake import build_request
@@ -177,3 +177,31 @@ def test_the_schema_has_it():
     found = published(PolicyFile, "policy", "A policy")["$defs"]["CallBudgetFile"]
     assert set(found["required"]) == set(found["properties"]) == {"calls", "per"}
     assert found["additionalProperties"] is False
+
+
+def test_a_profile_is_permitted_by_where_it_is_and_not_by_how_it_is_spelled(tmp_path):
+    kept, own = tmp_path / "kept", tmp_path / "own"
+    for folder in (kept, own):
+        folder.mkdir()
+    (kept / "a.yaml").write_text("extends: agent\n")
+    (own / "a.yaml").write_text("extends: ./base.yaml\n")
+    (own / "base.yaml").write_text("extends: agent\n")
+    (own / "link.yaml").symlink_to(kept / "a.yaml")
+    permitted = [f"{kept}/*"]
+    assert is_named(load_profile(f"{kept}/a.yaml"), permitted)
+    assert is_named(load_profile(f"{own}/link.yaml"), permitted)
+    assert is_named(load_profile(f"{own}/../kept/./a.yaml"), permitted)
+    assert not is_named(load_profile(f"{kept}/../own/a.yaml"), permitted)
+    (kept / "leads-out").symlink_to(own)
+    assert not is_named(load_profile(f"{kept}/leads-out/a.yaml"), permitted)
+
+
+def test_what_a_linked_profile_extends_is_looked_for_beside_the_file_itself(tmp_path):
+    kept, own = tmp_path / "kept", tmp_path / "own"
+    for folder in (kept, own):
+        folder.mkdir()
+    (kept / "a.yaml").write_text("extends: ./base.yaml\n")
+    (kept / "base.yaml").write_text("extends: agent\ndescription: kept\n")
+    (own / "base.yaml").write_text("extends: agent\ndescription: own\n")
+    (own / "a.yaml").symlink_to(kept / "a.yaml")
+    assert load_profile(own / "a.yaml").description == "kept"
