@@ -145,19 +145,20 @@ class Budgets:
         for layer, budget in named:
             if budget.fixed:
                 raise _fixed(layer, budget_id)
-        names = {f"{layer}#{b.id}" for layer, b in named}
+        layers = {f"{layer}#{b.id}": layer for layer, b in named}
         with self._store.transaction() as tx:
             found = [
                 account
                 for account in tx.accounts()
-                if account.budget in names and scope in (None, account.scope)
+                if account.budget in layers and scope in (None, account.scope)
             ]
             scopes = tuple(sorted({account.scope for account in found}))
+            whose = sorted({layers[account.budget] for account in found})
             if scopes:
                 for account in found:
                     tx.forget(account)
                 who = Principal(uid=os.getuid(), agent="default")
-                tx.append(records.budget_reset(budget_id, scopes, reason, who))
+                tx.append(records.budget_reset(budget_id, whose, scopes, reason, who))
         if not scopes:
             whose = "" if scope is None else f" of {scope!r}"
             raise RequestError(

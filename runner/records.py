@@ -243,9 +243,11 @@ def budget_set(
     return EventDraft(EventKind.BUDGET_SET, data, who)
 
 
-def budget_reset(budget: str, scopes: Sequence[str], reason: str, who: Principal) -> EventDraft:
-    """Whose windows of a budget began anew, by whom, and why."""
-    data = {"budget": budget, "scopes": list(scopes), "reason": reason}
+def budget_reset(
+    budget: str, layers: Sequence[str], scopes: Sequence[str], reason: str, who: Principal
+) -> EventDraft:
+    """Whose windows of a budget of which layers began anew, by whom, and why."""
+    data = {"budget": budget, "layers": list(layers), "scopes": list(scopes), "reason": reason}
     return EventDraft(EventKind.BUDGET_RESET, data, who)
 
 

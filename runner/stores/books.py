@@ -6,6 +6,7 @@ import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from runner.model.budget import Account, Bucket, Override
 from runner.model.kill import Kill, KillScope, OpenRun
@@ -33,30 +34,35 @@ class SqliteBooks(ABC):
     def told_text(self, text: str) -> str:
         """A name or a reason, as events and the ledger have it."""
 
+    def told_account(self, account: Account) -> Account:
+        """A budget's counter, whose it is as events and the ledger name it."""
+        scope = self.told_text(account.scope)
+        return account if scope == account.scope else replace(account, scope=scope)
+
     def spent(self, account: Account, since: Bucket) -> int:
         """What was charged to a budget in this bucket and later ones of its level."""
         with self._connected() as connection:
-            return ledger.spent(connection, account, since)
+            return ledger.spent(connection, self.told_account(account), since)
 
     def held(self, account: Account) -> int:
         """What open runs hold of a budget."""
         with self._connected() as connection:
-            return ledger.held(connection, account)
+            return ledger.held(connection, self.told_account(account))
 
     def buckets(self, account: Account, since: Bucket) -> Sequence[tuple[int, int]]:
         """Numbers and amounts of this bucket and later ones of its level, oldest first."""
         with self._connected() as connection:
-            return ledger.buckets(connection, account, since)
+            return ledger.buckets(connection, self.told_account(account), since)
 
     def warned_s(self, account: Account, percent: int) -> float | None:
         """When it was last warned that so much of a budget is used."""
         with self._connected() as connection:
-            return ledger.warned_s(connection, account, percent)
+            return ledger.warned_s(connection, self.told_account(account), percent)
 
     def override(self, account: Account) -> Override | None:
         """What holds now in the place of the amount that is stated."""
         with self._connected() as connection:
-            return ledger.override(connection, account, self._now_s())
+            return ledger.override(connection, self.told_account(account), self._now_s())
 
     def accounts(self) -> Sequence[Account]:
         """All counters of budgets, sorted."""

@@ -105,10 +105,11 @@ class Replay:
             ledger.charge(self._connection, budget.account(resource), into, amount)
 
     def _reset(self, data: Mapping[str, Any]) -> None:
-        scopes = [unescape(scope) for scope in data["scopes"]]
+        # An earlier version's event tells no layers; it is left out: anybody's may be meant.
+        budgets = {unescape(f"{layer}#{data['budget']}") for layer in data["layers"]}
+        scopes = {unescape(scope) for scope in data["scopes"]}
         for account in ledger.accounts(self._connection):
-            named = account.budget.endswith(f"#{unescape(data['budget'])}")
-            if named and account.scope in scopes:
+            if account.budget in budgets and account.scope in scopes:
                 ledger.forget(self._connection, account)
 
     def _kill(self, event: Mapping[str, Any]) -> None:

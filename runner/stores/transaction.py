@@ -224,23 +224,25 @@ class SqliteTransaction(SqliteBooks):
 
     def charge(self, account: Account, buckets: Sequence[Bucket], amount: int) -> None:
         """Add to a budget's counter. RecordError: less than nothing."""
-        ledger.charge(self._open().connection, account, buckets, amount)
+        ledger.charge(self._open().connection, self.told_account(account), buckets, amount)
 
     def hold(self, run_id: str, account: Account, window: Window | None, amount: int) -> None:
         """Set what a run holds of a budget. RecordError: the run is not open."""
-        ledger.hold(self._open().connection, run_id, account, window, amount)
+        ledger.hold(self._open().connection, run_id, self.told_account(account), window, amount)
 
     def warned(self, account: Account, percent: int) -> None:
         """Note that it was warned now."""
-        ledger.warned(self._open().connection, account, percent, self._clock.now())
+        ledger.warned(
+            self._open().connection, self.told_account(account), percent, self._clock.now()
+        )
 
     def set_override(self, account: Account, override: Override | None) -> None:
         """Let it hold; None: what is stated."""
-        ledger.set_override(self._open().connection, account, override)
+        ledger.set_override(self._open().connection, self.told_account(account), override)
 
     def forget(self, account: Account) -> None:
         """Begin its windows anew."""
-        ledger.forget(self._open().connection, account)
+        ledger.forget(self._open().connection, self.told_account(account))
 
     def forget_outdated(self) -> int:
         """Drop what nothing counts any more; how many."""

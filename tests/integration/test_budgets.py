@@ -255,7 +255,8 @@ def test_a_reset_begins_the_window_anew_and_is_recorded(runner, work, tmp_path):
     assert runner.run(["true"], cwd=work, profile=chosen, agent="a").ok
     assert not runner.run(["true"], cwd=work, profile=chosen, agent="b").ok
     (reset,) = events(runner, "budget.reset")
-    assert reset == {"budget": "one", "scopes": ["agent:a"], "reason": "why not"}
+    layers = [f"profile:{chosen}"]
+    assert reset == {"budget": "one", "layers": layers, "scopes": ["agent:a"], "reason": "why not"}
     for budget, reason in (("none", "x"), ("one", " ")):
         with pytest.raises(RequestError):
             runner.budgets.reset(budget, reason, profile=chosen)
@@ -435,6 +436,56 @@ def test_a_repair_makes_the_ledger_of_the_events(native, work, tmp_path):
     assert told.ledger_left_out == 0
     with Runner(home=home) as runner:
         assert standing(runner) == expected
+
+
+def repaired(home: Path) -> None:
+    with closing(sqlite3.connect(home / "runner.db", isolation_level=None)) as db:
+        db.execute("UPDATE tree SET peaks = zeroblob(length(peaks))")
+    assert repair(home, SystemClock()).ledger_left_out == 0
+
+
+def test_a_repair_keeps_what_another_profile_could_not_reset(native, work, tmp_path):
+    home, own = tmp_path / "home", tmp_path / "own"
+    own.mkdir()
+    chosen = profile(tmp_path, "  - {id: few, of: agent, per: 1h, calls: 1, fixed: true}\n")
+    alike = profile(own, "  - {id: few, of: agent, per: 1h, calls: 1}\n")
+    with Runner(home=home) as runner:
+        for each in (chosen, alike):
+            assert runner.run(["true"], cwd=work, profile=each, agent="a").ok
+        runner.budgets.reset("few", "mine", profile=alike)
+    repaired(home)
+    with Runner(home=home) as runner:
+        assert not runner.run(["true"], cwd=work, profile=chosen, agent="a").ok
+        assert runner.run(["true"], cwd=work, profile=alike, agent="a").ok
+
+
+def test_a_secret_that_names_a_session_is_not_written_and_is_counted(native, work, tmp_path):
+    home = tmp_path / "home"
+    secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    chosen = profile(
+        tmp_path,
+        "  - {id: few, of: session, per: 1h, calls: 2, wall: 1h}\n"
+        "  - {id: of-label, of: 'label:key', per: 1h, calls: 9}\n",
+    )
+
+    def call(runner: Runner, session: str = secret) -> bool:
+        labels = {"key": secret}
+        return runner.run(["true"], cwd=work, profile=chosen, session=session, labels=labels).ok
+
+    with Runner(home=home) as runner:
+        assert call(runner)
+        assert call(runner, "another")
+        runner.budgets.set(
+            "few", {"calls": "3"}, "r", lasting="1h", scope=f"session:{secret}", profile=chosen
+        )
+        assert secret not in str(runner.budgets.standing(chosen))
+        assert call(runner)
+    for file in home.glob("runner.db*"):
+        assert secret.encode() not in file.read_bytes(), file
+    repaired(home)
+    with Runner(home=home) as runner:
+        assert [call(runner), call(runner)] == [True, False]
+        assert call(runner, "another")
 
 
 @pytest.mark.docker
