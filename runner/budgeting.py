@@ -124,9 +124,13 @@ class Budgets:
                     f"the budget {budget_id!r} has a counter for each {budget.of.value}: say whose "
                     f"with --of, such as --of {budget.of.value}:NAME"
                 )
-            if (scope or "all").partition(":")[0] != budget.of.value:
+            what, colon, name = (scope or "all").partition(":")
+            named = budget.of is not BudgetOf.ALL
+            if what != budget.of.value or (colon and not (name and named)):
+                such = f"say {budget.of.value}:NAME" if named else "say all"
                 raise RequestError(
-                    f"{scope!r} is no counter of {budget_id!r}, which is of {budget.of.value}"
+                    f"{scope!r} is no counter of {budget_id!r}, which is of {budget.of.value}; "
+                    f"{such}, as `runner budget show` has it"
                 )
             yield Charge(layer, budget, scope or "all")
 
@@ -153,12 +157,12 @@ class Budgets:
                 if account.budget in layers and scope in (None, account.scope)
             ]
             scopes = tuple(sorted({account.scope for account in found}))
-            whose = sorted({layers[account.budget] for account in found})
+            named_by = sorted({layers[account.budget] for account in found})
             if scopes:
                 for account in found:
                     tx.forget(account)
                 who = Principal(uid=os.getuid(), agent="default")
-                tx.append(records.budget_reset(budget_id, whose, scopes, reason, who))
+                tx.append(records.budget_reset(budget_id, named_by, scopes, reason, who))
         if not scopes:
             whose = "" if scope is None else f" of {scope!r}"
             raise RequestError(

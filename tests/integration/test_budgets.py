@@ -438,6 +438,13 @@ def test_a_repair_makes_the_ledger_of_the_events(native, work, tmp_path):
         assert standing(runner) == expected
 
 
+@pytest.mark.parametrize("scope", ["coder", "agent:", "all", "label:x"])
+def test_a_counter_that_can_be_nobodys_is_refused_with_the_form(runner, tmp_path, scope):
+    chosen = profile(tmp_path, "  - {id: few, of: agent, per: 1h, calls: 1}\n")
+    with pytest.raises(RequestError, match="say agent:NAME"):
+        runner.budgets.set("few", {"calls": "2"}, "r", lasting="1h", scope=scope, profile=chosen)
+
+
 def repaired(home: Path) -> None:
     with closing(sqlite3.connect(home / "runner.db", isolation_level=None)) as db:
         db.execute("UPDATE tree SET peaks = zeroblob(length(peaks))")

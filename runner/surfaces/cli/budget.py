@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.errors import RequestError
+from runner.surfaces.cli.event_lines import shown, take_any_text
 
 if TYPE_CHECKING:
     from runner.model.budget import Spent
@@ -51,6 +52,7 @@ def show(
     from runner.charging import amount, data, free_at  # noqa: PLC0415
     from runner.granting import moment  # noqa: PLC0415
 
+    take_any_text()
     with Runner() as runner:
         found = runner.budgets.standing(profile)
         overrides = runner.budgets.overrides(profile)
@@ -67,7 +69,7 @@ def show(
         used = amount(each.resource, each.used or 0)
         spent = each.used is not None and each.used >= each.amount
         when = (free_at(each) or "with the end of a run") if spent else "-"
-        whose = ascii(each.scope)[1:-1]
+        whose = shown(each.scope)
         of = amount(each.resource, each.amount)
         print(f"{each.budget_id:20} {whose:24} {used:>16} {of:>16}  {when}")
     for each, override in overrides:
@@ -106,10 +108,11 @@ def set_amounts(  # noqa: PLR0917  (options are keywords to whoever types them)
         raise RequestError("--clear takes no amount and no --for")
     if not clear and lasting is None:
         raise RequestError("say for how long it is to hold: --for 2h; what is to stay is policy")
+    take_any_text()
     with Runner() as runner:
         if clear or lasting is None:
             for charge in runner.budgets.unset(budget, reason, scope=scope, profile=profile):
-                print(f"as stated: {budget} of {ascii(charge.scope)[1:-1]}")
+                print(f"as stated: {budget} of {shown(charge.scope)}")
             return
         runner.budgets.set(budget, given, reason, lasting=lasting, scope=scope, profile=profile)
         for spent, override in runner.budgets.overrides(profile):
@@ -132,6 +135,7 @@ def forecast(
     from runner.app import Runner  # noqa: PLC0415
     from runner.surfaces.cli.budget_forecast import as_data, plotted, table  # noqa: PLC0415
 
+    take_any_text()
     with Runner() as runner:
         found = [
             each for each in runner.budgets.forecasts(profile) if scope in (None, each.spent.scope)
@@ -162,9 +166,10 @@ def reset(
     """
     from runner.app import Runner  # noqa: PLC0415
 
+    take_any_text()
     with Runner() as runner:
         for each in runner.budgets.reset(budget, reason, scope=scope, profile=profile):
-            print(f"begun anew: {budget} of {ascii(each)[1:-1]}")
+            print(f"begun anew: {budget} of {shown(each)}")
 
 
 def _amounts(words: list[str]) -> dict[str, str]:
@@ -178,7 +183,7 @@ def _amounts(words: list[str]) -> dict[str, str]:
 
 
 def _of(spent: Spent) -> str:
-    return f"{spent.budget_id} of {ascii(spent.scope)[1:-1]}"
+    return f"{spent.budget_id} of {shown(spent.scope)}"
 
 
 def _has_blocks() -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from runner.charging import amount, data
 from runner.granting import moment
 from runner.metering.forecast import DAY_HOURS, Forecast, Range
+from runner.surfaces.cli.event_lines import shown
 
 PAST_DAYS, NEXT_DAYS = 21, 10
 _HEIGHT = 6
@@ -32,7 +33,7 @@ def table(found: Sequence[Forecast]) -> Iterator[str]:
         used = (
             f"{amount(spent.resource, spent.used or 0)} of {amount(spent.resource, spent.amount)}"
         )
-        yield f"{spent.budget_id} of {ascii(spent.scope)[1:-1]}: {used}"
+        yield f"{spent.budget_id} of {shown(spent.scope)}: {used}"
         if each.per_day is None or each.used_up_s is None or each.month is None:
             yield "    too little history: some hours of use have to be there"
             continue
@@ -62,7 +63,7 @@ def plotted(found: Forecast, *, plain: bool) -> Iterator[str]:
     spent = found.spent
     top = _amount(found, most)
     yield ""
-    yield f"{spent.budget_id} of {ascii(spent.scope)[1:-1]}, {spent.resource.value} a day (UTC)"
+    yield f"{spent.budget_id} of {shown(spent.scope)}, {spent.resource.value} a day (UTC)"
     for row in range(_HEIGHT, 0, -1):
         level = most * (row - 0.5) / _HEIGHT
         cells = [

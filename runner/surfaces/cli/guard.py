@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from runner.surfaces.cli.event_lines import shown, take_any_text
+
 guard_app = typer.Typer(
     help="The loop guard: commands that are tried again and again and have to pause.",
     no_args_is_help=True,
@@ -34,6 +36,7 @@ def show(
     from runner.app import Runner  # noqa: PLC0415
     from runner.granting import moment  # noqa: PLC0415
 
+    take_any_text()
     with Runner() as runner:
         guards = runner.guards
         found = guards.all() if everything else guards.paused()
@@ -57,7 +60,7 @@ def show(
         return
     print(f"{'command':12} {'whose':24} {'why':8} {'times':>5} {'pauses':>6}  until")
     for row in rows:
-        whose = ascii(row["whose"])[1:-1]
+        whose = shown(str(row["whose"]))
         told = f"{str(row['command'])[:12]} {whose:24} {row['trigger']:8} {row['count']:>5}"
         print(f"{told} {row['pauses']:>6}  {row['until'] or '-'}")
 
