@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from runner import Runner
+from runner.caller import Caller
 from runner.clock import SystemClock
 from runner.intake import build_request
 from runner.model.outcome import Ending
@@ -16,7 +17,7 @@ from runner.model.spec import SandboxSpec
 from runner.model.swept import Swept
 from runner.ports import Backend, CancelToken, Lease, Store, Streams, Transaction
 from runner.streams import Cancellation, NullSink
-from runner.supervisor import Caller, Supervisor
+from runner.supervisor import Supervisor
 
 NAMES = {
     "policy": "load the profile, tighten it, gather the rules",

@@ -18,15 +18,17 @@ from runner import records
 from runner.adapters import find_adapter, points_in_force, policy_in_force, wrappers_in_force
 from runner.analysis.wrappers.table import Table
 from runner.applying import Applied, ChangesOfRuns
+from runner.approvals import Approvals
 from runner.bound import check_bound
 from runner.budgeting import Budgets
+from runner.caller import Caller
 from runner.changes.diff import FileDiff
 from runner.clock import SystemClock
 from runner.compile import budgets, check_workspace, grants, inherited_names, policy_layers, tighten
 from runner.deciding import Policy
 from runner.errors import RunnerError
 from runner.guards import Guards
-from runner.intake import build_request, checked_stdin
+from runner.intake import ask_wait_s, build_request, checked_stdin
 from runner.kills import Kills
 from runner.looping import guarding
 from runner.model.action import Facts
@@ -49,7 +51,7 @@ from runner.settings import Settings, host_environment, load_settings
 from runner.stores.changes import ChangeArchive
 from runner.stores.redacting import redactor_of
 from runner.streams import Cancellation, NullSink
-from runner.supervisor import Caller, Supervisor
+from runner.supervisor import Supervisor
 
 LOOK_EVERY_S = 600.0
 """Kept output may be over its bounds for so long: looking through all of it takes time."""
@@ -101,6 +103,8 @@ class Runner:
         """How budgets stand, and beginning them anew."""
         self.guards = Guards(self._store, clock)
         """Commands that have to pause, and letting them be tried again."""
+        self.approvals = Approvals(self._store, clock)
+        """What rules ask, and answering it."""
         self.kills = Kills(self._store, clock, self.backend)
         """What runs now, ending that, and keeping agents from beginning more."""
         self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
@@ -152,6 +156,7 @@ class Runner:
         stderr: OutputSink | None = None,
         backend: str | None = None,
         cancel: CancelToken | None = None,
+        ask_wait: str | float | None = None,
     ) -> Outcome:
         """Run one of `argv`, `shell` text, a `script` (path) or `code` in a `language`.
 
@@ -163,6 +168,7 @@ class Runner:
             limits: by the keys of a profile, e.g. `{"wall": "5s"}`; they can only tighten.
             stdout: where output goes as it comes; the outcome holds what was kept either way.
             cancel: ends the run when set.
+            ask_wait: how long to wait where a rule asks, `15m` or seconds; the settings' own else.
 
         Returns:
             The outcome; a denial and a crossed limit are outcomes too.
@@ -177,7 +183,8 @@ class Runner:
                 cwd=cwd, env=env, profile=profile or self._settings.profile.value, agent=agent,
                 parent=parent, session=session, tenant=tenant, limits=limits, labels=labels,
             )  # fmt: skip
-        caller = Caller(source, stdout or NullSink(), stderr or NullSink())
+            wait_s = self._settings.ask_wait.value if ask_wait is None else ask_wait_s(ask_wait)
+        caller = Caller(source, stdout or NullSink(), stderr or NullSink(), ask_wait_s=wait_s)
         return self.execute(request, caller, cancel, backend=backend)
 
     def execute(

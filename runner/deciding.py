@@ -153,8 +153,8 @@ class Asked:
         second = _asked(instead, other, self._policy, other_facts)
         intent, known = self._known(self._request.program, facts)
         observed = (*decision.observed, *second.observed)
+        obligations = tuple(sorted({*decision.obligations, *second.obligations}))
         if second.permits:
-            obligations = tuple(sorted({*decision.obligations, *second.obligations}))
             decision = replace(decision, obligations=obligations, observed=observed)
             return Decided(instead, intent, decision, known)
         # A rewrite of a rewrite is not followed: two rules that undo each other would have no end.
@@ -164,10 +164,12 @@ class Asked:
             effect=effect,
             reason=f"{decision.reason}; but of '{' '.join(program.words)}': {second.reason}",
             rules=(*second.rules, *decision.rules),
+            obligations=obligations,
             observed=observed,
             rewrite=None,
         )
-        return Decided(self._request, intent, combined, known)
+        # Where it asks, it is about what would run instead.
+        return Decided(instead, intent, combined, known)
 
     def _known(self, program: Program, facts: Facts) -> tuple[Intent, Facts]:
         intent, links = self._read[program]

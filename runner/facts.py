@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runner.books import Books, Counter
 from runner.charging import charges
 from runner.deciding import Policy
 from runner.model.action import Facts
@@ -10,7 +11,6 @@ from runner.model.principal import Principal
 from runner.model.request import ExecRequest
 from runner.model.rule import CountOf
 from runner.pausing import paused
-from runner.ports import Books, Counter
 from runner.spending import used_up
 
 

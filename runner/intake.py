@@ -16,6 +16,7 @@ from runner.model.limits import LimitOverrides
 from runner.model.principal import Principal
 from runner.model.request import Argv, ExecRequest, Program, Script, ShellText
 from runner.schema.limits import parse_limit_mapping
+from runner.schema.quantities import parse_wait
 
 SCRIPT_BYTES = 16 << 20
 """A larger script is no script that somebody wrote."""
@@ -109,6 +110,14 @@ def build_request(
         labels=tuple(_label(key, value) for key, value in (labels or {}).items()),
         terminal=terminal,
     )
+
+
+def ask_wait_s(given: str | float) -> float:
+    """Seconds to wait for an answer: a duration as text, or a number. RequestError: it is none."""
+    try:
+        return parse_wait(given)
+    except ValueError as error:
+        raise RequestError(f"ask_wait {given!r}: {error}") from None
 
 
 def checked_stdin(stdin: int | bytes | str | None) -> int | bytes | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner import looping, records
+from runner.books import Books
 from runner.granting import moment
 from runner.model.loop_guard import Guarded, Guarding, Paused, Trigger
 from runner.model.profile import Profile
 from runner.model.request import ExecRequest
-from runner.ports import Books, Transaction
+from runner.ports import Transaction
 
 
 def paused(

@@ -11,14 +11,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from runner.books import Books
 from runner.model.action import Action
+from runner.model.approval import Approval
 from runner.model.budget import Account, Bucket, Override, Window
 from runner.model.checkpoints import Unsent
 from runner.model.decision import Decision
 from runner.model.event import AuditEvent, EventDraft
 from runner.model.keeping import KeepBounds
-from runner.model.kill import Kill, KillScope, OpenRun
-from runner.model.loop_guard import Guarded, Looped
+from runner.model.kill import Kill, KillScope
+from runner.model.loop_guard import Guarded
 from runner.model.outcome import Ending
 from runner.model.principal import Principal
 from runner.model.protection import ProtectionStatus
@@ -291,74 +293,6 @@ class Totals:
     wall_s: float
 
 
-class Counter(Protocol):
-    """Counts the runs that began at `since_s` or later (seconds since the epoch), denied ones too.
-
-    Those of the principal's agent, or of its parent (the runs of agents that one started count as
-    its own), of its session, tenant or uid, or all. Who has no parent has no runs of one.
-    """
-
-    def runs_since(self, principal: Principal, of: CountOf, since_s: float) -> int:
-        """How many."""
-
-    def began_s(
-        self, principal: Principal, of: CountOf, since_s: float, latest: int
-    ) -> float | None:
-        """When the `latest`-th latest of them began (1: the last one); None: there are fewer."""
-
-
-class Ledger(Protocol):
-    """What was charged to budgets, and what open runs hold of them. RecordError, StateError."""
-
-    def spent(self, account: Account, since: Bucket) -> int:
-        """What was charged in this bucket and all later ones of its level."""
-
-    def held(self, account: Account) -> int:
-        """What runs that are open hold: taken already, not yet charged."""
-
-    def buckets(self, account: Account, since: Bucket) -> Sequence[tuple[int, int]]:
-        """Numbers and amounts of this bucket and all later ones of its level, oldest first."""
-
-    def warned_s(self, account: Account, percent: int) -> float | None:
-        """When it was last warned that so much is used; None: never."""
-
-    def override(self, account: Account) -> Override | None:
-        """What holds now in the place of the amount that is stated; None: that does."""
-
-    def accounts(self) -> Sequence[Account]:
-        """All that anything was ever charged to or is held of, sorted; as far as it is kept."""
-
-
-class Loops(Protocol):
-    """What tries of commands came to, for the loop guard. RecordError, StateError."""
-
-    def fingerprint(self, data: bytes) -> str:
-        """A digest that is equal for equal data, and that nobody can guess by without the key."""
-
-    def looped(self, key: str) -> Looped | None:
-        """How the command with this fingerprint stands; None: nothing is remembered of it."""
-
-    def guarded(self) -> Sequence[Guarded]:
-        """All of whom something is remembered, sorted by whose they are."""
-
-
-class KillSwitch(Protocol):
-    """What operators ended, and who may begin no more. RecordError, StateError."""
-
-    def kills(self) -> Sequence[Kill]:
-        """All that hold, the oldest first."""
-
-    def killed(self, principal: Principal) -> Kill | None:
-        """What keeps this principal from beginning a run; None: nothing."""
-
-    def open_runs(self, scope: KillScope = KillScope.ALL, name: str = "") -> Sequence[OpenRun]:
-        """Runs that have not ended and that a kill of this scope and name ends, oldest first."""
-
-
-class Books(Counter, Ledger, Loops, KillSwitch, Protocol):
-    """All that decisions, budgets, the loop guard and the kill switch look up."""
-
-
 class Transaction(Books, Protocol):
     """Events and ledger entries that become durable together, or not at all.
 
@@ -402,6 +336,12 @@ class Transaction(Books, Protocol):
 
     def forget_loop(self, key: str) -> None:
         """Begin a command anew."""
+
+    def keep_approval(self, approval: Approval) -> None:
+        """Write it, in the place of what stood there under its id."""
+
+    def forget_approvals(self, before_s: float) -> None:
+        """Drop those that expired before that."""
 
     def set_kill(self, kill: Kill) -> None:
         """Let it hold, in the place of one of the same scope and name."""

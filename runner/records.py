@@ -8,15 +8,18 @@ the runs.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from runner.audit.canonical import canonical
+from runner.audit.event import rfc3339
 from runner.audit.named import named
 from runner.audit.redaction import Redactor, is_mark
 from runner.compile import spec_digest
 from runner.metering.windows import encoded
+from runner.model.approval import Answer, Approval
 from runner.model.budget import Charge, Override, Resource
 from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
@@ -281,6 +284,48 @@ def guard_reset(keys: Sequence[str], reason: str, who: Principal) -> EventDraft:
     return EventDraft(EventKind.GUARD_RESET, data, who)
 
 
+def approval_asked(approval: Approval) -> EventDraft:
+    """What is asked, about what, until when, and who may answer."""
+    data = {
+        "id": approval.id,
+        "digest": approval.digest,
+        "profile": approval.profile,
+        "directory": approval.directory,
+        "program": approval.program,
+        "reason": approval.reason,
+        "rules": list(approval.rules),
+        "approvers": [list(group) for group in approval.approvers],
+        "expires": rfc3339(approval.expires_s),
+    }
+    return EventDraft(EventKind.APPROVAL_ASKED, data, approval.principal)
+
+
+def approval_answered(approval: Approval, answer: Answer, who: Principal) -> EventDraft:
+    """Yes or no, by whom, and why."""
+    data = {
+        "id": approval.id,
+        "answer": approval.state.value,
+        "by": answer.by,
+        "reason": answer.reason,
+        "agent": approval.principal.agent,
+    }
+    return EventDraft(EventKind.APPROVAL_ANSWERED, data, who)
+
+
+def program_text(program: Program, redactor: Redactor | None = None) -> str:
+    """A program as text for people, without its secrets; a script's content too."""
+    if isinstance(program, Argv):
+        words = program.words if redactor is None else redactor.words(program.words)
+        return shlex.join(words)
+    if isinstance(program, ShellText):
+        text = program.text if redactor is None else redactor.text(program.text)
+        return f"{program.language}: {text}"
+    content = program.content if redactor is None else redactor.data(program.content)
+    args = program.args if redactor is None else redactor.words(program.args)
+    called = shlex.join([*program.interpreter, program.name, *args])
+    return f"{called}\n{content.decode('utf-8', 'surrogateescape')}"
+
+
 def kill_ordered(kill: Kill, runs: Sequence[OpenRun], who: Principal) -> EventDraft:
     """Whom it stops, and the runs that it ends."""
     data = {
@@ -317,6 +362,7 @@ def decision_data(decision: Decision, redactor: Redactor | None = None) -> dict[
         "obligations": list(decision.obligations),
         "rewrite": list(decision.rewrite) if decision.rewrite is not None else None,
         "ask": asdict(decision.ask) if decision.ask is not None else None,
+        **({"approved": asdict(decision.approved)} if decision.approved is not None else {}),
         "rules": [_rule(rule) if decision.enforced else observed(rule) for rule in decision.rules],
         **({"observed": [*map(observed, decision.observed)]} if decision.observed else {}),
     }

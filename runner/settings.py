@@ -25,7 +25,7 @@ from runner.model.checkpoints import CheckpointRules, Destination
 from runner.model.limits import Unlimited
 from runner.schema.destinations import read_destinations
 from runner.schema.problems import Problem, raise_problems, unknown
-from runner.schema.quantities import parse_count, parse_size
+from runner.schema.quantities import parse_count, parse_size, parse_wait
 from runner.schema.yaml import Document, parse, read_file
 
 T = TypeVar("T")
@@ -102,6 +102,8 @@ class Settings:
     """Where checkpoints are sent."""
     redact_patterns: Setting[tuple[Pattern, ...]]
     """Secrets that are redacted beside those of known shapes."""
+    ask_wait: Setting[float]
+    """Seconds that a run waits for an answer where a rule asks; 0: it is denied at once."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
     wrapper_dirs: Setting[tuple[PolicyFolder, ...]]
@@ -182,6 +184,7 @@ def load_settings(
             "checkpoint_to", partial(read_destinations, folders.home), tuple
         ),
         redact_patterns=sources.take("redact_patterns", _patterns, tuple),
+        ask_wait=sources.take("ask_wait", parse_wait, float),
         policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
         wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),
         profile_dirs=sources.take(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from runner import records
+from runner.books import Ledger
 from runner.errors import RecordError
 from runner.metering import windows
 from runner.metering.slices import MOST_US, due, slice_of, used_of
@@ -35,7 +36,7 @@ from runner.model.budget import (
 from runner.model.principal import Principal
 from runner.model.profile import NetworkMode
 from runner.model.usage import Usage
-from runner.ports import Clock, Ledger, Store, Transaction
+from runner.ports import Clock, Store, Transaction
 
 WARN_AGAIN_S = 3600.0
 """What has no window (`at_once`) is warned of once in so long."""

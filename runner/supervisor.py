@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from signal import SIGKILL
 
 from runner import charging, linked, records
+from runner.approving import Questions
 from runner.audit.redaction import Redactor, is_secret_name
+from runner.caller import Caller
 from runner.compile import check_obligations, compile_spec
 from runner.deciding import Asked, Decided, Policy, decide
 from runner.errors import BackendError, RunnerError
@@ -32,23 +34,12 @@ from runner.ports import (
     ChangeArchive,
     Clock,
     Lease,
-    OutputSink,
     Store,
     Streams,
     Transaction,
 )
 from runner.recording import Owed, Plan, RunRecord
 from runner.streams import Gate
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The streams of whoever wants the run."""
-
-    stdin: int | bytes | None
-    stdout: OutputSink
-    stderr: OutputSink
-    terminal: int | None = None
 
 
 class Supervisor:
@@ -135,19 +126,22 @@ class Supervisor:
     def _decide(self, request: ExecRequest, policy: Policy) -> Decided:
         return decide(request, policy, self.facts(request, policy), linked.find)
 
-    def _begin(
+    def _begin(  # noqa: PLR0917
         self,
         request: ExecRequest,
         policy: Policy,
         backend: str,
         inherited: Mapping[str, str] | None,
+        caller: Caller,
+        cancel: CancelToken,
     ) -> RunRecord:
         """Decide, and open the run with the decision's event, before anything is built.
 
         Where the decision depends on how many runs there were, or on what is left of a budget, that
         is counted in the very transaction that adds this one, and takes its part: of runs that
         begin at the same moment, in other threads and processes too, each sees those before it.
-        Reading is done before that, with nobody waiting.
+        Reading is done before that, with nobody waiting. Where a rule asks, it is waited for the
+        answer before that, and then all of it is decided anew.
         """
         asked = Asked(request, policy, linked.find)
         charged = charging.charges(policy.budgets, request, policy.profile)
@@ -174,19 +168,27 @@ class Supervisor:
                 owed=self._owed,
             )
 
-        if not policy.counted and not charged and watch is None:
-            facts = Facts(self._clock.now())
-            decided = asked.decide(facts)
-            with self._store.transaction() as tx:
-                if (kill := tx.killed(request.principal)) is not None:
-                    decided = asked.decide(replace(facts, killed=kill))
-                return opened(tx, decided)
+        counting = bool(policy.counted or charged or watch is not None)
+        questions = Questions(
+            self._store, self._clock, policy, caller, inherited=inherited or {}, redactor=redactor
+        )
         while True:
+            early = None if counting else asked.attempt(Facts(self._clock.now()))
             with self._store.transaction() as tx:
-                found = asked.attempt(count(tx, request, policy, self._clock.now()))
+                found = early
+                if found is None or tx.killed(request.principal) is not None:
+                    found = asked.attempt(count(tx, request, policy, self._clock.now()))
                 if isinstance(found, Decided):
-                    return opened(tx, found)
-            asked.read(found)
+                    decided = questions.answered(tx, found)
+                    if decided is not None:
+                        record = opened(tx, decided)
+                        questions.use(tx, record.id)
+                        return record
+            if isinstance(found, Decided):
+                questions.wait(cancel)
+                asked = Asked(request, policy, linked.find)  # the workspace may be another by now
+            else:
+                asked.read(found)
 
     def _redacting(
         self, policy: Policy, inherited: Mapping[str, str] | None = None
@@ -217,7 +219,7 @@ class Supervisor:
         the error carries that outcome.
         """
         self.record_owed()
-        run = self._begin(request, policy, backend.name, inherited)
+        run = self._begin(request, policy, backend.name, inherited, caller, cancel)
         plan = run.plan
         if plan.spec is None:
             outcome = run.denied()

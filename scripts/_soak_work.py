@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from runner import Outcome, Runner
+from runner.caller import Caller
 from runner.intake import build_request
 from runner.streams import NullSink
-from runner.supervisor import Caller
 
 CASES = Path(__file__).resolve().parents[1] / "tests" / "security" / "cases"
 QUICK = (

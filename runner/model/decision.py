@@ -43,6 +43,16 @@ class AskTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class Approved:
+    """Somebody's yes to what a rule asked."""
+
+    id: str
+    """Of the question."""
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Effect, why, and under which policy; an unknown obligation is refused by who enforces."""
 
@@ -61,11 +71,15 @@ class Decision:
     more than that one command, and nothing is run."""
     ask: AskTerms | None = None
     """With the effect `ask`: who may answer, and until when; the strictest terms of all rules."""
+    approved: Approved | None = None
+    """With the effect `ask`: who said yes, for this run."""
     observed: tuple[MatchedRule, ...] = ()
     """What rules would have refused, asked about or rewritten that are only observed; strictest
     first. They had no say."""
 
     @property
     def permits(self) -> bool:
-        """Whether the run may start; `ask` with nobody to ask does not."""
+        """Whether the run may start; `ask` does where somebody said yes."""
+        if self.effect is Effect.ASK and self.approved is not None:
+            return True
         return self.effect is Effect.ALLOW or not self.enforced

@@ -45,6 +45,10 @@ class EventKind(StrEnum):
     """A command that is tried again and again has to pause: why, and until when."""
     GUARD_RESET = "guard.reset"
     """Somebody let paused commands be tried again, and why."""
+    APPROVAL_ASKED = "approval.asked"
+    """A rule asked, and somebody is: about what, until when. Durable before anybody is told."""
+    APPROVAL_ANSWERED = "approval.answered"
+    """Somebody said yes or no. A run that began by a yes names it in its decision."""
     KILL_ORDERED = "kill.ordered"
     """Somebody ended runs, and keeps those of an agent, a session or a tenant, or all, from
     beginning: which, and why."""

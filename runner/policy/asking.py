@@ -16,8 +16,9 @@ def strictest(terms: Iterable[AskTerms]) -> AskTerms:
     return AskTerms(tuple(sorted(groups)), shortest_s)
 
 
-def may_answer(terms: AskTerms, identity: str) -> bool:
-    """Whether somebody who may approve at all may answer this."""
+def may_answer(terms: AskTerms, *names: str) -> bool:
+    """Whether somebody who may approve at all, and goes by these names, may answer this."""
     return all(
-        any(glob(pattern).matches(identity) for pattern in group) for group in terms.approvers
+        any(glob(pattern).matches(name) for pattern in group for name in names)
+        for group in terms.approvers
     )

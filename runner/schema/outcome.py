@@ -103,6 +103,11 @@ def decision_document(decision: Decision) -> dict[str, object]:
             if ask is not None
             else None
         ),
+        "approved": (
+            {name: printable(value) for name, value in asdict(decision.approved).items()}
+            if decision.approved is not None
+            else None
+        ),
     }
 
 

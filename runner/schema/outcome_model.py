@@ -36,6 +36,14 @@ class AskDocument(Strict):
     expires_s: float = Field(description="Seconds; unanswered by then it is denied.")
 
 
+class ApprovedDocument(Strict):
+    """Somebody's yes to what a rule asked."""
+
+    id: str = Field(description="Of the question.")
+    by: str = Field(description="Who answered, uid:1000.")
+    reason: str
+
+
 class DecisionDocument(Strict):
     """What the policy said, and why."""
 
@@ -52,6 +60,9 @@ class DecisionDocument(Strict):
         "holds more than that one command, and nothing is run."
     )
     ask: AskDocument | None = Field(description="With 'ask'.")
+    approved: ApprovedDocument | None = Field(
+        description="With 'ask': the yes that the run began by; null: nobody said it."
+    )
 
 
 class ErrorDocument(Strict):

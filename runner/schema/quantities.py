@@ -17,6 +17,8 @@ import re
 
 from runner.model.limits import UNLIMITED, Unlimited
 
+LONGEST_WAIT_S = 7 * 86_400.0
+"""Nobody waits longer for an answer."""
 DURATION_FORMS = "a number of seconds or one with a unit (500ms, 5s, 2m, 1h, 1d), or 'unlimited'"
 SIZE_FORMS = (
     "a number of bytes or one with a unit (64MiB and 1GiB are binary, 10M and 10MB decimal), "
@@ -128,3 +130,15 @@ def _shown(value: object) -> str:
         return "a list" if isinstance(value, list) else "a mapping"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def parse_wait(value: object) -> float:
+    """Seconds to wait for somebody: a duration, or a number of seconds; ValueError: it is none."""
+    seconds: object = value
+    if isinstance(value, str):
+        seconds = 0.0 if value == "0" else parse_duration(value)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise ValueError("must be a duration such as 15m, and have an end")
+    if not 0 <= seconds <= LONGEST_WAIT_S:
+        raise ValueError("must be from 0 to 7d")
+    return float(seconds)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from runner.model.approval import Approval
 from runner.model.budget import Account, Bucket, Override
 from runner.model.kill import Kill, KillScope, OpenRun
 from runner.model.loop_guard import Guarded, Looped
 from runner.model.principal import Principal
-from runner.stores import kills, ledger, loops
+from runner.stores import approvals, kills, ledger, loops
 
 
 class SqliteBooks(ABC):
@@ -78,6 +79,26 @@ class SqliteBooks(ABC):
         """All commands that the loop guard remembers."""
         with self._connected() as connection:
             return loops.guarded(connection)
+
+    def approvals(self, since_s: float = 0.0) -> Sequence[Approval]:
+        """Questions that expire then or later, the oldest first."""
+        with self._connected() as connection:
+            return approvals.approvals(connection, since_s)
+
+    def approval(self, identity: str) -> Approval | None:
+        """A question by its id."""
+        with self._connected() as connection:
+            return approvals.approval(connection, identity)
+
+    def latest_approval(self, digest: str) -> Approval | None:
+        """The one that was asked last about this very thing."""
+        with self._connected() as connection:
+            return approvals.latest(connection, digest)
+
+    def open_approvals(self, who: Principal, now_s: float) -> int:
+        """How many questions of this agent and user wait for an answer."""
+        with self._connected() as connection:
+            return approvals.open_of(connection, self.told(who), now_s)
 
     def kills(self) -> Sequence[Kill]:
         """All kills that hold, the oldest first."""

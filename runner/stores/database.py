@@ -191,6 +191,33 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (scope, name)
         ) WITHOUT ROWID""",
     ),
+    (
+        # Approvals: what rules asked about, and the answers.
+        """CREATE TABLE approvals (
+            id TEXT PRIMARY KEY,
+            digest TEXT NOT NULL,
+            agent TEXT NOT NULL,
+            parent TEXT,
+            session TEXT,
+            tenant TEXT,
+            uid INTEGER NOT NULL,
+            profile TEXT NOT NULL,
+            directory TEXT NOT NULL,
+            program TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            rules TEXT NOT NULL,
+            approvers TEXT NOT NULL,
+            asked_s REAL NOT NULL,
+            expires_s REAL NOT NULL,
+            state TEXT NOT NULL,
+            answered_by TEXT,
+            answer_reason TEXT,
+            answered_s REAL,
+            run_id TEXT
+        ) WITHOUT ROWID""",
+        "CREATE INDEX approvals_of ON approvals (digest, asked_s)",
+        "CREATE INDEX approvals_by_end ON approvals (expires_s)",
+    ),
 )
 
 

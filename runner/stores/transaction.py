@@ -16,6 +16,7 @@ from runner.audit.merkle import HASH_BYTES, Tree
 from runner.audit.redaction import Redactor
 from runner.errors import RecordError
 from runner.metering import microseconds
+from runner.model.approval import Approval
 from runner.model.budget import Account, Bucket, Override, Window
 from runner.model.event import AuditEvent, EventDraft, EventKind
 from runner.model.kill import Kill, KillScope
@@ -24,7 +25,7 @@ from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Clock
-from runner.stores import counting, kills, ledger, loops
+from runner.stores import approvals, counting, kills, ledger, loops
 from runner.stores.books import SqliteBooks
 from runner.stores.kept import check_run_id
 
@@ -264,6 +265,25 @@ class SqliteTransaction(SqliteBooks):
     def forget_loop(self, key: str) -> None:
         """Begin a command anew."""
         loops.forget(self._open().connection, key)
+
+    def keep_approval(self, approval: Approval) -> None:
+        """Write it, in the place of what stood there under its id."""
+        log = self._open()
+        answer = approval.answer
+        told = replace(
+            approval,
+            principal=log.told(approval.principal),
+            profile=log.told_text(approval.profile),
+            directory=log.told_text(approval.directory),
+            program=log.told_text(approval.program),
+            reason=log.told_text(approval.reason),
+            answer=None if answer is None else replace(answer, reason=log.told_text(answer.reason)),
+        )
+        approvals.keep(log.connection, told)
+
+    def forget_approvals(self, before_s: float) -> None:
+        """Drop those that expired before that."""
+        approvals.forget(self._open().connection, before_s)
 
     def set_kill(self, kill: Kill) -> None:
         """Let it hold."""

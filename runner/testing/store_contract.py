@@ -31,6 +31,7 @@ from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Store, Totals
+from runner.testing.store_approvals import ApprovalContract
 from runner.testing.store_budgets import BudgetContract
 from runner.testing.store_checkpoints import CheckpointContract
 from runner.testing.store_kills import KillContract
@@ -43,7 +44,9 @@ class _BlockFailedError(Exception):
     """What a test raises inside a transaction."""
 
 
-class StoreContract(BudgetContract, CheckpointContract, KillContract, LoopContract):
+class StoreContract(
+    ApprovalContract, BudgetContract, CheckpointContract, KillContract, LoopContract
+):
     """Subclass it and say how to make a store."""
 
     def test_a_new_log_says_when_it_was_made(self) -> None:

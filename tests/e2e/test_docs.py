@@ -491,6 +491,10 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
     (folder / "warns.yaml").write_text(
         "extends: agent\nbudgets: [{id: b, of: all, per: 1h, calls: 1, warn_at: [50%]}]\n"
     )
+    (folder / "asking.yaml").write_text(
+        "extends: agent\n"
+        "rules: {list: [{id: r, match: {command: touch}, effect: ask, message: m}]}\n"
+    )
     (folder / "guarded.yaml").write_text("extends: agent\nloop_guard: {failing: 2}\n")
     for text in (
         *("run -- echo kept", "run -c 'sudo ls'", "check -- ls", "run nowhere.py"),
@@ -501,9 +505,11 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         *("run --profile guarded.yaml -- false", "run --profile guarded.yaml -- false"),
         "guard reset --all --reason r",
         *("kill --agent nobody --reason r", "kill --lift --agent nobody --reason r"),
+        "run --profile asking.yaml -- touch new",
     ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
     for line in (
+        "runner approvals deny --reason r $(runner approvals list | grep -o 'ask-[0-9a-f]*')",
         "RUNNER_CHECKPOINT_TO=$PWD/elsewhere/kept runner audit checkpoint",
         "mkdir elsewhere; RUNNER_CHECKPOINT_TO=$PWD/elsewhere/kept runner audit checkpoint",
         "runner audit key rotate; rm $RUNNER_HOME/keys/*; runner run -- true",

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from runner import analysis
+from runner.caller import Caller
 from runner.compile import policy_layers
 from runner.deciding import Policy
 from runner.errors import BackendError, ProtectionMissingError, RecordError, RunnerError
@@ -31,7 +32,7 @@ from runner.schema.profiles import load_profile
 from runner.stores.sqlite import SqliteStore
 from runner.stores.sqlite import create as open_store
 from runner.streams import Cancellation, NullSink
-from runner.supervisor import Caller, Supervisor
+from runner.supervisor import Supervisor
 from runner.testing.fakes import FakeBackend, FakeClock, FakeRun, exited, limited
 
 QUIET = Caller(None, NullSink(), NullSink())

@@ -25,10 +25,10 @@ from case_stage import OWNER_IN_PLACE, SECRET, UNHELD_IN_PLACE, Stage, staged
 from conftest import docker_missing, native_missing
 
 from runner import Outcome, Runner
+from runner.caller import Caller
 from runner.intake import build_request
 from runner.model.request import ExecRequest
 from runner.streams import NullSink
-from runner.supervisor import Caller
 from runner.testing.backend_harness import expect
 
 HONEST = "printf old > $TMPDIR/old && cat $TMPDIR/old && echo new > made && echo fine"

@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner.errors",),
     ("runner.model",),
+    ("runner.books",),
     ("runner.ports",),
-    ("runner.streams", "runner.clock", "runner.linked"),
+    ("runner.streams", "runner.clock", "runner.linked", "runner.caller"),
     (
         "runner.analysis",
         "runner.policy",
@@ -41,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner.granting",),
     ("runner.charging", "runner.looping", "runner.killing"),
     ("runner.deciding", "runner.spending", "runner.pausing", "runner.killswitch"),
-    ("runner.facts",),
+    ("runner.facts", "runner.approving"),
     ("runner.recording",),
     ("runner.supervisor",),
     (
@@ -61,6 +62,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.budgeting",
         "runner.guards",
         "runner.kills",
+        "runner.approvals",
     ),
     ("runner.app", "runner.adapters", "runner.intake", "runner.workbench", "runner.replay"),
     ("runner.surfaces", "runner.__main__"),

@@ -67,6 +67,7 @@ def test_the_document_has_every_field() -> None:
             "observed": [],
             "rewrite": None,
             "ask": None,
+            "approved": None,
         },
         "termination": "limit",
         "limit": "wall",

@@ -56,8 +56,6 @@ def _summary(body: bytes) -> str:
             says = " ".join(str(part) for part in parts if part is not None)
         case "run.started":
             says = f"degraded: {', '.join(data['degraded'])}" if data["degraded"] else ""
-        case "kill.ordered" | "kill.lifted":
-            says = f"{data['scope']} {data['name']}".rstrip() + f" by {data['by']}"
         case "run.recovered":
             says = f"{data['termination']}: {data['reason']}"
         case "changes.applying":
@@ -80,7 +78,6 @@ def _summary(body: bytes) -> str:
 
 def _of_the_log(kind: str, data: dict[str, Any]) -> str:
     """Of events that are not about one run."""
-    says = ""
     match kind:
         case "log.archived" | "log.restored":
             says = f"events {data['from']} to {data['to']['size'] - 1}: {data['file']}"
@@ -99,6 +96,21 @@ def _of_the_log(kind: str, data: dict[str, Any]) -> str:
             says = _one_line(data["key"])
         case "checkpoint.sent" | "checkpoint.unsent":
             says = _one_line(f"{data['size']} events to {data['to']}")
+        case _:
+            says = _of_people(kind, data)
+    return says
+
+
+def _of_people(kind: str, data: dict[str, Any]) -> str:
+    """Of what somebody decided by hand."""
+    says = ""
+    match kind:
+        case "approval.asked":
+            says = _one_line(f"{data['id']}: {data['program']}")
+        case "approval.answered":
+            says = _one_line(f"{data['id']}: {data['answer']} by {data['by']}: {data['reason']}")
+        case "kill.ordered" | "kill.lifted":
+            says = f"{data['scope']} {data['name']}".rstrip() + f" by {data['by']}"
     return says
 
 

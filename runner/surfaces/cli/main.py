@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from runner.errors import EXIT_RUNNER, RunnerError
 from runner.surfaces.cli import (
+    approvals,
     audit,
     budget,
     changes,
@@ -93,6 +94,7 @@ changes.register(app)
 audit.register(app)
 budget.register(app)
 guard.register(app)
+approvals.register(app)
 kill.register(app)
 running.register(app)
 doctor.register(app)

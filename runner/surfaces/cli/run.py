@@ -15,6 +15,8 @@ from runner.surfaces.cli.program import AsJson, Asked, ProgramCommand, takes_a_p
 
 if TYPE_CHECKING:
     from runner.app import Runner
+    from runner.caller import Caller
+    from runner.model.approval import Approval
     from runner.model.outcome import Outcome
     from runner.model.request import ExecRequest
 
@@ -51,6 +53,10 @@ def run(  # noqa: PLR0917  (options are keywords to whoever types them)
         str | None, typer.Option(metavar="FILE", help="Write the outcome there as JSON.")
     ] = None,
     as_json: AsJson = False,
+    ask_wait: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Wait so long for an answer where a rule asks."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show decision and compiled sandbox; run nothing.")
     ] = False,
@@ -64,7 +70,9 @@ def run(  # noqa: PLR0917  (options are keywords to whoever types them)
             request = asked.request(runner, terminal=terminal)
             if dry_run:
                 _show_plan(runner, request, backend)
-            outcome = _execute(runner, request, backend, asked.stdin, quiet=as_json)
+            wait_s = _wait_s(runner, ask_wait)
+            caller = _caller(request, asked.stdin, wait_s, quiet=as_json)
+            outcome = _execute(runner, request, backend, caller)
     except RunnerError as error:
         _report_failure(error, result, as_json=as_json)
         raise
@@ -93,19 +101,36 @@ def check(asked: Asked, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if decision.permits else EXIT_DENIED)
 
 
-def _execute(
-    runner: Runner, request: ExecRequest, backend: str | None, stdin: int | None, *, quiet: bool
-) -> Outcome:
-    from runner.streams import FdSink, NullSink  # noqa: PLC0415
-    from runner.supervisor import Caller  # noqa: PLC0415
-    from runner.surfaces.cli.terminal import cancelled_by_signals, raw_terminal  # noqa: PLC0415
+def _wait_s(runner: Runner, stated: str | None) -> float:
+    from runner.intake import ask_wait_s  # noqa: PLC0415
 
-    caller = Caller(
+    return runner.settings.ask_wait.value if stated is None else ask_wait_s(stated)
+
+
+def _caller(request: ExecRequest, stdin: int | None, wait_s: float, *, quiet: bool) -> Caller:
+    from runner.caller import Caller  # noqa: PLC0415
+    from runner.streams import FdSink, NullSink  # noqa: PLC0415
+
+    return Caller(
         stdin=stdin,
         stdout=NullSink() if quiet else FdSink(1),
         stderr=NullSink() if quiet else FdSink(2),
         terminal=0 if request.terminal and os.isatty(0) else None,
+        ask_wait_s=wait_s,
+        asked=_say_asked,
     )
+
+
+def _say_asked(approval: Approval) -> None:
+    print(
+        f"runner: ask: {approval.reason}; waiting for `runner approvals approve {approval.id}`",
+        file=sys.stderr,
+    )
+
+
+def _execute(runner: Runner, request: ExecRequest, backend: str | None, caller: Caller) -> Outcome:
+    from runner.surfaces.cli.terminal import cancelled_by_signals, raw_terminal  # noqa: PLC0415
+
     with cancelled_by_signals() as cancel, raw_terminal(caller.terminal):
         return runner.execute(request, caller, cancel, backend=backend)
 
