@@ -14,7 +14,8 @@ from runner.audit.stored_event import Row
 from runner.audit.verify import Verification
 from runner.errors import RecordError, StateError
 from runner.model.event import EventDraft
-from runner.stores.database import connect, migrate, remove, sentence
+from runner.stores.damage import sentence
+from runner.stores.database import connect, migrate, remove
 from runner.stores.home import fsync_folder
 from runner.stores.removing import insert
 from runner.stores.replaying import Replay

@@ -18,6 +18,7 @@ from runner.errors import RecordError
 from runner.metering import microseconds
 from runner.model.principal import Principal
 from runner.stores import kills as stored_kills
+from runner.stores.damage import ERRORS
 from runner.stores.kept import check_run_id
 from runner.stores.salvage import Found, PrunedRow, Told, connect_damaged, has_pages
 from runner.stores.transaction import charge
@@ -46,7 +47,7 @@ def runs(path: Path, connection: sqlite3.Connection) -> None:
             for row in damaged.execute("SELECT * FROM runs WHERE state = 'closed'"):
                 with suppress(RecordError, ValueError, TypeError, KeyError, sqlite3.IntegrityError):
                     _run(connection, row)
-    except sqlite3.DatabaseError:
+    except ERRORS:
         return  # the rest can't be read
 
 
@@ -61,7 +62,7 @@ def keys(path: Path, connection: sqlite3.Connection, archived: int) -> None:
                 with suppress(ValueError, AttributeError):
                     parse_vkey(vkey)
                     connection.execute("INSERT INTO log_keys VALUES (?, ?)", (seq, vkey))
-    except sqlite3.DatabaseError:
+    except ERRORS:
         return  # the rest can't be read
 
 

@@ -6,7 +6,6 @@ part as `encode` writes it; nothing stands for one that does not hold.
 
 from __future__ import annotations
 
-import sqlite3
 import struct
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import BinaryIO
 
 from runner.audit.merkle import HASH_BYTES
 from runner.audit.stored_event import Checked, Row, check_part
+from runner.stores.damage import ERRORS
 from runner.stores.database import connect
 
 ROWS = (
@@ -69,7 +69,7 @@ def main(path: str, mode: str, asked: BinaryIO, answers: BinaryIO) -> None:
             try:
                 rows = connection.execute(ROWS, (start, start + count - 1))
                 part = encode(check_part((Row(*row) for row in rows), start, count))
-            except sqlite3.Error:
+            except ERRORS:
                 part = b""  # who asked reads it again, and says what is wrong
             answers.write(LENGTH.pack(len(part)) + part)
             answers.flush()

@@ -1,4 +1,4 @@
-"""The database file: how it is opened, its tables, how they migrate, what its errors mean."""
+"""The database file: how it is opened, its tables, how they migrate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import quote_from_bytes
 from runner.audit.beginning import WHOLE, Beginning, beginning_of
 from runner.errors import StateError
 from runner.stores import wal
+from runner.stores.damage import REPAIR
 
 FILE_NAME = "runner.db"
 PENDING_NAME = "repair.pending"
@@ -264,7 +265,7 @@ def check_whole(path: Path) -> None:
         return
     if size is None or size < _PAGE_BYTES:
         what = "is missing" if size is None else "was cut off"
-        raise StateError(f"{path} {what}, and yet there was a log: {_REPAIR}")
+        raise StateError(f"{path} {what}, and yet there was a log: {REPAIR}")
     log = path.with_name(f"{path.name}-wal")
     if _size(log) and not wal.somebody_reads(path.with_name(f"{path.name}-shm")):
         check_wal(log)
@@ -273,7 +274,7 @@ def check_whole(path: Path) -> None:
 def check_wal(path: Path) -> None:
     """StateError: opening the database would lose what this WAL has."""
     if wal.loses_commits(path):
-        raise StateError(f"{path} is damaged, and committed events stand behind that: {_REPAIR}")
+        raise StateError(f"{path} is damaged, and committed events stand behind that: {REPAIR}")
 
 
 def _size(path: Path) -> int | None:
@@ -314,7 +315,7 @@ def migrate(
 
     Forward only, each step in a transaction of its own; `created` runs in the first one's, so
     that nobody ever sees a log without its first event. Call it when no other process migrates.
-    StateError: newer than known, or somebody else's database. sqlite3.Error: see `sentence`.
+    StateError: newer than known, or somebody else's database. `damage.ERRORS`: see there.
     """
     had = schema_version(connection)
     check_version(had, path, len(migrations))
@@ -351,40 +352,3 @@ def roll_back(connection: sqlite3.Connection) -> None:
     """End the transaction, if SQLite has not done so by itself."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
-
-
-_REPAIR = "`runner audit repair` recovers what can be proved"
-
-# Primary result codes (https://sqlite.org/rescode.html) and what they mean to people.
-_MEANINGS = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space",
-    sqlite3.SQLITE_READONLY: "it is read-only; make it writable",
-    sqlite3.SQLITE_BUSY: "another process holds it; end that one or try again",
-    sqlite3.SQLITE_LOCKED: "it is in use; try again",
-    sqlite3.SQLITE_CANTOPEN: "it can't be opened; look at the folder and its mode",
-    sqlite3.SQLITE_PERM: "access to it is denied; look at the folder and its mode",
-    sqlite3.SQLITE_IOERR: "reading or writing failed: a failing disk, a quota or a limit on files",
-    sqlite3.SQLITE_CORRUPT: f"it is damaged; {_REPAIR}",
-    sqlite3.SQLITE_NOTADB: f"it is no database, or damaged; {_REPAIR}",
-    # Statements are ours and fit the schema, so tables that contradict them are damaged.
-    sqlite3.SQLITE_ERROR: f"it lacks what a log has, so it is damaged; {_REPAIR}",
-    sqlite3.SQLITE_CONSTRAINT: f"its tables contradict each other, so it is damaged; {_REPAIR}",
-    sqlite3.SQLITE_MISMATCH: f"it holds what a log does not, so it is damaged; {_REPAIR}",
-}
-
-
-def primary_code(error: sqlite3.Error) -> int | None:
-    """SQLite's primary result code; None for an error that Python raised itself."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
-def sentence(path: Path, error: BaseException) -> str:
-    """What went wrong with the file at `path`, and what to do, as one clause."""
-    if isinstance(error, sqlite3.Error):
-        code = primary_code(error)
-        meaning = _MEANINGS.get(code) if code is not None else None
-        return f"{path}: {meaning} ({error})" if meaning else f"{path}: {error}"
-    if isinstance(error, OSError):
-        return f"{error.filename or path}: {error.strerror}; mend that and try again"
-    return f"{path}: {error}"

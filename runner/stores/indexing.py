@@ -19,6 +19,7 @@ import orjson
 
 from runner.audit.facets import Facet, facets
 from runner.errors import StateError
+from runner.stores.damage import ERRORS
 from runner.stores.database import remove, roll_back
 from runner.stores.home import network_file_system
 from runner.stores.postings import BLOCK, offsets, packed, unpacked
@@ -59,7 +60,7 @@ def caught_up(
     try:
         with _alone(home, tell):
             index = _opened(home, log, tell, progress)
-    except (OSError, sqlite3.Error, IndexDamagedError) as error:
+    except (OSError, *ERRORS, IndexDamagedError) as error:
         tell(f"the search index can't be used, so the whole log is read: {_sentence(home, error)}")
     try:
         yield index
@@ -77,7 +78,7 @@ def forget(home: Path) -> None:
 def _opened(home: Path, log: LogReader, tell: Tell, progress: Progress) -> SearchIndex:
     try:
         return _current(home, log, tell, progress)
-    except (sqlite3.DatabaseError, IndexDamagedError) as error:
+    except (*ERRORS, IndexDamagedError) as error:
         if isinstance(error, sqlite3.OperationalError):  # a full or read-only disk
             raise
         tell(f"the search index is damaged and is made anew ({error})")

@@ -50,7 +50,9 @@ class PageReader:
         self._wal = _open(path.with_name(f"{path.name}-wal"))
         self._page_bytes = self._found_page_bytes()
         self._frames = self._committed()
-        """Where each page's versions stand in the WAL, oldest first."""
+        """Where each page's versions stand in the WAL, oldest first; 0: pages that lost their
+        number.
+        """
 
     def events(self) -> Iterator[FoundEvent]:
         """Every event that can be read; one may come several times, in any order."""
@@ -82,8 +84,8 @@ class PageReader:
         return -(-size // self._page_bytes)
 
     def _committed(self) -> dict[int, list[int]]:
-        """The frames that a commit follows. Checksums are left alone: behind a frame that is
-        damaged SQLite reads none, and yet their transactions were committed.
+        """The frames that a commit follows. Checksums and the headers of single frames are left
+        alone: behind a frame that is damaged SQLite reads none, and yet they were committed.
         """
         found: dict[int, list[int]] = {}
         waiting: list[wal.Frame] = []

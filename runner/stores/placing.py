@@ -14,7 +14,8 @@ import re
 from pathlib import Path
 
 from runner.errors import StateError
-from runner.stores.database import FILE_NAME, PENDING_NAME, sentence
+from runner.stores.damage import sentence
+from runner.stores.database import FILE_NAME, PENDING_NAME
 from runner.stores.home import fsync_folder
 
 BUILT_NAME = f"{FILE_NAME}.repaired"

@@ -30,15 +30,14 @@ from runner.stores import counting
 from runner.stores.against import NOTHING, Against, stored_vouching
 from runner.stores.check_worker import ROWS, undecoded
 from runner.stores.checking import checked_parts
+from runner.stores.damage import ERRORS, is_damage, sentence
 from runner.stores.database import (
     FILE_NAME,
     check_version,
     check_whole,
     connect,
-    primary_code,
     read_beginning,
     schema_version,
-    sentence,
 )
 
 Progress = Callable[[int, int], None]
@@ -49,9 +48,6 @@ _PAGE = 256  # events fetched at once: a reader never holds a snapshot while its
 _LOG_ID = re.compile(r"[0-9a-f]{32}")
 
 _COLUMNS = "seq, time, kind, run_id, body, leaf_hash, previous"  # as AuditEvent has them
-
-# What a damaged or doctored file can answer; all else is trouble with reading, not with the log.
-_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, None})
 
 
 class LogReader:
@@ -137,7 +133,7 @@ class LogReader:
             connection.text_factory = undecoded
             try:
                 beginning = read_beginning(connection)
-            except (sqlite3.Error, ValueError) as error:
+            except (*ERRORS, ValueError) as error:
                 return _nothing_read(f"where the log begins can't be read: {error}")
             try:
                 vouching = stored_vouching(
@@ -148,8 +144,8 @@ class LogReader:
                 if archived is not None:
                     return verify(chain(archived, rows), stored, vouching=vouching)
                 return verify(rows, stored, beginning=beginning, vouching=vouching)
-            except sqlite3.Error as error:
-                if primary_code(error) not in _DAMAGE:
+            except ERRORS as error:
+                if not is_damage(error):
                     raise self._unreadable(error) from error
                 why = f"the checkpoints can't be read from {self._path}: {error}"
                 return _nothing_read(why)
@@ -166,7 +162,7 @@ class LogReader:
                 for seq, leaf, body in connection.execute(query, (start,)):
                     file.write(export_line(seq, leaf, body))
                     count += 1
-            except sqlite3.Error as error:
+            except ERRORS as error:
                 raise self._unreadable(error) from error
             except (TypeError, AttributeError):
                 raise StateError(
@@ -321,16 +317,16 @@ class LogReader:
                     progress(number, last + 1)
                 yield Row(*row)
             progress(last + 1, last + 1)
-        except sqlite3.Error as error:
-            if primary_code(error) not in _DAMAGE:
+        except ERRORS as error:
+            if not is_damage(error):
                 raise self._unreadable(error) from error
             unreadable(f"it can't be read from {self._path}: {error}")
 
     def _stored_tree(self, connection: sqlite3.Connection) -> StoredTree:
         try:
             rows = connection.execute("SELECT size, peaks FROM tree LIMIT 2").fetchall()
-        except sqlite3.Error as error:
-            if primary_code(error) not in _DAMAGE:
+        except ERRORS as error:
+            if not is_damage(error):
                 raise self._unreadable(error) from error
             rows = []
         return StoredTree(*rows[0]) if len(rows) == 1 else StoredTree(None, None)
@@ -342,7 +338,7 @@ class LogReader:
                 if self._connection is None:
                     self._connection = connect(self._path, self._mode)
                 yield self._connection
-            except sqlite3.Error as error:
+            except ERRORS as error:
                 raise self._unreadable(error) from error
 
     @contextmanager
@@ -353,7 +349,7 @@ class LogReader:
                 connection = connect(self._path, self._mode)
                 self._snapshots.append(connection)
                 connection.execute("BEGIN")
-            except sqlite3.Error as error:
+            except ERRORS as error:
                 raise self._unreadable(error) from error
         try:
             yield connection
@@ -362,7 +358,7 @@ class LogReader:
                 self._snapshots.remove(connection)
                 connection.close()
 
-    def _unreadable(self, error: sqlite3.Error) -> StateError:
+    def _unreadable(self, error: Exception) -> StateError:
         return StateError(f"the log could not be read: {sentence(self._path, error)}")
 
 
@@ -406,5 +402,5 @@ def _version(path: Path, mode: str) -> int:
         if "immutable" in mode:
             raise StateError(f"the log at {path} could not be opened: look at its mode") from None
         raise
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise StateError(f"the log could not be read: {sentence(path, error)}") from error

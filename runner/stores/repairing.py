@@ -24,13 +24,15 @@ from runner.errors import RecordError, RequestError, StateError
 from runner.model.event import EventDraft, EventKind
 from runner.ports import Clock
 from runner.stores import carrying, placing, search_index
+from runner.stores.against import NOTHING, Against, keys_named
 from runner.stores.building import NewLog, new_log
-from runner.stores.database import FILE_NAME, PENDING_NAME, connect, remove, sentence
+from runner.stores.damage import ERRORS, is_damage, sentence
+from runner.stores.database import FILE_NAME, PENDING_NAME, connect, remove
 from runner.stores.home import fsync_folder
 from runner.stores.keys import KeyFolder
 from runner.stores.liveness import living
 from runner.stores.queue import WriterQueue
-from runner.stores.reader import open_log
+from runner.stores.reader import LogReader, open_log
 from runner.stores.salvage import Found, Told, has_pages, rows_by_sqlite, told
 from runner.stores.sqlite import QUEUE_NAME
 
@@ -85,15 +87,13 @@ def repair(
         if (aside := placing.finish(home)) is not None:
             _forget_derived(home)
             return aside
-        _check_damaged(path)
+        _check_damaged(path, against)
         _check_room(path)
         built = home / placing.BUILT_NAME
         try:
             with _scratch(home) as scratch:
                 return _repair(path, built, Found(scratch), clock, dry_run, against)
-        except sqlite3.Error as error:
-            raise StateError(f"the log could not be repaired: {sentence(path, error)}") from error
-        except OSError as error:
+        except (*ERRORS, OSError) as error:
             raise StateError(f"the log could not be repaired: {sentence(path, error)}") from error
 
 
@@ -115,7 +115,7 @@ def _repair(  # noqa: PLR0917
     with new_log(built) as new:
         carrying.pruned(new.connection, says, found, beginning)
         new.begin(beginning)
-        _take(path, new, says, found)
+        _take(path, new, found)
         _check_against(new, against)
         if beginning.size:
             carrying.runs(path, new.connection)
@@ -155,12 +155,11 @@ def _repair(  # noqa: PLR0917
     )
 
 
-def _take(path: Path, new: NewLog, says: Told, found: Found) -> None:
+def _take(path: Path, new: NewLog, found: Found) -> None:
     """All events that can be proved, in order."""
-    by_sqlite = new.take(rows_by_sqlite(path, new.end.size))
-    if by_sqlite.failure is None and new.end.tree == says.tree:
-        return
-    # Behind what SQLite could not read, and in what it did not find at all.
+    new.take(rows_by_sqlite(path, new.end.size))
+    # Behind what SQLite could not read, and in what it did not find at all: of a damaged WAL it
+    # gives the beginning, which is whole and yet not all that was committed.
     found.read(path, new.end.size)
     new.take(found.rows_from(lambda: new.end))
 
@@ -219,35 +218,40 @@ def _created(keys: KeyFolder | None) -> EventDraft:
     return EventDraft(EventKind.LOG_CREATED, data)
 
 
-def _check_damaged(path: Path) -> None:
+def _check_damaged(path: Path, against: Sequence[Checkpoint]) -> None:
     """RequestError: there is nothing to repair. StateError: a newer runner's log."""
     wal = path.with_name(f"{path.name}-wal")
     if not path.exists() and not wal.exists():
         raise RequestError(f"there is no log at {path}, and nothing to make one of")
     if not has_pages(path):
         return
-    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
     try:
         with closing(open_log(path)) as log:
-            if not log.verify().ok:
+            found = log.verify(against=_own_key(log))
+            if not found.ok or found.size < max((each.size for each in against), default=0):
                 return
         with closing(connect(path, "ro")) as connection:
             if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
                 return
     except StateError as error:
         cause = error.__cause__
-        if isinstance(cause, sqlite3.Error):
-            if getattr(cause, "sqlite_errorcode", 1) & 0xFF in damage:
-                return
-            raise
-        if "newer runner" in str(error):
+        if (isinstance(cause, ERRORS) and not is_damage(cause)) or "newer runner" in str(error):
             raise
         return
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 1) & 0xFF in damage:
+    except ERRORS as error:
+        if is_damage(error):
             return
         raise
     raise RequestError(f"nothing is wrong with the log {path}: every event holds")
+
+
+def _own_key(log: LogReader) -> Against:
+    """Whether the log's key is the right one is for whoever verifies: one that took the place of a
+    lost one is no damage.
+    """
+    with log.reading() as connection:
+        named = keys_named(connection)
+    return Against(trusted=named[-1].vkey) if named else NOTHING
 
 
 def _check_room(path: Path) -> None:

@@ -21,6 +21,7 @@ from runner.audit.merkle import Tree, leaf_hash
 from runner.audit.stored_event import Row, unreadable
 from runner.audit.verify import export_line, rows_of
 from runner.model.event import EventKind
+from runner.stores.damage import ERRORS
 from runner.stores.database import connect, read_beginning
 from runner.stores.pages import PageReader
 
@@ -55,16 +56,16 @@ def told(path: Path) -> Told:
         return found
     try:
         with closing(connect_damaged(path)) as connection:
-            with suppress(sqlite3.Error, ValueError, TypeError):
+            with suppress(*ERRORS, ValueError, TypeError):
                 row = connection.execute("SELECT size, peaks FROM tree").fetchone()
                 found = replace(found, tree=Tree.from_bytes(*row))
-            with suppress(sqlite3.Error, ValueError):
+            with suppress(*ERRORS, ValueError):
                 beginning = read_beginning(connection)
                 rows: list[PrunedRow] = []
                 if beginning.size:
                     rows = connection.execute("SELECT * FROM pruned ORDER BY size").fetchall()
                 found = replace(found, beginning=beginning, pruned=tuple(rows))
-    except sqlite3.Error:
+    except ERRORS:
         pass
     return found
 
@@ -81,7 +82,7 @@ def rows_by_sqlite(path: Path, start: int) -> Iterator[Row]:
                 if not isinstance(body, bytes) or leaf_hash(body) != leaf:
                     unreadable("its bytes are not those that its leaf hash was made of")
                 yield from rows_of([export_line(seq, leaf, body)])
-    except (sqlite3.Error, OverflowError) as error:
+    except (*ERRORS, OverflowError) as error:
         unreadable(str(error))
 
 

@@ -5,13 +5,13 @@ Each event that is given was read from the log and looked at; without an index a
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 
 from runner.audit.query import Query
 from runner.model.event import AuditEvent
+from runner.stores.damage import ERRORS
 from runner.stores.indexing import Tell
 from runner.stores.reader import LogReader
 from runner.stores.search_index import IndexDamagedError, SearchIndex
@@ -49,7 +49,7 @@ def search(
                 if chosen:
                     low, high = _left(low, high, chosen[-1], newest_first=newest_first)
             return
-        except (sqlite3.Error, IndexDamagedError) as error:
+        except (*ERRORS, IndexDamagedError) as error:
             tell(f"the search index is damaged, so the rest of the log is read ({error})")
     yield from _matching(_all(log, low, high, newest_first=newest_first), query, tell)
 

@@ -36,6 +36,7 @@ from runner.ports import Clock, Head, Totals
 from runner.stores import kills
 from runner.stores.books import SqliteBooks
 from runner.stores.checkpoints import Checkpointer, has_begun, key_in_force, newest, signing_trouble
+from runner.stores.damage import ERRORS, sentence
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
     FILE_NAME,
@@ -45,7 +46,6 @@ from runner.stores.database import (
     migrate,
     remove,
     schema_version,
-    sentence,
 )
 from runner.stores.discarding import discard, looking
 from runner.stores.home import fsync_folder, prepare_home
@@ -115,7 +115,7 @@ def _open_database(
                 migrate(connection, path, first_event, migrations)
                 if migrations is MIGRATIONS:
                     Checkpointer(keys, CheckpointRules(), clock).open_log(connection)
-    except (sqlite3.Error, OSError) as error:
+    except (*ERRORS, OSError) as error:
         raise StateError(f"the log can't be opened: {sentence(path, error)}") from error
     except RecordError as error:
         raise StateError(str(error)) from error

@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class Frame:
     """A page's version in a WAL; damaged ones too."""
 
     page: int
+    """Its number; 0: the frame's header is damaged."""
     commits: bool
     offset: int
     """Where the page's bytes stand."""
@@ -36,7 +38,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a WAL is laid out, by its header, or where that is damaged by its first frame."""
+    """How a WAL is laid out, by its header, or where that is damaged by its frames."""
 
     page_bytes: int
     salts: bytes
@@ -54,18 +56,24 @@ def layout(fd: int, page_bytes: int | None = None) -> Layout:
         sums = _add(head[:24], order, (0, 0))
         if struct.pack(">II", *sums) == head[24:]:
             return Layout(told, head[16:24], order, sums)
-    first = os.pread(fd, FRAME_HEADER_BYTES, HEADER_BYTES)
-    return Layout(page_bytes or _DEFAULT_PAGE_BYTES, first[8:16], None, (0, 0))
+    known = page_bytes or _DEFAULT_PAGE_BYTES
+    return Layout(known, _salts_of_frames(fd, known), None, (0, 0))
 
 
 def frames(fd: int, of: Layout) -> Iterator[Frame]:
-    """All frames that belong to this WAL and not to an earlier one whose file is used again."""
-    offset = HEADER_BYTES
-    while len(head := os.pread(fd, FRAME_HEADER_BYTES, offset)) == FRAME_HEADER_BYTES:
+    """All frames of this WAL, and not those of an earlier one whose file is used again.
+
+    Frames with a damaged header are among them where others follow, as frames stand in one row.
+    """
+    damaged: list[Frame] = []
+    for head, offset in _headers(fd, of.page_bytes):
         page, size = struct.unpack(">II", head[:8])
         if head[8:16] == of.salts and page:
+            yield from damaged
+            damaged.clear()
             yield Frame(page, size > 0, offset + FRAME_HEADER_BYTES)
-        offset += FRAME_HEADER_BYTES + of.page_bytes
+        else:
+            damaged.append(Frame(0, False, offset + FRAME_HEADER_BYTES))
 
 
 def loses_commits(path: Path) -> bool:
@@ -76,8 +84,12 @@ def loses_commits(path: Path) -> bool:
         return False
     try:
         found = layout(fd)
-        good = HEADER_BYTES if found.order is None else _good_until(fd, found, found.order)
-        return sum(f.commits for f in frames(fd, found) if f.offset > good) > _TORN
+        if found.order is None:  # it is on the disk before the first frame is written
+            good, torn = HEADER_BYTES, 0
+        else:
+            good, torn = _good_until(fd, found, found.order), _TORN
+        lost = sum(f.commits for f in frames(fd, found) if f.offset > good)
+        return lost > torn and not _in_database(fd, found, path)
     finally:
         os.close(fd)
 
@@ -99,6 +111,49 @@ def somebody_reads(shm: Path) -> bool:
 def is_page_size(size: int) -> bool:
     """Whether a database can have pages of so many bytes."""
     return 512 <= size <= 65536 and size & (size - 1) == 0
+
+
+def _headers(fd: int, page_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """What stands where frames have their headers, and where that is."""
+    offset = HEADER_BYTES
+    while len(head := os.pread(fd, FRAME_HEADER_BYTES, offset)) == FRAME_HEADER_BYTES:
+        yield head, offset
+        offset += FRAME_HEADER_BYTES + page_bytes
+
+
+def _salts_of_frames(fd: int, page_bytes: int) -> bytes:
+    """The salts of the WAL's frames, of which its header does not tell.
+
+    Frames of an earlier WAL may stand behind them, and headers may be damaged. So they are the
+    first ones that several frames have, or one that has the number behind that of another: the
+    first half is counted up when the file is used again (fileformat2, 4.1).
+    """
+    found = [head[8:16] for head, _ in _headers(fd, page_bytes)]
+    count = Counter(found)
+    firsts = {salts[:4] for salts in count}
+    for salts in found:
+        before = (int.from_bytes(salts[:4], "big") - 1) & 0xFFFFFFFF
+        if count[salts] > 1 or before.to_bytes(4, "big") in firsts:
+            return salts
+    return found[0] if found else b""
+
+
+def _in_database(fd: int, of: Layout, path: Path) -> bool:
+    """Whether all that a WAL holds was written to the database before: it is about to be used
+    again, and nothing is lost with it.
+    """
+    newest = {frame.page: frame.offset for frame in frames(fd, of)}
+    if 0 in newest:
+        return False
+    db = os.open(path.with_name(path.name.removesuffix("-wal")), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return all(
+            os.pread(fd, of.page_bytes, offset)
+            == os.pread(db, of.page_bytes, (page - 1) * of.page_bytes)
+            for page, offset in newest.items()
+        )
+    finally:
+        os.close(db)
 
 
 def _good_until(fd: int, of: Layout, order: str) -> int:

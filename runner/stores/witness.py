@@ -23,7 +23,8 @@ from runner.audit.note import NoteError, Signer
 from runner.audit.witnessing import WitnessRequest, check_request
 from runner.errors import StateError
 from runner.ports import Clock
-from runner.stores.database import connect, roll_back, sentence
+from runner.stores.damage import ERRORS, sentence
+from runner.stores.database import connect, roll_back
 from runner.stores.home import fsync_folder, prepare_home
 from runner.stores.keys import KeyFolder, KeyOwner
 
@@ -110,7 +111,7 @@ class Witness:
                     connection.execute("COMMIT")
                 finally:
                     roll_back(connection)
-        except (sqlite3.Error, OSError) as error:
+        except (*ERRORS, OSError) as error:
             raise StateError(
                 f"the witness's memory can't be used: {sentence(self._path, error)}"
             ) from error

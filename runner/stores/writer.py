@@ -21,7 +21,8 @@ from runner.audit.redaction import Redactor
 from runner.errors import RecordError
 from runner.ports import Clock
 from runner.stores.checkpoints import Checkpointer
-from runner.stores.database import connect, roll_back, sentence
+from runner.stores.damage import ERRORS, sentence
+from runner.stores.database import connect, roll_back
 from runner.stores.queue import WriterQueue
 from runner.stores.transaction import End, LogEnd, SqliteTransaction
 
@@ -150,7 +151,7 @@ class Writer:
             self._batch = _Batch(LogEnd(connection, self._redactor, known), version)
         except BaseException as error:
             self._let_go()
-            if isinstance(error, sqlite3.Error | OSError):
+            if isinstance(error, (*ERRORS, OSError)):
                 raise self._not_recorded(error) from error
             raise
         return self._batch
@@ -187,7 +188,7 @@ class Writer:
             log.tree, log.previous = before
             if shared:
                 self._undo(batch, error)
-            if isinstance(error, sqlite3.Error | OverflowError):
+            if isinstance(error, (*ERRORS, OverflowError)):
                 raise self._not_recorded(error) from error
             raise
         finally:
@@ -196,7 +197,7 @@ class Writer:
     def _undo(self, batch: _Batch, error: BaseException) -> None:
         """Take back one member; when SQLite has undone all of them, all of them failed."""
         connection = batch.log.connection
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*ERRORS):
             if connection.in_transaction:
                 connection.execute("ROLLBACK TO member")
                 connection.execute("RELEASE member")
@@ -217,7 +218,7 @@ class Writer:
                 if made:
                     self._checkpointer.after_commit(batch.log.connection)
             done = True
-        except (sqlite3.Error, RecordError) as error:
+        except (*ERRORS, RecordError) as error:
             batch.error = self._not_recorded(error)
         finally:
             if not done and batch.error is None:  # an interrupt
@@ -231,7 +232,7 @@ class Writer:
         try:
             if self._connection is not None:
                 roll_back(self._connection)
-        except sqlite3.Error:
+        except ERRORS:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
