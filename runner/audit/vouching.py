@@ -168,7 +168,7 @@ class Vouching:
         chain = self._chain
         # A log that was made of an archive has neither a table of keys nor checkpoints, and one
         # that was repaired not until it is used again.
-        told = bool(self._named) and (self._count > 0 or not self._repaired)
+        told = self._count > 0 or (bool(self._named) and not self._repaired)
         if told and self._named is not None and list(self._named) != chain.keys:
             wrong = (
                 next((key for key in chain.keys if key not in self._named), None) or self._named[-1]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 from runner.audit.beginning import WHOLE, Beginning, beginning_of
 from runner.errors import StateError
 from runner.stores import wal
-from runner.stores.damage import REPAIR
+from runner.stores.damage import ERRORS, REPAIR
 
 FILE_NAME = "runner.db"
 PENDING_NAME = "repair.pending"
@@ -269,12 +270,33 @@ def check_whole(path: Path) -> None:
     log = path.with_name(f"{path.name}-wal")
     if _size(log) and not wal.somebody_reads(path.with_name(f"{path.name}-shm")):
         check_wal(log)
+        _check_not_older(path)
 
 
 def check_wal(path: Path) -> None:
     """StateError: opening the database would lose what this WAL has."""
     if wal.loses_commits(path):
         raise StateError(f"{path} is damaged, and committed events stand behind that: {REPAIR}")
+
+
+def _check_not_older(path: Path) -> None:
+    """StateError: the database has events that its WAL lost, and opening it would lose them too.
+
+    What is in the database was in the WAL before, so a whole WAL never tells of fewer events.
+    """
+    try:
+        alone, together = _events(path, "ro&immutable=1"), _events(path, "ro")
+    except ERRORS:
+        return  # whoever opens it is told
+    if isinstance(alone, int) and isinstance(together, int) and alone > together:
+        raise StateError(f"{path}-wal was cut off, and has less than the database: {REPAIR}")
+
+
+def _events(path: Path, mode: str) -> object:
+    """How many events the tree is over; immutable: without the WAL."""
+    with closing(connect(path, mode)) as connection:
+        row = connection.execute("SELECT size FROM tree").fetchone()
+    return None if row is None else row[0]
 
 
 def _size(path: Path) -> int | None:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from runner import __version__
-from runner.audit.beginning import WHOLE, beginning_data
+from runner.audit.beginning import beginning_data
 from runner.audit.event import rfc3339
 from runner.audit.keychain import log_name
 from runner.errors import RecordError, RequestError, StateError
@@ -106,16 +106,17 @@ def _repair(  # noqa: PLR0917
     against: Sequence[Checkpoint],
 ) -> Repaired:
     says = told(path)
-    beginning = says.beginning
-    if beginning is None:
-        found.read(path, 0)
-        beginning = found.beginning() or WHOLE
+    found.read(path)
+    beginning = found.beginning(says.beginning)
     now_s = clock.now()
     aside = f"{FILE_NAME}.damaged-{rfc3339(now_s)[:19].replace(':', '')}Z"
     with new_log(built) as new:
         carrying.pruned(new.connection, says, found, beginning)
         new.begin(beginning)
-        _take(path, new, found)
+        new.take(rows_by_sqlite(path, new.end.size))
+        # Behind what SQLite could not read, and in what it did not find at all: of a damaged WAL
+        # it gives the beginning, which is whole and yet not all that was committed.
+        new.take(found.rows_from(lambda: new.end))
         _check_against(new, against)
         if beginning.size:
             carrying.runs(path, new.connection)
@@ -153,15 +154,6 @@ def _repair(  # noqa: PLR0917
         ledger_left_out=left_out,
         damaged=None if dry_run else path.with_name(aside),
     )
-
-
-def _take(path: Path, new: NewLog, found: Found) -> None:
-    """All events that can be proved, in order."""
-    new.take(rows_by_sqlite(path, new.end.size))
-    # Behind what SQLite could not read, and in what it did not find at all: of a damaged WAL it
-    # gives the beginning, which is whole and yet not all that was committed.
-    found.read(path, new.end.size)
-    new.take(found.rows_from(lambda: new.end))
 
 
 def _missing(
@@ -221,7 +213,7 @@ def _created(keys: KeyFolder | None) -> EventDraft:
 def _check_damaged(path: Path, against: Sequence[Checkpoint]) -> None:
     """RequestError: there is nothing to repair. StateError: a newer runner's log."""
     wal = path.with_name(f"{path.name}-wal")
-    if not path.exists() and not wal.exists():
+    if not path.exists() and not (wal.exists() and wal.stat().st_size):
         raise RequestError(f"there is no log at {path}, and nothing to make one of")
     if not has_pages(path):
         return

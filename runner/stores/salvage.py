@@ -99,13 +99,11 @@ class Found:
             "PRIMARY KEY (seq, leaf)) WITHOUT ROWID"
         )
 
-    def read(self, path: Path, start: int) -> None:
-        """Take in what the pages have of events from number `start` on. OSError, sqlite3.Error."""
+    def read(self, path: Path) -> None:
+        """Take in what the pages have of events. OSError, sqlite3.Error."""
         self._connection.execute("BEGIN")
         with closing(PageReader(path)) as pages:
             for event in pages.events():
-                if event.seq < start:
-                    continue
                 value = _fields(event.body)
                 if value.get("seq") != event.seq:
                     continue
@@ -115,23 +113,35 @@ class Found:
                 )
         self._connection.execute("COMMIT")
 
-    def beginning(self) -> Beginning | None:
-        """Where the log begins, as far as the events themselves tell; None: they don't."""
-        first = "SELECT 1 FROM found WHERE seq = ? AND prev = ?"
-        candidates = [WHOLE]
+    def beginning(self, told: Beginning | None) -> Beginning:
+        """Where the log begins: where most of it follows, the first such place.
+
+        `told`: what the damaged file says; None: nothing. It may be out of date as any page is, so
+        the events that tell of archiving are asked as well.
+        """
+        candidates = [WHOLE] if told is None else [WHOLE, told]
         for (body,) in self._connection.execute(
             "SELECT body FROM found WHERE kind = ?", (EventKind.LOG_ARCHIVED.value,)
         ):
             named = archived_up_to(body)
             if named is not None:
                 candidates.append(named)
-        possible = [
-            each
-            for each in candidates
-            if self._connection.execute(first, (each.size, each.last_hash.hex())).fetchone()
-        ]
-        # What was restored is there, whatever was archived at some time.
-        return min(possible, key=lambda each: each.size, default=None)
+        best, reached = WHOLE, 0
+        for each in sorted(candidates, key=lambda each: each.size):
+            if each.size >= reached and (end := self._reach(each)) > each.size:
+                best, reached = each, end
+        return best if told is None or told.size <= reached else told
+
+    def _reach(self, beginning: Beginning) -> int:
+        """Behind the last event that follows this."""
+        seq, previous = beginning.size, beginning.last_hash
+        while True:
+            following = self._connection.execute(
+                "SELECT leaf FROM found WHERE seq = ? AND prev = ? LIMIT 2", (seq, previous.hex())
+            ).fetchall()
+            if len(following) != 1:
+                return seq
+            seq, previous = seq + 1, following[0][0]
 
     def archived(self, beginning: Beginning) -> PrunedRow | None:
         """A row of `pruned` for it, from the event that says so; None: there is none."""

@@ -128,7 +128,7 @@ def _salts_of_frames(fd: int, page_bytes: int) -> bytes:
     first ones that several frames have, or one that has the number behind that of another: the
     first half is counted up when the file is used again (fileformat2, 4.1).
     """
-    found = [head[8:16] for head, _ in _headers(fd, page_bytes)]
+    found = [head[8:16] for head, _ in _headers(fd, page_bytes) if any(head[:4])]
     count = Counter(found)
     firsts = {salts[:4] for salts in count}
     for salts in found:
