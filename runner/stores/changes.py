@@ -1,8 +1,9 @@
 """The contents of what runs changed: `changes/<run id>/` in the state folder, mode 0700.
 
-Each content is a file named by its SHA-256; `manifest.json` lists them all, is written last and is
-durable before the run's last event names its digest. So what a kill leaves is whole, or has no
-manifest and counts as nothing. Whoever works on a run's folder holds a lock on it (flock(2)).
+Each content is a file named by its SHA-256; `manifest.json` lists them all and is written last. All
+are on the disk before the run's last event names its digest. So what a kill or a power cut leaves
+is whole, or has no manifest and counts as nothing. Whoever works on a run's folder holds a lock on
+it (flock(2)).
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ class Keeper:
         self._clock = clock
         self._left_bytes = self._most_bytes = most_bytes
         self._lock: int | None = None
+        self._names: set[str] = set()
         self.kept_bytes = 0
 
     def refusal(self, size_bytes: int) -> str | None:
@@ -130,10 +132,17 @@ class Keeper:
         except OSError as error:
             return Content(self, self._path, None, _not_kept(error))
 
+    def kept(self, name: str, size_bytes: int) -> None:
+        """A content is in the folder. It is synced with all others, when much of it is written."""
+        self._names.add(name)
+        self.kept_bytes += size_bytes
+
     def finish(self, manifest: bytes) -> str | None:
         """Make it durable; why it could not be, in a clause, and then nothing is kept."""
         try:
             self._open()
+            for name in self._names:
+                _fsync(self._path / name)
             _write_durably(self._path, MANIFEST, manifest, self._clock.now())
             fsync_folder(self._path)
             fsync_folder(self._path.parent)
@@ -153,7 +162,9 @@ class Keeper:
     def _open(self) -> None:
         if self._lock is not None:
             return
-        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            self._path.parent.mkdir(mode=0o700)
+            fsync_folder(self._path.parent.parent)
         # A sweep may take a folder that nobody holds yet for a leftover, once.
         for _ in range(_TRIES):
             self._path.mkdir(mode=0o700, exist_ok=True)
@@ -203,7 +214,7 @@ class Content:
             if self._failure is None:
                 os.ftruncate(self._fd, self._size_bytes)
                 part.replace(self._folder / digest)
-                self._keeper.kept_bytes += self._size_bytes
+                self._keeper.kept(digest, self._size_bytes)
             else:
                 part.unlink()
         except OSError as error:
@@ -334,6 +345,14 @@ def _write_durably(folder: Path, name: str, data: bytes, time_s: float) -> None:
     finally:
         os.close(fd)
     part.replace(folder / name)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, _OLD)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _remove(path: Path) -> None:
