@@ -92,7 +92,9 @@ class Trial:
         self._opens = damage is torn and bool(log.oracle.frames) and log.kind != "written"
         self._files = self._snapshot(self.home)
         left = read(self.home)
-        self.sure, self.possible = log.oracle.sure(left), log.oracle.possible(left)
+        self.sure = log.oracle.sure(left, opened=False)
+        self.sure_opened = log.oracle.sure(left, opened=True)
+        self.possible = log.oracle.possible(left)
         self._kept = dice.random() < 0.5
         self.result = ""
         """In a sentence."""
@@ -164,8 +166,9 @@ class Trial:
         had = self.log.size if recovered is None else recovered
         old = [event for event in events if event.seq < had]
         held = old[-1].seq + 1 if old else (recovered or 0)
-        if held < self.sure:
-            raise ViolationError(f"{self.sure} events are surely left, and {held} are in the log")
+        sure = self.sure_opened if recovered is None else self.sure
+        if held < sure:
+            raise ViolationError(f"{sure} events are surely left, and {held} are in the log")
         for event in old:
             if event.leaf_hash != self.log.leaves.get(event.seq):
                 raise ViolationError(f"event {event.seq} is another one")

@@ -16,9 +16,6 @@ from pathlib import Path
 PAGE = 4096
 FRAME = PAGE + 24
 WAL_HEAD = 32
-_KEY = 64
-"""So many bytes of an event, behind its hash and the one before, are nowhere else."""
-
 _ARCHIVED = b'"kind":"log.archived"'
 
 Bytes = Mapping[str, bytes]
@@ -33,10 +30,6 @@ class Event:
     leaf: bytes
     previous: bytes
     body: bytes
-
-    @property
-    def key(self) -> bytes:
-        return self.leaf + self.previous + self.body[:_KEY]
 
 
 @dataclass(frozen=True)
@@ -82,18 +75,38 @@ class Oracle:
         first = self.commits[-2] + 1 if len(self.commits) > 1 else 0
         return self.frames[first], self.frames[self.commits[-1]] + FRAME
 
-    def sure(self, new: Bytes) -> int:
-        """So many events, the first ones, all stand where they stood: none of them may be lost."""
+    def sure(self, new: Bytes, *, opened: bool) -> int:
+        """So many events, the first ones, all stand where they stood: none of them may be lost.
+
+        `opened`: not repaired; what is torn of the last transaction then takes all of it along.
+        """
         last = self._last_commit(new)
+        if opened:
+            last = min(last, self._before_torn(new))
         held = [any(self._left(copy, new, last) for copy in each) for each in self._copies]
         count = sum(1 for _ in takewhile(bool, held))
         # Of archived events one of those behind them has to tell, or nothing joins them.
         tells = any(_ARCHIVED in event.body for event in self.events[:count])
         return self.beginning + count if tells or not self.beginning else 0
 
+    def _before_torn(self, new: Bytes) -> int:
+        """The last commit before what looks torn: behind the first damaged frame is no more than
+        one transaction. The last of all: there is more.
+        """
+        old, wal = self.old["runner.db-wal"], new["runner.db-wal"]
+        spoiled = (
+            n for n, at in enumerate(self.frames) if old[at : at + FRAME] != wal[at : at + FRAME]
+        )
+        first = next(spoiled, len(self.frames))
+        behind = [n for n in self.commits if n >= first]
+        heads = [n for n in behind if wal[(at := self.frames[n]) : at + 24] == old[at : at + 24]]
+        if len(behind) > 1 and heads and heads[-1] != behind[0]:
+            return len(self.frames)
+        return max((n for n in self.commits if n < first), default=-1)
+
     def possible(self, new: Bytes) -> int:
-        """So many, at most, have left anything that more than a hash could be made of."""
-        alive = (any(event.key in data for data in new.values()) for event in self.events)
+        """So many, at most: of the others not even the hash is left."""
+        alive = (any(event.leaf in data for data in new.values()) for event in self.events)
         return self.beginning + sum(1 for _ in takewhile(bool, alive))
 
     def _last_commit(self, new: Bytes) -> int:

@@ -93,7 +93,7 @@ class PageReader:
             return found
         for frame in wal.frames(self._wal, wal.layout(self._wal, self._page_bytes)):
             waiting.append(frame)
-            if frame.commits:
+            if frame.pages:
                 for each in waiting:
                     found.setdefault(each.page, []).append(each.offset)
                 waiting.clear()

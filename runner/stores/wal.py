@@ -31,7 +31,8 @@ class Frame:
 
     page: int
     """Its number; 0: the frame's header is damaged."""
-    commits: bool
+    pages: int
+    """How many the database has after this commit; 0: it is not the last frame of one."""
     offset: int
     """Where the page's bytes stand."""
 
@@ -71,9 +72,9 @@ def frames(fd: int, of: Layout) -> Iterator[Frame]:
         if head[8:16] == of.salts and page:
             yield from damaged
             damaged.clear()
-            yield Frame(page, size > 0, offset + FRAME_HEADER_BYTES)
+            yield Frame(page, size, offset + FRAME_HEADER_BYTES)
         else:
-            damaged.append(Frame(0, False, offset + FRAME_HEADER_BYTES))
+            damaged.append(Frame(0, 0, offset + FRAME_HEADER_BYTES))
 
 
 def loses_commits(path: Path) -> bool:
@@ -88,7 +89,12 @@ def loses_commits(path: Path) -> bool:
             good, torn = HEADER_BYTES, 0
         else:
             good, torn = _good_until(fd, found, found.order), _TORN
-        lost = sum(f.commits for f in frames(fd, found) if f.offset > good)
+        every = list(frames(fd, found))
+        # Of a header that was torn itself the rest may tell of any number of pages.
+        most = len(every) + max((f.pages for f in every if f.offset < good), default=0)
+        most += _database(path).stat().st_size // found.page_bytes
+        behind = [f for f in every if f.offset > good and max(f.page, f.pages) <= most]
+        lost = _commits_at_least(behind)
         return lost > torn and not _in_database(fd, found, path)
     finally:
         os.close(fd)
@@ -145,7 +151,7 @@ def _in_database(fd: int, of: Layout, path: Path) -> bool:
     newest = {frame.page: frame.offset for frame in frames(fd, of)}
     if 0 in newest:
         return False
-    db = os.open(path.with_name(path.name.removesuffix("-wal")), os.O_RDONLY | os.O_CLOEXEC)
+    db = os.open(_database(path), os.O_RDONLY | os.O_CLOEXEC)
     try:
         return all(
             os.pread(fd, of.page_bytes, offset)
@@ -156,16 +162,38 @@ def _in_database(fd: int, of: Layout, path: Path) -> bool:
         os.close(db)
 
 
+def _database(wal: Path) -> Path:
+    return wal.with_name(wal.name.removesuffix("-wal"))
+
+
+def _commits_at_least(found: list[Frame]) -> int:
+    """How many commits there were, of some of whose frames the headers may be damaged: none has a
+    page twice.
+    """
+    last = max((n for n, frame in enumerate(found) if frame.pages), default=-1)
+    count, seen = 0, set[int]()
+    for frame in found[: last + 1]:
+        if frame.page in seen:
+            count, seen = count + 1, set()
+        if frame.page:
+            seen.add(frame.page)
+        if frame.pages:
+            count, seen = count + 1, set()
+    return count
+
+
 def _good_until(fd: int, of: Layout, order: str) -> int:
-    """Behind the last frame whose checksum holds."""
-    offset, sums = HEADER_BYTES, of.sums
+    """Behind the last commit whose checksums hold."""
+    good, offset, sums = HEADER_BYTES, HEADER_BYTES, of.sums
     size = FRAME_HEADER_BYTES + of.page_bytes
     while len(frame := os.pread(fd, size, offset)) == size:
         sums = _add(frame[:8] + frame[FRAME_HEADER_BYTES:], order, sums)
         if frame[8:16] != of.salts or struct.pack(">II", *sums) != frame[16:24]:
             break
         offset += size
-    return offset
+        if any(frame[4:8]):
+            good = offset
+    return good
 
 
 def _add(data: bytes, order: str, sums: tuple[int, int]) -> tuple[int, int]:
