@@ -75,7 +75,7 @@ def kills(path: Path, connection: sqlite3.Connection) -> None:
             for kill in stored_kills.kills(damaged):
                 if kill not in stored_kills.kills(connection):
                     stored_kills.set_kill(connection, kill)
-    except (sqlite3.DatabaseError, RecordError):
+    except (*ERRORS, RecordError):
         return  # the rest can't be read
 
 
