@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runner.model.approval import Approval
-from runner.ports import OutputSink
+from runner.ports import Observer, OutputSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +21,7 @@ class Caller:
     """Seconds for all answers together; without one it is a denial."""
     asked: Callable[[Approval], object] | None = None
     """Told, before it is waited, what is asked."""
+    observer: Observer | None = None
+    """Told of the run while it goes on."""
+    run_id: str | None = None
+    """Of `recording.new_run_id`, where it was promised before the run begins; None: it gets one."""

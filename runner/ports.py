@@ -186,6 +186,19 @@ class Meter(Protocol):
         """
 
 
+class Observer(Protocol):
+    """Told of one run while it goes on, by the thread that carries it. Returns soon, never raises.
+
+    What it is told is recorded already; it has no say.
+    """
+
+    def decided(self, run_id: str, decision: Decision) -> None:
+        """The run stands in the log; of a denied one this is all that comes."""
+
+    def used(self, usage: Usage) -> None:
+        """What it has used so far, a few times a second; see `Meter.look`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Streams:
     """A run's connections to whoever asked for it."""

@@ -52,6 +52,11 @@ Owed = deque[tuple[str, Callable[[], None]]]
 """Ends of runs that could not be recorded: of which run, and what records it."""
 
 
+def new_run_id() -> str:
+    """An id that no run has: 80 bits of chance."""
+    return f"run-{secrets.token_hex(10)}"
+
+
 class RunRecord:
     """One run's way through the record; every method makes its step durable."""
 
@@ -70,17 +75,18 @@ class RunRecord:
         redactor: Redactor | None,
         program: Mapping[str, object],
         owed: Owed,
+        run_id: str | None = None,
     ) -> None:
         """Open it: the intent and the decision; of a denial the outcome, too.
 
         Nothing lies between those two. Of a run that may start, its part of the budgets is taken.
         `watch`: of the loop guard, told what comes of it; None: nobody asks.
-        `program`: as `records.program_data` has it.
+        `program`: as `records.program_data` has it. `run_id`: None: a new one.
         """
         self._redaction = RunRedaction(redactor, (STDOUT, STDERR))
         self._program = program
         self._charged = charged
-        self.id = f"run-{secrets.token_hex(10)}"
+        self.id = new_run_id() if run_id is None else run_id
         self._store = store
         self._request = request
         self._profile = profile

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from signal import SIGKILL
 
 from runner import charging, linked, records
@@ -34,12 +34,27 @@ from runner.ports import (
     ChangeArchive,
     Clock,
     Lease,
+    Meter,
+    Observer,
     Store,
     Streams,
     Transaction,
 )
 from runner.recording import Owed, Plan, RunRecord
 from runner.streams import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A run's meter, if it is asked, and its observer, as the one that a lease asks."""
+
+    observer: Observer
+    meter: Meter | None
+
+    def look(self, usage: Usage) -> bool:
+        """As `ports.Meter` has it."""
+        self.observer.used(usage)
+        return self.meter is None or self.meter.look(usage)
 
 
 class Supervisor:
@@ -166,6 +181,7 @@ class Supervisor:
                 redactor=redactor,
                 program=program,
                 owed=self._owed,
+                run_id=caller.run_id,
             )
 
         counting = bool(policy.counted or charged or watch is not None)
@@ -221,6 +237,8 @@ class Supervisor:
         self.record_owed()
         run = self._begin(request, policy, backend.name, inherited, caller, cancel)
         plan = run.plan
+        if caller.observer is not None:
+            caller.observer.decided(run.id, plan.decision)
         if plan.spec is None:
             outcome = run.denied()
             try:
@@ -244,6 +262,9 @@ class Supervisor:
             try:
                 run.started(lease)
                 gate = Gate(spec.limits.output_bytes, self._keep_output_bytes, run.keep)
+                meter: Meter | None = run.meter if run.meter.asked else None
+                if caller.observer is not None:
+                    meter = _Watched(caller.observer, meter)
                 streams = Streams(
                     caller.stdin,
                     caller.stdout,
@@ -251,7 +272,7 @@ class Supervisor:
                     gate,
                     caller.terminal,
                     contents,
-                    run.meter if run.meter.asked else None,
+                    meter,
                 )
                 try:
                     ending = _ended(lease, streams, token)

@@ -26,8 +26,10 @@ from runner.model.outcome import Outcome, Termination
 from runner.model.protection import Protection
 from runner.model.request import ExecRequest
 from runner.model.rule import CountOf
+from runner.model.usage import Usage
 from runner.policy.engine import create as decision_point
 from runner.ports import Store, Transaction
+from runner.recording import new_run_id
 from runner.schema.profiles import load_profile
 from runner.stores.sqlite import SqliteStore
 from runner.stores.sqlite import create as open_store
@@ -107,6 +109,31 @@ def test_every_step_is_written_down_before_it_is_taken(store, policy, work):
     assert backend.leases[0].run_id == outcome.run_id
     assert store.kept_output(outcome.run_id, "stderr") == b"err"
     assert store.recover() == []
+
+
+class Listening:
+    """An observer that says what the log had when it was told."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.heard: list[tuple[object, ...]] = []
+
+    def decided(self, run_id: str, decision: Decision) -> None:
+        kinds = [event.kind for event in self._store.events(run_id)]
+        self.heard.append((run_id, decision.effect, kinds))
+
+    def used(self, usage: Usage) -> None:
+        self.heard.append((usage,))
+
+
+@pytest.mark.parametrize(("argv", "effect"), [("true", Effect.ALLOW), ("sudo", Effect.DENY)])
+def test_an_observer_is_told_of_a_run_that_is_recorded(store, policy, work, argv, effect):
+    promised, listening = new_run_id(), Listening(store)
+    caller = replace(QUIET, observer=listening, run_id=promised)
+    outcome = run(store, policy, FakeBackend(), build_request(argv=[argv], cwd=work), caller)
+    assert outcome.run_id == promised
+    first = ["run.decided"] if effect is Effect.ALLOW else ["run.decided", "run.ended"]
+    assert listening.heard[0] == (promised, effect, first)
 
 
 def test_a_program_that_can_not_be_kept_ends_the_run(store, policy, work):
