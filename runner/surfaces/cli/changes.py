@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from runner.applying import Applied
     from runner.changes.diff import FileDiff
     from runner.model.outcome import Change
-    from runner.recalled import RunChanges
 
 Run = Annotated[
     str,
@@ -47,7 +45,9 @@ def changes(run: Run, as_json: AsJson = False) -> None:
     with Runner() as runner:
         found = runner.changes(_named(runner, run))
     if as_json:
-        print(json.dumps(_changes_document(found), indent=2))
+        from runner.surfaces.changed import changes_document  # noqa: PLC0415
+
+        print(json.dumps(changes_document(found), indent=2))
         return
     left = set(found.left)
     for number, change in enumerate(found.changes):
@@ -74,7 +74,9 @@ def diff(
         run = _named(runner, run)
         found = runner.diff(run, paths or ())
     if as_json:
-        print(json.dumps({"run_id": run, "files": [_diff_row(each) for each in found]}, indent=2))
+        from runner.surfaces.changed import diff_row  # noqa: PLC0415
+
+        print(json.dumps({"run_id": run, "files": [diff_row(each) for each in found]}, indent=2))
         return
     if stat:
         for each in found:
@@ -110,7 +112,9 @@ def apply(
     with Runner() as runner:
         found = runner.apply(_named(runner, run), paths or (), dry_run=dry_run, agent=agent)
     if as_json:
-        print(json.dumps(_applied_document(found), indent=2))
+        from runner.surfaces.changed import applied_document  # noqa: PLC0415
+
+        print(json.dumps(applied_document(found), indent=2))
     else:
         _print_applied(found)
     raise typer.Exit(found.status)
@@ -178,71 +182,3 @@ def _stat(each: FileDiff) -> str:
             return each.change.kind.value
         return f"Bin {each.change.size_bytes or 0} bytes"
     return f"{each.added + each.removed} (+{each.added} -{each.removed})"
-
-
-def change_row(change: Change) -> dict[str, Any]:
-    """A change as JSON; bytes that are not UTF-8 as \\xNN."""
-    original = change.original
-    return {
-        "path": plain(change.path),
-        "kind": change.kind.value,
-        "type": change.type,
-        "sha256": change.sha256,
-        "size_bytes": change.size_bytes,
-        "executable": change.executable,
-        "original": None
-        if original is None
-        else {
-            "type": original.type,
-            "sha256": original.sha256,
-            "executable": original.executable,
-        },
-        "withheld": change.withheld,
-    }
-
-
-def plain(path: str) -> str:
-    """A path as JSON has it."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _changes_document(found: RunChanges) -> dict[str, Any]:
-    left = set(found.left)
-    return {
-        "run_id": found.run_id,
-        "directory": plain(found.directory),
-        "changes": [
-            {**change_row(change), "left": number in left}
-            for number, change in enumerate(found.changes)
-        ],
-        "truncated": found.truncated,
-        "gone": found.gone,
-    }
-
-
-def _diff_row(each: FileDiff) -> dict[str, Any]:
-    return {
-        **change_row(each.change),
-        "added": each.added,
-        "removed": each.removed,
-        "note": each.note,
-        "diff": each.text.decode("utf-8", "backslashreplace"),
-    }
-
-
-def _applied_document(found: Applied) -> dict[str, Any]:
-    return {
-        "run_id": found.run_id,
-        "directory": plain(found.directory),
-        "dry_run": found.dry_run,
-        "results": [
-            {
-                "path": plain(r.change.path),
-                "kind": r.change.kind.value,
-                "fate": r.fate.value,
-                "why": r.why,
-            }
-            for r in found.results
-        ],
-        "left": found.left,
-    }
