@@ -29,16 +29,20 @@ def search(
     *,
     newest_first: bool = False,
     start: int = 0,
+    end: int | None = None,
 ) -> Iterator[AuditEvent]:
     """The events that match, from number `start` on, in order; those appended later are not.
+
+    `end`: only those before that number.
 
     `index`: None: every event is looked at. `tell`: is told of what was left out, and why. A
     damaged index is not trusted to the end: the rest of the log is read. StateError: the log can't
     be read.
     """
     low, high = max(start, log.beginning().size), log.head().size
+    high = high if end is None else min(high, end)
     if query.run_id is not None:
-        events: Iterable[AuditEvent] = log.events(query.run_id, low)
+        events: Iterable[AuditEvent] = (e for e in log.events(query.run_id, low) if e.seq < high)
         yield from _matching(reversed([*events]) if newest_first else events, query, tell)
         return
     if index is not None:
