@@ -36,6 +36,41 @@ class RequestError(BadInputError):
     """The request itself is wrong: a missing script, a folder that is not there, a bad limit."""
 
 
+class UnauthenticatedError(BadInputError):
+    """Who calls could not be told; only a server says so."""
+
+    code = "unauthenticated"
+    http_status = 401
+
+
+class ForbiddenError(BadInputError):
+    """Who calls is known, and may not do that."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class NotFoundError(BadInputError):
+    """There is no such thing, or it is no business of who asks: nobody can tell which."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class ConflictError(BadInputError):
+    """It contradicts an earlier request: the same idempotency key was used for another one."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class TooLargeError(BadInputError):
+    """The request is larger than the server takes."""
+
+    code = "too_large"
+    http_status = 413
+
+
 class ProfileError(BadInputError):
     """A profile is wrong: unknown key, bad value, circular `extends`, not found."""
 
@@ -64,6 +99,19 @@ class RecordError(RunnerError):
     """A record could not be made durable, so the run was not started or was stopped."""
 
     code = "record_failed"
+
+
+class BusyError(RunnerError):
+    """A server has as many runs at once, and waiting, as it takes; try again later."""
+
+    code = "busy"
+    http_status = 429
+
+
+class StoppingError(RunnerError):
+    """A server is about to end and begins no run any more."""
+
+    code = "stopping"
 
 
 class BackendError(RunnerError):

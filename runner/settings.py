@@ -204,6 +204,18 @@ def host_environment(names: Iterable[str], env: Mapping[str, str] | None = None)
     return {name: environment[name] for name in names if name in environment}
 
 
+def passed_sockets(env: Mapping[str, str] | None = None) -> int:
+    """How many sockets a service manager passed to this process, from descriptor 3 on.
+
+    As sd_listen_fds(3) has it: those that are meant for another process are none.
+    """
+    environment = os.environ if env is None else env
+    meant_for, count = environment.get("LISTEN_PID", ""), environment.get("LISTEN_FDS", "")
+    if meant_for != str(os.getpid()) or not count.isascii() or not count.isdigit():
+        return 0
+    return int(count)
+
+
 SETTING_NAMES = tuple(field.name for field in fields(Settings) if field.name != "user_home")
 
 

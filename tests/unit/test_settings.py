@@ -7,7 +7,14 @@ import pytest
 
 from runner import settings as module
 from runner.errors import SettingsError
-from runner.settings import PolicyFolder, Setting, Settings, host_environment, load_settings
+from runner.settings import (
+    PolicyFolder,
+    Setting,
+    Settings,
+    host_environment,
+    load_settings,
+    passed_sockets,
+)
 
 
 @pytest.fixture
@@ -180,3 +187,13 @@ def test_folders_of_wrappers_stand_where_policies_do(home):
     assert [each.path.name for each in found.value] == ["wrappers.d", "wrappers.d"]
     named = load(home, {"wrapper_dirs": ["/mine"]}).wrapper_dirs.value
     assert (named[0], named[1]) == (found.value[0], PolicyFolder(Path("/mine"), "user"))
+
+
+def test_sockets_are_this_process_own_or_none():
+    mine = str(os.getpid())
+    for pid, count, passed in (
+        (mine, "1", 1), (mine, "2", 2), (mine, "x", 0), (mine, "-1", 0), (mine, "", 0),
+        ("1", "1", 0), ("", "1", 0),
+    ):  # fmt: skip
+        assert passed_sockets({"LISTEN_PID": pid, "LISTEN_FDS": count}) == passed
+    assert passed_sockets({}) == 0

@@ -28,6 +28,7 @@ from runner.surfaces.cli import (
     profile,
     run,
     running,
+    serve,
 )
 
 EPILOG = (
@@ -99,6 +100,7 @@ kill.register(app)
 running.register(app)
 doctor.register(app)
 config.register(app)
+serve.register(app)
 app.add_typer(profile.app, name="profile")
 app.add_typer(policy.app, name="policy")
 

@@ -1,0 +1,217 @@
+"""What the exec API answers beside outcomes: models for its OpenAPI document and for clients."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from runner.model.outcome import ChangeKind, Termination
+from runner.schema.base import Strict
+from runner.schema.outcome_model import (
+    BudgetDocument,
+    ChangeDocument,
+    DecisionDocument,
+    ErrorDocument,
+    OutcomeDocument,
+    UsageDocument,
+)
+
+
+class RunStatus(StrEnum):
+    """How far a run is; closed list."""
+
+    QUEUED = "queued"
+    """It waits for its turn; nothing is recorded of it yet."""
+    RUNNING = "running"
+    ENDED = "ended"
+    """There is an outcome."""
+    REFUSED = "refused"
+    """It could not begin; `error` says why. The log has it as a request that was refused."""
+
+
+class ErrorAnswer(Strict):
+    """What every refused request gets."""
+
+    error: ErrorDocument
+
+
+class RunAccepted(Strict):
+    """A run that has not ended yet."""
+
+    id: str
+    status: RunStatus
+
+
+class RunAnswer(Strict):
+    """One run as it stands."""
+
+    id: str
+    status: RunStatus
+    agent: str
+    parent: str | None
+    session: str | None
+    tenant: str | None
+    profile: str
+    began: str | None = Field(description="RFC 3339, UTC; null: it has not begun.")
+    usage: UsageDocument | None = Field(description="So far, or in the end; null: not measured.")
+    outcome: OutcomeDocument | None = Field(
+        description="Of what has ended; null also when its events went to an archive. Of runs that "
+        "the server no longer has in memory it is what the log has: rules without message, secrets "
+        "redacted, at most 200 changes."
+    )
+    error: ErrorDocument | None = Field(description="Why it could not begin, or ended so.")
+
+
+class RunRow(Strict):
+    """A run in a list."""
+
+    id: str
+    status: RunStatus
+    termination: Termination | None
+    agent: str
+    parent: str | None
+    session: str | None
+    tenant: str | None
+    profile: str
+    began: str | None
+    ended: str | None
+
+
+class RunList(Strict):
+    """Runs, the latest first."""
+
+    runs: tuple[RunRow, ...]
+    next: str | None = Field(
+        description="The cursor of the next page; null: there is none. A page may be short."
+    )
+
+
+class DecisionAnswer(Strict):
+    """What would be decided."""
+
+    decision: DecisionDocument
+
+
+class OriginalDocument(Strict):
+    """What stood at a path before the run."""
+
+    type: str
+    sha256: str | None
+    executable: bool | None
+
+
+class ChangeRow(ChangeDocument):
+    """A change, with what was there before."""
+
+    original: OriginalDocument | None
+
+
+class ListedChange(ChangeRow):
+    """A change, and whether it is still to be applied."""
+
+    left: bool
+
+
+class ChangesAnswer(Strict):
+    """What a run changed."""
+
+    run_id: str
+    directory: str
+    changes: tuple[ListedChange, ...]
+    truncated: bool
+    gone: str | None = Field(description="Why nothing is kept; null: something is.")
+
+
+class DiffRow(ChangeRow):
+    """A change as a unified diff."""
+
+    added: int | None
+    removed: int | None
+    note: str | None
+    diff: str
+
+
+class DiffAnswer(Strict):
+    """What is left of a run's changes against the originals."""
+
+    run_id: str
+    files: tuple[DiffRow, ...]
+
+
+class AppliedRow(Strict):
+    """What became of one change."""
+
+    path: str
+    kind: ChangeKind
+    fate: str
+    why: str | None
+
+
+class AppliedAnswer(Strict):
+    """What became of all that were to be applied."""
+
+    run_id: str
+    directory: str
+    dry_run: bool
+    results: tuple[AppliedRow, ...]
+    left: int
+
+
+class DiscardedAnswer(Strict):
+    """Whether anything was kept of a run's changes."""
+
+    run_id: str
+    discarded: bool
+
+
+class ProfileRow(Strict):
+    """A profile that the caller's runs may be under."""
+
+    name: str
+    origin: str
+    description: str
+    error: str | None = Field(description="Why it can't be used.")
+
+
+class ProfileList(Strict):
+    """Profiles by name."""
+
+    profiles: tuple[ProfileRow, ...]
+
+
+class BudgetList(Strict):
+    """Counters that something was charged to."""
+
+    budgets: tuple[BudgetDocument, ...]
+
+
+class EventRow(Strict):
+    """An event of the log, and its leaf hash."""
+
+    leaf_hash: str = Field(description="Hex; SHA-256 of 0x00 and the event's canonical JSON.")
+    event: dict[str, Any]
+
+
+class EventList(Strict):
+    """Events of the log."""
+
+    events: tuple[EventRow, ...]
+    next: str | None = Field(
+        description="The cursor of the next page; null: there is none. A page may be short."
+    )
+
+
+class CheckpointAnswer(Strict):
+    """The newest checkpoint, over all events."""
+
+    checkpoint: str = Field(description="A C2SP signed note.")
+    key: str = Field(description="The vkey that signed it, on the server's own word.")
+
+
+class Health(Strict):
+    """That somebody answers, and whether runs can begin."""
+
+    status: Literal["ok", "stopping", "unable"]
+    why: str | None = None

@@ -1,0 +1,155 @@
+"""What the exec API is sent: the models of request bodies, in the library's words."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from runner.errors import RequestError
+from runner.schema.base import Strict
+from runner.schema.profiles import is_path
+
+MOST_FILES = 1000
+MOST_PATH_BYTES = 4096
+"""PATH_MAX (limits.h)."""
+MOST_NAME_BYTES = 255
+"""NAME_MAX (limits.h)."""
+MOST_FOLDERS = 32
+"""Deeper than any source tree that somebody sends along."""
+LONGEST_WAIT_S = 3600.0
+
+
+def _profile(name: str) -> str:
+    if is_path(name):
+        raise ValueError("is a file; over the API a profile is given by its name")
+    return name
+
+
+def _paths(files: Mapping[str, Any]) -> Mapping[str, Any]:
+    for path in files:
+        parts = path.split("/")
+        if (
+            not {"", ".", ".."}.isdisjoint(parts)
+            or "\0" in path
+            or len(path.encode()) > MOST_PATH_BYTES
+            or max(len(part.encode()) for part in parts) > MOST_NAME_BYTES
+            or len(parts) > MOST_FOLDERS
+        ):
+            raise ValueError(
+                f"{path[:80]!r} is no relative path in its shortest spelling, like 'src/main.py'"
+            )
+    return files
+
+
+def _base64(text: str) -> str:
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("is not base64 (RFC 4648, 4)") from None
+    return text
+
+
+Base64 = Annotated[str, AfterValidator(_base64), Field(json_schema_extra={"format": "byte"})]
+
+
+class Base64Content(Strict):
+    """Bytes that are no text."""
+
+    base64: Base64
+
+    @property
+    def content(self) -> bytes:
+        """The bytes."""
+        return base64.b64decode(self.base64)
+
+
+Content = str | Base64Content
+
+
+def content_of(given: Content) -> bytes:
+    """The bytes that are meant: text as UTF-8."""
+    return given.encode() if isinstance(given, str) else given.content
+
+
+# Refused requests are recorded with who asked and under what, so those are short; the library says
+# what is a name.
+Name = Annotated[str, Field(max_length=256)]
+
+
+class ProgramBody(Strict):
+    """One program, who asks for it, and under what."""
+
+    argv: tuple[str, ...] | None = Field(
+        default=None, description="A program and its arguments. One of argv, shell and code."
+    )
+    shell: str | None = Field(default=None, description="A command line for a shell.")
+    code: str | None = Field(default=None, description="A script's text; needs a language.")
+    language: Name | None = Field(
+        default=None,
+        description="Of code: python, bash, sh, node, perl, ruby; of shell: bash (default), sh.",
+    )
+    args: tuple[str, ...] = Field(default=(), description="Arguments of the code.")
+    env: dict[Name, str] = Field(default={}, description="Variables beside the profile's.")
+    profile: Annotated[Name, AfterValidator(_profile)] | None = Field(
+        default=None, description="A profile's name; else the server's default."
+    )
+    agent: Name | None = Field(
+        default=None,
+        description="Who asks; a caller that is an agent may leave it out, and name no other.",
+    )
+    parent: Name | None = Field(default=None, description="The agent that started it.")
+    session: Name | None = None
+    tenant: Name | None = Field(default=None, description="On whose account.")
+    limits: dict[Name, Name | int | float] = Field(
+        default={}, description="By the keys of a profile: {'wall': '5s'}; they can only tighten."
+    )
+    labels: dict[Name, Name] = Field(default={}, description="Recorded with the run.")
+    cwd: str | None = Field(
+        default=None,
+        max_length=MOST_PATH_BYTES,
+        description="The workspace: an absolute path on the server's machine; without it, a fresh "
+        "folder of this run's own.",
+    )
+
+
+class DecisionBody(ProgramBody):
+    """A program to be decided about, and not run."""
+
+
+class RunBody(ProgramBody):
+    """A program to be run."""
+
+    files: Annotated[dict[str, Content], AfterValidator(_paths)] = Field(
+        default={},
+        max_length=MOST_FILES,
+        description="What the fresh folder holds: relative path to text or {'base64': …}; not "
+        "with cwd.",
+    )
+    stdin: Content | None = Field(default=None, description="What it reads; nothing else.")
+    wait: bool | Annotated[float, Field(ge=0, le=LONGEST_WAIT_S, allow_inf_nan=False)] = Field(
+        default=True,
+        description="Whether to answer when it has ended, or for how many seconds to wait for "
+        "that; else the answer is 202.",
+    )
+    cancel_on_disconnect: bool = Field(
+        default=False,
+        description="Whether it is cancelled if the caller goes away while waiting; else it goes "
+        "on.",
+    )
+
+
+class ApplyBody(Strict):
+    """Which of a run's changes are to be applied."""
+
+    paths: tuple[str, ...] = Field(default=(), description="These, and what is below; none: all.")
+    dry_run: bool = Field(default=False, description="Only say what would become of each.")
+
+
+def check_workspace_given(body: RunBody) -> None:
+    """RequestError: files were sent for a folder that is not the run's own."""
+    if body.files and body.cwd is not None:
+        raise RequestError("files go into a fresh folder of the run's own: leave out cwd, or files")

@@ -1,0 +1,143 @@
+"""`runner serve`: the exec API."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runner.errors import BackendUnavailableError, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.app import Runner
+    from runner.surfaces.http.server import Serving
+
+_MOST_AT_ONCE = 256  # each takes a thread, a sandbox and some ten descriptors
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("serve")(serve)
+
+
+def serve(  # noqa: PLR0917  (options are keywords to whoever types them)
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="unix:PATH", help="Where. [default: serve.sock in the state folder]"),
+    ] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=_MOST_AT_ONCE, help="Runs at once. [default: 2 a processor]"
+        ),
+    ] = None,
+    queue: Annotated[
+        int, typer.Option(metavar="N", min=0, max=10_000, help="Runs that may wait for that.")
+    ] = 64,
+    grace: Annotated[
+        str, typer.Option(metavar="TIME", help="What runs have to end when the server ends.")
+    ] = "30s",
+    body: Annotated[
+        str, typer.Option(metavar="SIZE", help="The largest request that is taken.")
+    ] = "16MiB",
+    folder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR", help="Requests may name folders there as cwd. [default: anywhere]"
+        ),
+    ] = None,
+) -> None:
+    """Serve the exec API, until SIGTERM or Ctrl-C.
+
+    To processes of the same user, over a unix socket; see docs/api.md. At the end no run begins any
+    more, those that run have --grace, and then they are cancelled; all of it is recorded.
+    """
+    from runner.app import Runner  # noqa: PLC0415
+
+    serving = _server()
+    with Runner() as runner:
+        from runner.settings import passed_sockets  # noqa: PLC0415
+        from runner.surfaces.http.jobs import Room  # noqa: PLC0415
+        from runner.surfaces.http.server import Serving  # noqa: PLC0415
+
+        sockets = passed_sockets()
+        how = Serving(
+            path=_path(listen, Path(runner.settings.home.value), sockets),
+            sockets=sockets,
+            room=Room(at_once or 2 * (os.cpu_count() or 1), queue),
+            folders=tuple(_folder(each) for each in folder or ["/"]),
+            grace_s=_grace(grace),
+            body_bytes=_size(body),
+        )
+
+        def ready() -> None:
+            where = "the socket that was passed" if how.path is None else f"unix:{how.path}"
+            print(f"runner: listening at {where}", file=sys.stderr, flush=True)
+
+        serving(runner, how, ready)
+
+
+def _server() -> Callable[[Runner, Serving, Callable[[], None]], None]:
+    try:
+        from runner.surfaces.http.server import serve as serving  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "runner":
+            raise
+        raise BackendUnavailableError(
+            f"the server needs the package {error.name!r}, which is not installed: "
+            "pip install 'runner-sandbox[server]'"
+        ) from None
+    return serving
+
+
+def _path(listen: str | None, home: Path, sockets: int) -> Path | None:
+    """None: it was passed; who says where to listen means that, whatever was passed."""
+    if listen is None:
+        return None if sockets else home / "serve.sock"
+    kind, colon, path = listen.partition(":")
+    if kind != "unix" or not colon:
+        raise RequestError(
+            f"--listen {listen!r}: only unix:PATH can be served yet; over a network nobody could "
+            "tell who calls"
+        )
+    if not path or "\0" in path:
+        raise RequestError(f"--listen {listen!r} names no path; write it like unix:/run/me/r.sock")
+    return Path(path).absolute()
+
+
+def _folder(text: str) -> Path:
+    try:
+        found = Path(text).resolve(strict=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise RequestError(f"--folder {text!r} can't be used: {why}") from error
+    if not found.is_dir():
+        raise RequestError(f"--folder {text!r} is not a folder")
+    return found
+
+
+def _grace(text: str) -> float:
+    from runner.schema.matches import parse_bounded_duration  # noqa: PLC0415
+
+    try:
+        return 0.0 if text in ("0", "0s") else parse_bounded_duration(text)
+    except ValueError as error:
+        raise RequestError(f"--grace {text!r}: {error}") from None
+
+
+def _size(text: str) -> int:
+    from runner.model.limits import Unlimited  # noqa: PLC0415
+    from runner.schema.quantities import parse_size  # noqa: PLC0415
+
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise RequestError(f"--body {text!r}: {error}") from None
+    if isinstance(size, Unlimited):
+        raise RequestError("--body 'unlimited' would let a request take all memory; give a size")
+    return size

@@ -1,0 +1,1 @@
+"""The exec API: parses requests, calls the library, renders answers. Needs the extra `server`."""

@@ -1,0 +1,109 @@
+"""Who calls, and what they may do: the one place that every route goes through.
+
+`create_app` is given an `Authenticate`; each route declares its verb with `needs(Verb.…)` and gets
+the identity. What an identity does not reach is answered as what does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from runner.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from runner.model.identity import Identity, Verb
+from runner.schema.profiles import is_path
+from runner.surfaces.http.peers import Peer
+
+Authenticate = Callable[[HTTPConnection], Awaitable[Identity]]
+"""Who calls; UnauthenticatedError: nobody knows. Of a unix socket's peer, `state["peer"]` of the
+scope is a `Peer`."""
+
+
+class Needs:
+    """A dependency: the caller's identity, which has this verb."""
+
+    def __init__(self, verb: Verb) -> None:
+        self.verb = verb
+
+    async def __call__(self, connection: HTTPConnection) -> Identity:
+        """ForbiddenError: it does not have the verb."""
+        authenticate: Authenticate = connection.app.state.authenticate
+        identity = await authenticate(connection)
+        if not identity.may(self.verb):
+            raise ForbiddenError(f"{identity.name} does not have the verb '{self.verb.value}'")
+        return identity
+
+
+def needs(verb: Verb) -> Any:
+    """For a route's parameter: `identity: Annotated[Identity, needs(Verb.RUN)]`."""
+    return Depends(Needs(verb))
+
+
+def same_user(uid: int) -> Authenticate:
+    """Takes processes of this uid at a unix socket, and lets them do all; nobody else.
+
+    Not root's either, and none that is in a sandbox: `Peer.confined`.
+    """
+    anything = Identity(
+        f"uid:{uid}", frozenset(Verb), agents=("*",), tenants=("*",), profiles=("*",)
+    )
+
+    async def authenticate(connection: HTTPConnection) -> Identity:
+        peer: Peer | None = connection.scope.get("state", {}).get("peer")
+        if peer is None or peer.uid != uid:
+            raise UnauthenticatedError(
+                f"only processes of uid {uid} may call, over the server's unix socket"
+            )
+        if peer.confined:
+            raise UnauthenticatedError(
+                f"process {peer.pid} is in a sandbox, or can't be looked at: another user "
+                "namespace, or seccomp filters that this server is not under"
+            )
+        return anything
+
+    return authenticate
+
+
+def check_reach(identity: Identity, what: str, agent: str, tenant: str | None) -> None:
+    """NotFoundError: it is no business of the caller; word for word as if it were not there."""
+    if not identity.reaches(agent, tenant):
+        raise not_there(what)
+
+
+def not_there(what: str) -> NotFoundError:
+    """What is answered for what does not exist, and for what is none of the caller's business."""
+    return NotFoundError(f"there is no {what}")
+
+
+def reaches_all(identity: Identity) -> bool:
+    """Whether nothing of this server is hidden from it."""
+    return identity.agent is None and "*" in identity.agents and "*" in identity.tenants
+
+
+def check_profile(identity: Identity, profile: str, *, stated: bool) -> None:
+    """ForbiddenError: its runs may not be under it; said so too where there is no such profile.
+
+    `stated`: whether the caller named it; the server's default may be a file.
+    """
+    usable = "*" in identity.profiles if is_path(profile) else identity.may_use(profile)
+    if not usable or (stated and is_path(profile)):
+        raise ForbiddenError(f"{identity.name} can't use the profile {profile!r}")
+
+
+def acting_agent(
+    identity: Identity, agent: str | None, parent: str | None, tenant: str | None
+) -> str:
+    """The agent that a run of this caller is of; the last two are as it says.
+
+    ForbiddenError: it speaks for no such agent, charges another's budget, or is of another tenant.
+    """
+    chosen = agent or identity.agent or "default"
+    if not identity.reaches(chosen, tenant):
+        whose = f"the agent {chosen!r}" + (f" of the tenant {tenant!r}" if tenant else "")
+        raise ForbiddenError(f"{identity.name} can't run anything as {whose}")
+    if parent is not None and not identity.reaches(parent, tenant):
+        raise ForbiddenError(f"{identity.name} can't charge a run to the agent {parent!r}")
+    return chosen

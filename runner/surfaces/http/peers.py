@@ -1,0 +1,58 @@
+"""Who is at the other end of a unix socket, on the kernel's word."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_CREDENTIALS = struct.Struct("iII")
+"""`struct ucred` (unix(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process that connected, as it was then."""
+
+    pid: int
+    uid: int
+    gid: int
+    confined: bool
+    """Whether it is held more tightly than this server: a program in a sandbox of the same user has
+    that user's uid, and is not the user."""
+
+
+def peer_of(sock: Any) -> Peer | None:
+    """The peer of a connection's socket, or of asyncio's stand-in for it; None: it is no unix one.
+
+    OSError: the kernel does not say.
+    """
+    if sock is None or sock.family != socket.AF_UNIX:
+        return None
+    told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, gid = _CREDENTIALS.unpack(told)
+    return Peer(pid, uid, gid, _is_confined(pid))
+
+
+def _is_confined(pid: int) -> bool:
+    """In another user namespace, or under seccomp filters that this process is not under.
+
+    What can't be looked at counts: another user's process, one that has ended, or one of a pid
+    namespace that is not seen from here (0).
+    """
+    try:
+        theirs, ours = Path(f"/proc/{pid}"), Path("/proc/self")
+        elsewhere = (theirs / "ns/user").readlink() != (ours / "ns/user").readlink()
+        return pid == 0 or elsewhere or _filters(theirs) > _filters(ours)
+    except (OSError, ValueError):
+        return True
+
+
+def _filters(process: Path) -> int:
+    """How many seccomp filters hold a process (proc_pid_status(5), Linux 5.9)."""
+    for line in (process / "status").read_text().splitlines():
+        if line.startswith("Seccomp_filters:"):
+            return int(line.split()[1])
+    raise ValueError("the kernel does not tell")

@@ -1,0 +1,94 @@
+"""`/v1/runs/{id}/events`: one run as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Header, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from runner.errors import RequestError
+from runner.model.identity import Identity, Verb
+from runner.stores.listing import ListedRun
+from runner.surfaces.http import history
+from runner.surfaces.http.access import needs
+from runner.surfaces.http.feed import LAST, Feed, Told
+from runner.surfaces.http.jobs import Job, without_output
+from runner.surfaces.http.service import Service, service_of
+
+router = APIRouter(prefix="/v1/runs", tags=["runs"])
+
+_STREAM = "text/event-stream"
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {_STREAM: {"schema": {"type": "string"}}}},
+    204: {"description": "Last-Event-ID was that of the last event: there is nothing more."},
+}
+
+
+@router.get("/{run_id}/events", response_class=Response, responses=_ANSWERS)
+async def events(
+    request: Request,
+    run_id: str,
+    identity: Annotated[Identity, needs(Verb.READ)],
+    last_event_id: Annotated[str | None, Header(max_length=40)] = None,
+) -> Response:
+    """What happens in a run: `decision`, `output`, `usage`, and at the end `outcome` or `error`.
+
+    Each has an id; a reader that comes back with Last-Event-ID gets what is behind it. What went
+    because the reader was too slow, or was not there, is told as `dropped`, and what was kept of
+    the output is at `/output/stdout` and `/output/stderr`.
+    """
+    service = service_of(request)
+    found = await run_in_threadpool(service.found, identity, run_id)
+    after = _number(last_event_id)
+    if after is None:
+        return Response(status_code=204)
+    if isinstance(found, Job):
+        stream = _followed(found.feed, after)
+    else:
+        told = await run_in_threadpool(_from_log, service, found, after)
+        stream = _told(told)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(stream, media_type=_STREAM, headers=headers)
+
+
+def _number(last_event_id: str | None) -> int | None:
+    """What a reader has; None: all. RequestError: no event has such an id."""
+    if not last_event_id:
+        return 0
+    if last_event_id == LAST:
+        return None
+    if not last_event_id.isascii() or not last_event_id.isdigit():
+        raise RequestError(f"Last-Event-ID {last_event_id!r} is the id of no event")
+    return int(last_event_id)
+
+
+async def _followed(feed: Feed, after: int) -> AsyncIterator[bytes]:
+    async for told in feed.follow(after):
+        yield b": nothing new\n\n" if told is None else told.encoded()
+
+
+async def _told(events: list[Told]) -> AsyncIterator[bytes]:
+    for each in events:
+        yield each.encoded()
+
+
+def _from_log(service: Service, run: ListedRun, after: int) -> list[Told]:
+    """Of a run that no server remembers: its decision, and its outcome if it has ended."""
+    store = service.runner.store
+    found = []
+    decision = history.decision_told(store, run.run_id)
+    if after < 1 and decision is not None:
+        data = {"run_id": run.run_id, "decision": decision}
+        found.append(Told("1", "decision", orjson.dumps(data)))
+    outcome = service.run_document(run)["outcome"]
+    if outcome is not None:
+        if outcome["stdout_bytes"] or outcome["stderr_bytes"]:
+            found.append(
+                Told(str(max(after, 1)), "dropped", orjson.dumps({"from": None, "to": None}))
+            )
+        found.append(Told(LAST, "outcome", orjson.dumps(without_output(outcome))))
+    return found

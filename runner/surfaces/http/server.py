@@ -1,0 +1,137 @@
+"""Serving: one process, one event loop, and an end that leaves no run without its record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from runner.app import Runner
+from runner.surfaces.http.access import same_user
+from runner.surfaces.http.app import create_app
+from runner.surfaces.http.connection import Connection
+from runner.surfaces.http.fresh import FreshWorkspaces
+from runner.surfaces.http.jobs import Room
+from runner.surfaces.http.service import Service
+from runner.surfaces.http.socket_file import listening, passed
+
+KEEP_ALIVE_S = 30
+ANSWERING_S = 5
+"""What is still being answered at the end, after all runs have ended, gets so long."""
+FILES = 8192
+"""Descriptors: 256 runs at once, and all connections."""
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a server is run."""
+
+    path: Path | None
+    """Of the unix socket; None: a service manager passed it."""
+    sockets: int
+    """How many it passed."""
+    room: Room
+    folders: tuple[Path, ...]
+    grace_s: float
+    """Runs may end so long after a signal; then they are cancelled."""
+    body_bytes: int
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """What signals mean is `_serve`'s."""
+        yield
+
+
+def serve(runner: Runner, how: Serving, ready: Callable[[], None]) -> None:
+    """Serve until a signal; `ready`: called once requests are answered.
+
+    RequestError: it can't listen there. SIGTERM, SIGINT or SIGHUP: no run begins any more (503),
+    those that run have `grace_s`, or until a second signal, are cancelled then, and are recorded
+    either way; what is looked up is answered until then.
+    """
+    _allow_files()
+    with FreshWorkspaces() as fresh, _socket(how) as sock:
+        app = create_app(
+            runner,
+            same_user(os.geteuid()),
+            fresh,
+            room=how.room,
+            folders=how.folders,
+            body_bytes=how.body_bytes,
+        )
+        runner.backend()  # rather now than in the first run
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+            loop.run(_serve(app, sock, how, ready))
+
+
+def _socket(how: Serving) -> AbstractContextManager[socket.socket]:
+    return passed(how.sockets) if how.path is None else listening(how.path)
+
+
+def _allow_files() -> None:
+    """A run takes some ten descriptors, a connection one; what programs get is their profile's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _serve(
+    app: FastAPI, sock: socket.socket, how: Serving, ready: Callable[[], None]
+) -> None:
+    service: Service = app.state.service
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def told_to_stop() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for each in _SIGNALS:
+        loop.add_signal_handler(each, told_to_stop)
+    server = _Server(_config(app))
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(_until_served(server, sock, stop))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        if not serving.done():
+            ready()
+        await stop.wait()
+        await service.jobs.stop(how.grace_s, hurry)
+        server.should_exit = True
+
+
+async def _until_served(server: _Server, sock: socket.socket, stop: asyncio.Event) -> None:
+    try:
+        await server.serve([sock])
+    finally:
+        stop.set()
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=ANSWERING_S,
+    )
