@@ -103,8 +103,8 @@ class Questions:
             return
         if self._until_s is None:
             self._until_s = self._clock.monotonic() + caller.ask_wait_s
-        if caller.asked is not None and caller.ask_wait_s > 0 and self._told != approval.id:
-            caller.asked(approval)
+        if caller.observer is not None and caller.ask_wait_s > 0 and self._told != approval.id:
+            caller.observer.asked(approval)
             self._told = approval.id
         poll = select.poll()  # not select(): descriptors may be above 1023
         poll.register(cancel.fileno(), select.POLLIN)

@@ -192,6 +192,9 @@ class Observer(Protocol):
     What it is told is recorded already; it has no say.
     """
 
+    def asked(self, approval: Approval) -> None:
+        """It waits for the answer to this; told before `decided`, perhaps more than once."""
+
     def decided(self, run_id: str, decision: Decision) -> None:
         """The run stands in the log; of a denied one this is all that comes."""
 

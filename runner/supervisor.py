@@ -24,7 +24,7 @@ from runner.model.action import Facts
 from runner.model.decision import Decision
 from runner.model.event import EventKind
 from runner.model.outcome import Ending, Outcome, Termination
-from runner.model.request import ExecRequest
+from runner.model.request import ExecRequest, Program
 from runner.model.spec import SandboxSpec
 from runner.model.usage import Usage
 from runner.pausing import Watch
@@ -189,9 +189,9 @@ class Supervisor:
             self._store, self._clock, policy, caller, inherited=inherited or {}, redactor=redactor
         )
         while True:
-            early = None if counting else asked.attempt(Facts(self._clock.now()))
+            early = None if counting else asked.decide(Facts(self._clock.now()))
             with self._store.transaction() as tx:
-                found = early
+                found: Decided | Program | None = early
                 if found is None or tx.killed(request.principal) is not None:
                     found = asked.attempt(count(tx, request, policy, self._clock.now()))
                 if isinstance(found, Decided):

@@ -508,7 +508,7 @@ def test_many_clients_lose_nothing(home):
         assert len(client.get("/v1/runs?status=ended").json()["runs"]) == 16
 
 
-def test_a_yes_is_waited_for_by_who_asks_and_not_by_the_server(home, tmp_path, monkeypatch):
+def test_a_yes_is_for_the_same_request_sent_again(home, tmp_path, monkeypatch):
     layers = tmp_path / "policy.d"
     layers.mkdir()
     (layers / "asks.yaml").write_text(
@@ -532,3 +532,43 @@ def test_a_yes_is_waited_for_by_who_asks_and_not_by_the_server(home, tmp_path, m
     with serving(home) as (_, client):
         again = client.get(f"/v1/runs/{second['run_id']}").json()["outcome"]
         assert again["decision"]["approved"] == second["decision"]["approved"]
+
+
+def test_a_served_run_is_killed_from_the_command_line(home):
+    with serving(home) as (server, client):
+        asked = {"argv": ["sleep", "1000"], "agent": "bot", "wait": False}
+        run_id = RunAccepted.model_validate_json(client.post("/v1/runs", json=asked).content).id
+        with client.stream("GET", f"/v1/runs/{run_id}/events") as stream:
+            told = events(stream)
+            assert next(told)[1] == "decision"
+            killed = server.cli("kill", "--agent", "bot", "--reason", "enough")
+            assert killed.returncode == 0, killed.stderr
+            *_, (_, kind, outcome) = told
+        assert (kind, outcome["termination"]) == ("outcome", "cancelled")
+        assert outcome["killed"]["reason"] == "enough"
+        denied = client.post("/v1/runs", json={"argv": ["true"], "agent": "bot"}).json()
+        assert denied["decision"]["rules"][0]["id"] == "kill-switch"
+        assert client.post("/v1/runs", json={"argv": ["true"]}).json()["exit_code"] == 0
+
+
+def test_a_served_run_waits_for_its_answer(home, tmp_path, monkeypatch):
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    (profiles / "asks.yaml").write_text(
+        "extends: agent\nrules:\n  list:\n"
+        "    - {id: t, match: {command: touch}, effect: ask, message: look at it}\n"
+    )
+    monkeypatch.setenv("RUNNER_PROFILE_DIRS", str(profiles))
+    monkeypatch.setenv("RUNNER_ASK_WAIT", "5m")
+    with serving(home) as (server, client):
+        for answer, status in (("approve", "exited"), ("deny", "denied")):
+            asked = {"argv": ["touch", "x"], "profile": "asks", "wait": False}
+            run_id = RunAccepted.model_validate_json(client.post("/v1/runs", json=asked).content).id
+            with client.stream("GET", f"/v1/runs/{run_id}/events") as stream:
+                told = events(stream)
+                _, kind, question = next(told)
+                assert (kind, question["rules"]) == ("asked", ["t"])
+                done = server.cli("approvals", answer, question["id"], "--reason", "looked at it")
+                assert done.returncode == 0, done.stderr
+                *_, (_, _, outcome) = told
+            assert outcome["termination"] == status

@@ -47,6 +47,19 @@ def yes(runner: Runner, **more):
     return runner.approvals.answer(found.id, "fine", yes=True, **more)
 
 
+class Told:
+    """An observer that does this when something is asked."""
+
+    def __init__(self, do) -> None:
+        self.asked = do
+
+    def decided(self, run_id, decision) -> None:
+        pass
+
+    def used(self, usage) -> None:
+        pass
+
+
 def until(condition, what: str):
     deadline_s = time.monotonic() + 60
     while not (found := condition()):
@@ -179,7 +192,7 @@ def test_a_run_that_waits_is_cancelled_or_killed(runner, work, tmp_path):
             NullSink(),
             NullSink(),
             ask_wait_s=600,
-            asked=lambda approval: (asked.append(approval.id), cancel.set()),
+            observer=Told(lambda approval: (asked.append(approval.id), cancel.set())),
         )
         outcome = runner.execute(request, caller, cancel)
     assert outcome.status == 126
@@ -190,7 +203,7 @@ def test_a_run_that_waits_is_cancelled_or_killed(runner, work, tmp_path):
         NullSink(),
         NullSink(),
         ask_wait_s=600,
-        asked=lambda _: runner.kills.order(KillScope.AGENT, "a", "stop"),
+        observer=Told(lambda _: runner.kills.order(KillScope.AGENT, "a", "stop")),
     )
     killed = runner.execute(request, caller)
     assert killed.decision.rules[0].id == "kill-switch"

@@ -18,6 +18,7 @@ from runner.deciding import Policy
 from runner.errors import BackendError, ProtectionMissingError, RecordError, RunnerError
 from runner.intake import build_request
 from runner.model.action import Exec, Facts
+from runner.model.approval import Approval
 from runner.model.decision import Decision, Effect
 from runner.model.grant import CallBudget, Grant
 from runner.model.intent import Intent
@@ -117,6 +118,9 @@ class Listening:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.heard: list[tuple[object, ...]] = []
+
+    def asked(self, approval: Approval) -> None:
+        self.heard.append((approval.program,))
 
     def decided(self, run_id: str, decision: Decision) -> None:
         kinds = [event.kind for event in self._store.events(run_id)]

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from runner.app import Runner
     from runner.caller import Caller
     from runner.model.approval import Approval
+    from runner.model.decision import Decision
     from runner.model.outcome import Outcome
     from runner.model.request import ExecRequest
+    from runner.model.usage import Usage
 
 RUN_HELP = """Run what an agent wrote: decided, contained, metered and recorded.
 
@@ -117,15 +119,25 @@ def _caller(request: ExecRequest, stdin: int | None, wait_s: float, *, quiet: bo
         stderr=NullSink() if quiet else FdSink(2),
         terminal=0 if request.terminal and os.isatty(0) else None,
         ask_wait_s=wait_s,
-        asked=_say_asked,
+        observer=_SayAsked(),
     )
 
 
-def _say_asked(approval: Approval) -> None:
-    print(
-        f"runner: ask: {approval.reason}; waiting for `runner approvals approve {approval.id}`",
-        file=sys.stderr,
-    )
+class _SayAsked:
+    """`ports.Observer`: says on stderr what is waited for."""
+
+    def asked(self, approval: Approval) -> None:
+        """What to type to answer."""
+        print(
+            f"runner: ask: {approval.reason}; waiting for `runner approvals approve {approval.id}`",
+            file=sys.stderr,
+        )
+
+    def decided(self, run_id: str, decision: Decision) -> None:
+        """The outcome says it."""
+
+    def used(self, usage: Usage) -> None:
+        """The outcome says it."""
 
 
 def _execute(runner: Runner, request: ExecRequest, backend: str | None, caller: Caller) -> Outcome:

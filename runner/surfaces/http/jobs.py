@@ -18,8 +18,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from runner.app import Runner
+from runner.audit.event import rfc3339
 from runner.caller import Caller
 from runner.errors import BusyError, RunnerError, StoppingError
+from runner.model.approval import Approval
 from runner.model.decision import Decision
 from runner.model.outcome import Outcome
 from runner.model.request import ExecRequest
@@ -102,6 +104,7 @@ class Job:
             stdin,
             CallbackSink(partial(self.feed.output, "stdout")),
             CallbackSink(partial(self.feed.output, "stderr")),
+            ask_wait_s=runner.settings.ask_wait.value,
             observer=self,
             run_id=self.id,
         )
@@ -120,6 +123,11 @@ class Job:
             self.close()
         self._ended(outcome)
         return outcome
+
+    def asked(self, approval: Approval) -> None:
+        """See `ports.Observer`."""
+        told = {"id": approval.id, "reason": approval.reason, "rules": list(approval.rules)}
+        self.feed.tell("asked", {**told, "expires": rfc3339(approval.expires_s)})
 
     def decided(self, run_id: str, decision: Decision) -> None:
         """See `ports.Observer`."""
