@@ -21,10 +21,11 @@ from runner.backends.native.collecting import collected
 from runner.backends.native.launcher.listing import MOST_FDS
 from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
 from runner.backends.native.resident import proportional_bytes
+from runner.backends.native.sampling import sample
 from runner.backends.pump import Pump
 from runner.errors import BackendError
 from runner.metering.limits import crossed
-from runner.metering.sampled import ProcessSample, SampledUsage
+from runner.metering.sampled import SampledUsage
 from runner.metering.usage import cpu_s
 from runner.model.limits import LimitName, Unlimited
 from runner.model.outcome import Change, Ending, Failure, Termination
@@ -250,20 +251,8 @@ class NativeLease:
             init = psutil.Process(self._init)
             # Init too, only for the time of those it waited for: their parents had ended before.
             for process in (init, *init.children(recursive=True)):
-                with contextlib.suppress(psutil.Error), process.oneshot():
-                    times = process.cpu_times()
-                    samples.append(
-                        ProcessSample(
-                            pid=process.pid,
-                            create_time=process.create_time(),
-                            cpu_user_s=times.user,
-                            cpu_system_s=times.system,
-                            children_user_s=times.children_user,
-                            children_system_s=times.children_system,
-                            rss_bytes=0 if process is init else process.memory_info().rss,
-                            threads=process.num_threads(),
-                        )
-                    )
+                with contextlib.suppress(psutil.Error):
+                    samples.append(sample(process, with_memory=process is not init))
         bound = self._spec.limits.memory_bytes
         if not isinstance(bound, Unlimited) and sum(s.rss_bytes for s in samples) > bound:
             # A hundred forks share most of their pages, which would count a hundred times.

@@ -16,8 +16,9 @@ from pathlib import Path
 from runner.backends.native.belongings import Watched
 from runner.backends.native.cgroups import Cgroup, group_of_run
 from runner.backends.native.orphans import ours
+from runner.backends.native.sampling import sample
 from runner.errors import BackendError
-from runner.metering.sampled import ProcessSample, SampledUsage
+from runner.metering.sampled import SampledUsage
 from runner.model.usage import Usage
 
 LABEL_CHARACTERS = 15
@@ -59,20 +60,8 @@ def usage(run: Outside) -> Usage | None:
     except psutil.Error:
         return None
     for process in processes:
-        with contextlib.suppress(psutil.Error), process.oneshot():
-            times = process.cpu_times()
-            samples.append(
-                ProcessSample(
-                    pid=process.pid,
-                    create_time=process.create_time(),
-                    cpu_user_s=times.user,
-                    cpu_system_s=times.system,
-                    children_user_s=times.children_user,
-                    children_system_s=times.children_system,
-                    rss_bytes=process.memory_info().rss,
-                    threads=process.num_threads(),
-                )
-            )
+        with contextlib.suppress(psutil.Error):
+            samples.append(sample(process))
     sampled = SampledUsage()
     sampled.feed(samples)
     seen = replace(sampled.usage, wall_s=wall_s)
