@@ -29,6 +29,7 @@ from runner.deciding import Policy
 from runner.errors import RunnerError
 from runner.guards import Guards
 from runner.intake import ask_wait_s, build_request, checked_stdin
+from runner.keys import Keys
 from runner.kills import Kills
 from runner.looping import guarding
 from runner.model.action import Facts
@@ -107,6 +108,8 @@ class Runner:
         """What rules ask, and answering it."""
         self.kills = Kills(self._store, clock, self.backend)
         """What runs now, ending that, and keeping agents from beginning more."""
+        self.keys = Keys(self._store, clock)
+        """Keys of the API: making, listing and revoking them."""
         self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
         self._clock = clock
         self._looked_s: float | None = None

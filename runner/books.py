@@ -1,4 +1,4 @@
-"""What decisions look up: earlier runs, budgets, the loop guard, kills, approvals; as Protocols.
+"""What decisions and servers look up: runs, budgets, loops, kills, approvals, keys; as Protocols.
 
 A store answers as things were when it was asked; an open transaction as they stay until it ends.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from runner.model.api_key import ApiKey
 from runner.model.approval import Approval
 from runner.model.budget import Account, Bucket, Override
 from runner.model.kill import Kill, KillScope, OpenRun
@@ -96,5 +97,15 @@ class Approvals(Protocol):
         """How many questions of this agent and user wait for an answer."""
 
 
-class Books(Counter, Ledger, Loops, KillSwitch, Approvals, Protocol):
-    """All that decisions, budgets, the loop guard, kills and approvals look up."""
+class ApiKeys(Protocol):
+    """The keys of the API, as digests, for a server. RecordError, StateError: unreadable."""
+
+    def api_keys(self) -> Sequence[ApiKey]:
+        """All that there are, revoked and ended ones too, oldest first."""
+
+    def api_keys_changed(self) -> int:
+        """A number that is another one whenever a key was made or revoked; costs little."""
+
+
+class Books(Counter, Ledger, Loops, KillSwitch, Approvals, ApiKeys, Protocol):
+    """All that decisions, budgets, the loop guard, kills, approvals and servers look up."""

@@ -37,14 +37,25 @@ class RequestError(BadInputError):
 
 
 class UnauthenticatedError(BadInputError):
-    """Who calls could not be told; only a server says so."""
+    """Who calls an API could not be told: no credential, or none that is taken.
+
+    Whether it is unknown, revoked or ended is not told: that is nobody's business but its owner's.
+    """
 
     code = "unauthenticated"
     http_status = 401
+    challenge = 'Bearer realm="runner"'
+    """What the answer's WWW-Authenticate says (RFC 6750, 3)."""
+
+    def __init__(self, message: str, *, presented: bool = False) -> None:
+        """`presented`: there was a credential, and it is not taken."""
+        super().__init__(message)
+        if presented:
+            self.challenge = f'{self.challenge}, error="invalid_token"'
 
 
 class ForbiddenError(BadInputError):
-    """Who calls is known, and may not do that."""
+    """Who calls is known, and may not do this."""
 
     code = "forbidden"
     http_status = 403
@@ -87,6 +98,12 @@ class SettingsError(BadInputError):
     """A setting (flag, environment variable or configuration file) is wrong."""
 
     code = "bad_settings"
+
+
+class IssuerUnavailableError(RunnerError):
+    """A token can't be verified now: its issuer's keys could not be fetched."""
+
+    code = "issuer_unavailable"
 
 
 class StateError(RunnerError):

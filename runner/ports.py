@@ -13,6 +13,7 @@ from typing import Protocol
 
 from runner.books import Books
 from runner.model.action import Action
+from runner.model.api_key import ApiKey
 from runner.model.approval import Approval
 from runner.model.budget import Account, Bucket, Override, Window
 from runner.model.checkpoints import Unsent
@@ -364,6 +365,12 @@ class Transaction(Books, Protocol):
 
     def lift_kill(self, scope: KillScope, name: str) -> bool:
         """Let it hold no more; False: there is none."""
+
+    def add_api_key(self, key: ApiKey, event: AuditEvent) -> None:
+        """Keep a new key, which this event tells of. RecordError: its id or name is taken."""
+
+    def revoke_api_key(self, key_id: str, event: AuditEvent) -> None:
+        """It is not taken from now on, which this event tells. RecordError: none is in force."""
 
     def close_run(self, run_id: str, usage: Usage) -> None:
         """The run is over; charges what it used. A kill of it is over as well.

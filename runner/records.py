@@ -19,6 +19,7 @@ from runner.audit.named import named
 from runner.audit.redaction import Redactor, is_mark
 from runner.compile import spec_digest
 from runner.metering.windows import encoded
+from runner.model.api_key import ApiKey
 from runner.model.approval import Answer, Approval
 from runner.model.budget import Charge, Override, Resource
 from runner.model.decision import Decision, MatchedRule
@@ -344,6 +345,28 @@ def kill_lifted(scope: KillScope, name: str, by: str, reason: str, who: Principa
 def kill_data(kill: Kill) -> dict[str, str]:
     """A kill as events and outcomes have it."""
     return {"scope": kill.scope.value, "name": kill.name, "by": kill.by, "reason": kill.reason}
+
+
+def apikey_created(key: ApiKey, expires: str | None, who: Principal) -> EventDraft:
+    """Which key of the API was made; `expires`: RFC 3339, None: it does not end by itself."""
+    identity = key.identity
+    data = {
+        "id": key.id,
+        "name": key.name,
+        "expires": expires,
+        "verbs": sorted(identity.verbs),
+        "agent": identity.agent,
+        "agents": list(identity.agents),
+        "tenants": list(identity.tenants),
+        "profiles": list(identity.profiles),
+    }
+    return EventDraft(EventKind.APIKEY_CREATED, data, who)
+
+
+def apikey_revoked(key_id: str, name: str | None, reason: str, who: Principal | None) -> EventDraft:
+    """Which key of the API is not taken any more, and why."""
+    data = {"id": key_id, "name": name, "reason": reason}
+    return EventDraft(EventKind.APIKEY_REVOKED, data, who)
 
 
 def decision_data(decision: Decision, redactor: Redactor | None = None) -> dict[str, Any]:

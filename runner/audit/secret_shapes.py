@@ -110,6 +110,9 @@ SHAPES: tuple[Shape, ...] = (
          r"|GOCSPX-[A-Za-z0-9_-]{20,64})"),
     _row("npm", "npm_", r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{36}(?![A-Za-z0-9])"),
     _row("pypi", "pypi-", r"(?<![A-Za-z0-9])pypi-AgE[A-Za-z0-9_-]{30,512}"),
+    # Its id stays: it tells which one to revoke.
+    _row("runner", "rnk_",
+         r"(?<![A-Za-z0-9])rnk_[a-z2-7]{12}_([A-Za-z0-9]{32}(?:_[0-9a-f]{8})?)(?![A-Za-z0-9])"),
     _row("sendgrid", "sg.", rf"{_START}SG\.[A-Za-z0-9_-]{{16,64}}\.[A-Za-z0-9_-]{{16,64}}"),
     _row("hugging-face", "hf_", r"(?<![A-Za-z0-9_])hf_[A-Za-z0-9]{30,64}(?![A-Za-z0-9_])"),
     _row("docker", "dckr_", r"(?<![A-Za-z0-9])dckr_(?:pat|oat)_[A-Za-z0-9_-]{20,64}"),

@@ -63,6 +63,13 @@ class EventKind(StrEnum):
     LOG_REPAIRED = "log.repaired"
     """The log was damaged and goes on here; which events are missing, as far as is known."""
 
+    APIKEY_CREATED = "apikey.created"
+    """Somebody made a key of the API: its id, name, scope and end; never the key."""
+    APIKEY_REVOKED = "apikey.revoked"
+    """A key of the API is not taken any more: by whom and why."""
+    AUTH_FAILED = "auth.failed"
+    """Calls of the API without a credential that is taken: how many, and of what kind."""
+
     KEY_CREATED = "key.created"
     """A log that is older than keys got one; others name theirs when they are created."""
     KEY_ROTATED = "key.rotated"

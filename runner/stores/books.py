@@ -1,4 +1,4 @@
-"""What both a store and an open transaction tell of the ledger, the loop guard and kills."""
+"""What both a store and an open transaction tell of the ledger, the loop guard, kills and keys."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from runner.model.api_key import ApiKey
 from runner.model.approval import Approval
 from runner.model.budget import Account, Bucket, Override
 from runner.model.kill import Kill, KillScope, OpenRun
 from runner.model.loop_guard import Guarded, Looped
 from runner.model.principal import Principal
-from runner.stores import approvals, kills, ledger, loops
+from runner.stores import api_keys, approvals, kills, ledger, loops
 
 
 class SqliteBooks(ABC):
@@ -114,3 +115,13 @@ class SqliteBooks(ABC):
         """Runs that have not ended and that a kill of this scope and name ends."""
         with self._connected() as connection:
             return kills.hit(connection, scope, self.told_text(name))
+
+    def api_keys(self) -> Sequence[ApiKey]:
+        """All keys of the API, oldest first."""
+        with self._connected() as connection:
+            return api_keys.all_keys(connection)
+
+    def api_keys_changed(self) -> int:
+        """Another number whenever one was made or revoked."""
+        with self._connected() as connection:
+            return api_keys.changed(connection)

@@ -220,6 +220,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX approvals_of ON approvals (digest, asked_s)",
         "CREATE INDEX approvals_by_end ON approvals (expires_s)",
     ),
+    (
+        # Keys of the API, as digests. `changed` is the number of the event that says how a row is.
+        """CREATE TABLE api_keys (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            digest BLOB NOT NULL CHECK (length(digest) = 32),
+            scope TEXT NOT NULL,
+            created_s REAL NOT NULL,
+            expires_s REAL NOT NULL,
+            revoked_s REAL,
+            changed INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE UNIQUE INDEX api_keys_named ON api_keys (name) WHERE revoked_s IS NULL",
+        "CREATE INDEX api_keys_changed ON api_keys (changed)",
+    ),
 )
 
 

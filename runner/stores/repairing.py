@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from runner import __version__
+from runner import __version__, records
 from runner.audit.beginning import beginning_data
 from runner.audit.event import rfc3339
 from runner.audit.keychain import log_name
@@ -133,7 +133,7 @@ def _repair(  # noqa: PLR0917
             "damaged": aside,
             "archived": beginning_data(beginning) if beginning.size else None,
         }
-        drafts = [EventDraft(EventKind.LOG_REPAIRED, data)]
+        drafts = [EventDraft(EventKind.LOG_REPAIRED, data), *_revoked(new)]
         if recovered == 0:
             drafts.insert(0, _created(None if dry_run else KeyFolder(path.parent)))
         new.finish(drafts, now_s)
@@ -199,6 +199,12 @@ def _set_aside(path: Path, found: Found, new: NewLog) -> tuple[int, str, Path | 
         os.fsync(file.fileno())
     fsync_folder(path.parent)
     return count, digest.hexdigest(), path
+
+
+def _revoked(new: NewLog) -> Iterator[EventDraft]:
+    """Keys of the API are not carried over: among what is missing one may have been revoked."""
+    for key_id in new.replay.api_keys:
+        yield records.apikey_revoked(key_id, None, "the log was repaired", None)
 
 
 def _created(keys: KeyFolder | None) -> EventDraft:

@@ -38,6 +38,8 @@ class Replay:
         self._connection = connection
         self._budgets: dict[str, list[_Budget]] = {}
         """Of the runs that have not ended."""
+        self.api_keys: dict[str, None] = {}
+        """Ids of keys of the API that the events tell were made and not revoked."""
         self.left_out = 0
         """Events whose part in the ledger could not be read."""
 
@@ -58,6 +60,10 @@ class Replay:
             elif event["kind"] == EventKind.KILL_LIFTED:
                 data = event["data"]
                 kills.lift(self._connection, KillScope(data["scope"]), unescape(data["name"]))
+            elif event["kind"] == EventKind.APIKEY_CREATED:
+                self.api_keys[event["data"]["id"]] = None
+            elif event["kind"] == EventKind.APIKEY_REVOKED:
+                self.api_keys.pop(event["data"]["id"], None)
         except (KeyError, TypeError, ValueError, RecordError, sqlite3.IntegrityError):
             self.left_out += 1
 

@@ -16,6 +16,7 @@ from runner.audit.merkle import HASH_BYTES, Tree
 from runner.audit.redaction import Redactor
 from runner.errors import RecordError
 from runner.metering import microseconds
+from runner.model.api_key import ApiKey
 from runner.model.approval import Approval
 from runner.model.budget import Account, Bucket, Override, Window
 from runner.model.event import AuditEvent, EventDraft, EventKind
@@ -25,7 +26,7 @@ from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Clock
-from runner.stores import approvals, counting, kills, ledger, loops
+from runner.stores import api_keys, approvals, counting, kills, ledger, loops
 from runner.stores.books import SqliteBooks
 from runner.stores.kept import check_run_id
 
@@ -300,6 +301,14 @@ class SqliteTransaction(SqliteBooks):
         """Let it hold no more; False: there is none."""
         log = self._open()
         return kills.lift(log.connection, scope, log.told_text(name))
+
+    def add_api_key(self, key: ApiKey, event: AuditEvent) -> None:
+        """Keep a new one."""
+        api_keys.add(self._open().connection, key, event.seq)
+
+    def revoke_api_key(self, key_id: str, event: AuditEvent) -> None:
+        """It is not taken from now on."""
+        api_keys.revoke(self._open().connection, key_id, self._clock.now(), event.seq)
 
     def close_run(self, run_id: str, usage: Usage) -> None:
         """The run is over; charge its wall time, and all that it still holds of budgets.

@@ -31,6 +31,7 @@ from runner.model.principal import Principal
 from runner.model.rule import CountOf
 from runner.model.usage import Usage
 from runner.ports import Store, Totals
+from runner.testing.store_api_keys import ApiKeyContract
 from runner.testing.store_approvals import ApprovalContract
 from runner.testing.store_budgets import BudgetContract
 from runner.testing.store_checkpoints import CheckpointContract
@@ -45,7 +46,12 @@ class _BlockFailedError(Exception):
 
 
 class StoreContract(
-    ApprovalContract, BudgetContract, CheckpointContract, KillContract, LoopContract
+    ApiKeyContract,
+    ApprovalContract,
+    BudgetContract,
+    CheckpointContract,
+    KillContract,
+    LoopContract,
 ):
     """Subclass it and say how to make a store."""
 

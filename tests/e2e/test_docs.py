@@ -513,6 +513,7 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         "guard reset --all --reason r",
         *("kill --agent nobody --reason r", "kill --lift --agent nobody --reason r"),
         "run --profile asking.yaml -- touch new",
+        *("keys create bot --agent bot --profile agent", "keys revoke bot"),
     ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
     for line in (
@@ -548,8 +549,9 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         assert set(event["data"]) == told[event["kind"]], event["kind"]
         seen.add(event["kind"])
     # Nobody's supervisor died here; whether another's left something is a matter of the machine;
-    # and this log was never without a key.
+    # and this log was never without a key; nobody called.
     rare = {
+        EventKind.AUTH_FAILED.value,
         EventKind.RUN_RECOVERED.value,
         EventKind.MACHINE_SWEPT.value,
         EventKind.KEY_CREATED.value,

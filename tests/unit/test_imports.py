@@ -61,6 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.applying",
         "runner.budgeting",
         "runner.guards",
+        "runner.keys",
         "runner.kills",
         "runner.approvals",
     ),

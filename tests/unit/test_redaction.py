@@ -28,6 +28,7 @@ SENDGRID = "SG." + "a1B2c3D4e5F6g7H8i9J0k1" + "." + "l2M3" * 8
 JWT = (
     "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0In0." + "dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 )
+RUNNER_ID, RUNNER = "rnk_" + "ab2c" * 3, "Zz9A" * 8 + "_0a1b2c3d"
 PEM = (
     "-----BEGIN RSA PRIVATE " + "KEY-----\nMIIEowIBAAKCAQEA7bq8kD4xVgG1mR2hYc3uP9zQw5eT\n"
     "aFw0yXlK8sJ6vNnB2dR4tC7oEiUhG5\nq9Zk=\n-----END RSA PRIVATE KEY-----"
@@ -45,6 +46,7 @@ SECRETS = (
     ("AIza" + "SyA1" * 8 + "xyz", "AIza" + "SyA1" * 8 + "xyz"),
     ("npm_" + "a" * 36, "npm_" + "a" * 36),
     ("pypi-AgE" + "IcHlwaS5vcmc" * 4, "pypi-AgE" + "IcHlwaS5vcmc" * 4),
+    (f"agent --with {RUNNER_ID}_{RUNNER}", RUNNER),
     (SENDGRID, SENDGRID),
     (f"aws configure set aws_access_key_id {AWS_ID}", AWS_ID),
     (f"aws configure set aws_secret_access_key {AWS_SECRET}", AWS_SECRET),
@@ -96,6 +98,7 @@ NO_SECRETS = (
     "mysql -u root -p db",
     "mysqldump -P3306 db",
     "mkdir -p src/token",
+    "cat tornk_abcdefghijkl_x rnk_abcdefghijkl",
     "docker run -u 1000:1000 -p 80:80 alpine",
     "train --max-tokens 100 --tokenizer bert",
     "rm --password-file /x",

@@ -92,6 +92,11 @@ def _of_the_log(kind: str, data: dict[str, Any]) -> str:
             says = f"{data['trigger']} {data['count']} times: until {data['until']}"
         case "guard.reset":
             says = _one_line(f"{data['commands']['count']} commands: {data['reason']}")
+        case "apikey.created" | "apikey.revoked":
+            says = _one_line(f"{data['name'] or ''} {data['id']}".strip())
+        case "auth.failed":
+            told = ", ".join(f"{why} {count}" for why, count in data["why"].items())
+            says = _one_line(f"{data['count']} times: {told}")
         case "key.created" | "key.rotated" | "key.replaced":
             says = _one_line(data["key"])
         case "checkpoint.sent" | "checkpoint.unsent":

@@ -23,6 +23,7 @@ from runner.surfaces.cli import (
     doctor,
     explain,
     guard,
+    keys,
     kill,
     policy,
     profile,
@@ -98,6 +99,7 @@ guard.register(app)
 approvals.register(app)
 kill.register(app)
 running.register(app)
+keys.register(app)
 doctor.register(app)
 config.register(app)
 serve.register(app)
