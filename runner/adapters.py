@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, cast
 
 from runner.analysis.wrappers.table import Table, load
 from runner.errors import BackendUnavailableError, SettingsError
 from runner.model.policy_text import PolicyTexts
-from runner.model.profile import Restrictions
+from runner.model.profile import Profile, Restrictions
 from runner.ports import DecisionPoint
 from runner.schema.policies import load_policy_dir, load_policy_texts
 from runner.schema.wrappers import load_wrapper_dir
@@ -74,3 +78,22 @@ def find_adapter(group: str, name: str) -> Callable[..., Any]:
     known = sorted({n for g, n in BUILT_IN if g == group} | set(entry_points(group=group).names))
     kind = group.removeprefix("runner.").removesuffix("s")
     raise SettingsError(f"there is no {kind} {name!r}; known are {', '.join(known)}")
+
+
+def with_own_python(profile: Profile, directory: str, denied: Sequence[str]) -> Profile:
+    """Show the Python installation that runner itself runs on, where /usr does not hold it.
+
+    A virtual environment in the workspace, `directory`, points there. It is the one folder outside
+    of the profile that is known without trusting anything in the workspace. `denied`: patterns of
+    folders that no profile may show.
+    """
+    prefix = str(Path(sys.base_prefix).resolve())
+    inside = f"{directory}/".startswith(f"{prefix}/") or f"{prefix}/".startswith(f"{directory}/")
+    if (
+        prefix.startswith("/usr/")
+        or prefix in ("/", "/usr", *profile.read)
+        or inside
+        or any(fnmatchcase(prefix, pattern) for pattern in denied)
+    ):
+        return profile
+    return replace(profile, read=(*profile.read, prefix))

@@ -8,14 +8,18 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runner import records
-from runner.adapters import find_adapter, points_in_force, policy_in_force, wrappers_in_force
+from runner.adapters import (
+    find_adapter,
+    points_in_force,
+    policy_in_force,
+    with_own_python,
+    wrappers_in_force,
+)
 from runner.analysis.wrappers.table import Table
 from runner.applying import Applied, ChangesOfRuns
 from runner.approvals import Approvals
@@ -40,7 +44,7 @@ from runner.model.keeping import KeepBounds
 from runner.model.limits import LimitOverrides
 from runner.model.outcome import Outcome
 from runner.model.principal import Principal
-from runner.model.profile import Profile, WorkspaceMode
+from runner.model.profile import WorkspaceMode
 from runner.model.request import ExecRequest
 from runner.model.swept import Swept
 from runner.policy.combined import combine
@@ -242,7 +246,8 @@ class Runner:
             if profile.workspace is WorkspaceMode.BIND:
                 check_bound(request.directory, self._deciding(request.profile))
             if backend == "native":
-                profile = self._with_own_python(profile, request.directory)
+                denied = [pattern for layer in self._restrictions for pattern in layer.read_deny]
+                profile = with_own_python(profile, request.directory, denied)
         layers = policy_layers(profile, self._restrictions)
         with self._lock:
             if layers not in self._decision_points:
@@ -414,26 +419,6 @@ class Runner:
         if sys.prefix != sys.base_prefix:
             found.append(("the Python of runner", sys.prefix))
         return [(what, str(Path(path).resolve())) for what, path in found]
-
-    def _with_own_python(self, profile: Profile, directory: str) -> Profile:
-        """Show the Python installation that runner itself runs on, where /usr does not hold it.
-
-        A virtual environment in the workspace points there. It is the one folder outside of the
-        profile that is known without trusting anything in the workspace.
-        """
-        prefix = str(Path(sys.base_prefix).resolve())
-        denied = [pattern for layer in self._restrictions for pattern in layer.read_deny]
-        inside = f"{directory}/".startswith(f"{prefix}/") or f"{prefix}/".startswith(
-            f"{directory}/"
-        )
-        if (
-            prefix.startswith("/usr/")
-            or prefix in ("/", "/usr", *profile.read)
-            or inside
-            or any(fnmatchcase(prefix, pattern) for pattern in denied)
-        ):
-            return profile
-        return replace(profile, read=(*profile.read, prefix))
 
     @contextlib.contextmanager
     def refusals_recorded(self, agent: str | None, profile: str | None) -> Iterator[None]:

@@ -21,8 +21,10 @@ from typing import Generic, TypeVar
 
 from runner.audit.redact_patterns import Pattern, parse_patterns
 from runner.errors import SettingsError
+from runner.model.callers import Issuer, PeerRule
 from runner.model.checkpoints import CheckpointRules, Destination
 from runner.model.limits import Unlimited
+from runner.schema.callers import read_issuers, read_peers
 from runner.schema.destinations import read_destinations
 from runner.schema.problems import Problem, raise_problems, unknown
 from runner.schema.quantities import parse_count, parse_size, parse_wait
@@ -100,6 +102,10 @@ class Settings:
     """And at the next event, when the last one is older."""
     checkpoint_to: Setting[tuple[Destination, ...]]
     """Where checkpoints are sent."""
+    server_peers: Setting[tuple[PeerRule, ...]]
+    """What other users' processes may do at the API's socket."""
+    server_issuers: Setting[tuple[Issuer, ...]]
+    """Whose tokens the API takes."""
     redact_patterns: Setting[tuple[Pattern, ...]]
     """Secrets that are redacted beside those of known shapes."""
     ask_wait: Setting[float]
@@ -183,6 +189,8 @@ def load_settings(
         checkpoint_to=sources.take(
             "checkpoint_to", partial(read_destinations, folders.home), tuple
         ),
+        server_peers=sources.take("server_peers", read_peers, tuple),
+        server_issuers=sources.take("server_issuers", read_issuers, tuple),
         redact_patterns=sources.take("redact_patterns", _patterns, tuple),
         ask_wait=sources.take("ask_wait", parse_wait, float),
         policy_dirs=_policy_dirs(sources, folders, etc, "policy"),

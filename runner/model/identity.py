@@ -80,7 +80,7 @@ class Identity:
             raise ValueError(f"the agent '{self.agent}' can't be given the verb {names}")
         if self.agents:
             raise ValueError(f"the agent '{self.agent}' runs under its own name: leave agents out")
-        if len(self.tenants) > 1 or any(_MAGIC.intersection(tenant) for tenant in self.tenants):
+        if len(self.tenants) > 1 or any(map(_MAGIC.intersection, self.tenants)):
             raise ValueError(
                 f"the agent '{self.agent}' belongs to one tenant, written out, or none"
             )
@@ -107,6 +107,11 @@ class Identity:
 def is_name(text: str) -> bool:
     """Whether it can be the name of an agent or a tenant, as requests have it."""
     return 0 < len(text) <= NAME_CHARACTERS and text.isprintable()
+
+
+def is_literal(text: str) -> bool:
+    """Whether it is such a name, and as a glob fits itself alone."""
+    return is_name(text) and not _MAGIC.intersection(text)
 
 
 def is_profile_name(text: str) -> bool:

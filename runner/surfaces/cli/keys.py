@@ -89,8 +89,10 @@ def create(  # noqa: PLR0917  (options are keywords to whoever types them)
     runner keys create op --agents '*' --tenant acme --verb read --verb approve
     """
     from runner.app import Runner  # noqa: PLC0415
+    from runner.model.callers import spell_scope  # noqa: PLC0415
 
     identity = _identity(agent, agents or [], tenant, profile or [], verb)
+
     with Runner() as runner:
         key, text = runner.keys.create(name, identity, expires)
         told = _told(key, runner.keys)
@@ -98,7 +100,7 @@ def create(  # noqa: PLR0917  (options are keywords to whoever types them)
         print(json.dumps({**told, "key": text}, indent=2))
         return
     print(text)
-    _say(f"this is the key {name!r}, shown once; it may: {_scope(told)}")
+    _say(f"this is the key {name!r}, shown once; it may: {spell_scope(key.identity)}")
     _say(f"it ends {told['expires'] or 'when it is revoked'}: runner keys revoke {name}")
 
 
@@ -114,6 +116,7 @@ def list_keys(
     The keys themselves are not kept, so nobody can list those.
     """
     from runner.app import Runner  # noqa: PLC0415
+    from runner.model.callers import spell_scope  # noqa: PLC0415
 
     with Runner() as runner:
         found = runner.keys.all() if everything else runner.keys.in_force()
@@ -125,9 +128,10 @@ def list_keys(
         print("there is no key" if everything else "no key is in force")
         return
     print(f"{'id':16} {'name':16} {'state':8} {'ends':20}  may")
-    for row in rows:
+    for key, row in zip(found, rows, strict=True):
+        may = spell_scope(key.identity)
         ends = row["expires"] or "never"
-        print(f"{row['id']:16} {row['name']:16} {row['state']:8} {ends:20}  {_scope(row)}")
+        print(f"{row['id']:16} {row['name']:16} {row['state']:8} {ends:20}  {may}")
 
 
 @keys_app.command()
@@ -190,14 +194,6 @@ def _told(key: ApiKey, keys: Keys) -> dict[str, Any]:
         "tenants": list(identity.tenants),
         "profiles": list(identity.profiles),
     }
-
-
-def _scope(told: dict[str, Any]) -> str:
-    """In a line; names are those of `isprintable`, by what an identity takes."""
-    tenants = ["no tenant" if each == "" else each for each in told["tenants"]]
-    whose = f"agent {told['agent']}" if told["agent"] else f"agents {' '.join(told['agents'])}"
-    verbs, profiles = " ".join(told["verbs"]), " ".join(told["profiles"]) or "none"
-    return f"{verbs}; {whose}; {' '.join(tenants) or 'no reach'}; profiles {profiles}"
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 _CREDENTIALS = struct.Struct("iII")
 """`struct ucred` (unix(7))."""
+_SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
+_MOST_GROUPS = 65_536  # NGROUPS_MAX of linux/limits.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Peer:
     confined: bool
     """Whether it is held more tightly than this server: a program in a sandbox of the same user has
     that user's uid, and is not the user."""
+    groups: tuple[int, ...] = ()
+    """Supplementary ones, with those of its user namespace that this one knows."""
 
 
 def peer_of(sock: Any) -> Peer | None:
@@ -33,7 +37,18 @@ def peer_of(sock: Any) -> Peer | None:
         return None
     told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(told)
-    return Peer(pid, uid, gid, _is_confined(pid))
+    return Peer(pid, uid, gid, _is_confined(pid), _groups(sock))
+
+
+def _groups(sock: Any) -> tuple[int, ...]:
+    """None where the kernel does not tell (before Linux 4.13), or there are more than there can."""
+    for most in (64, _MOST_GROUPS):
+        try:
+            told = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * most)
+        except OSError:  # ERANGE: there are more
+            continue
+        return tuple(number for (number,) in struct.iter_unpack("=I", told))
+    return ()
 
 
 def _is_confined(pid: int) -> bool:
