@@ -72,6 +72,7 @@ NOT_RUN = {
     "scripts/honest-work": "tests/integration/test_honest_work.py runs what it calls",
     "scripts/soak-kill": "tests/integration/test_kill.py runs what it calls",
     "scripts/with-docker": "CI starts an engine so",
+    "runner serve --listen 0.0.0.0": "listens beyond this machine; tests/e2e/test_serve_callers.py",
     "runner audit tail -f": "does not end by itself; tests/e2e/test_cli_search.py does it",
     "python3 -m venv": "tests/e2e/test_packaging.py does it",
     "~/runner-env/bin/": "tests/e2e/test_packaging.py does it",

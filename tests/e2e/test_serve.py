@@ -430,13 +430,15 @@ def test_where_it_can_not_listen_it_says_why(home, tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     for listen, why in (
-        ("127.0.0.1:8000", "only unix:PATH"),
+        ("0.0.0.0:8000", "--tls-cert"),
+        ("127.0.0.1", "is not unix:PATH"),
+        ("192.0.2.1:1 --tls-cert x", "both --tls-cert FILE and --tls-key FILE"),
         (f"unix:{file}", "no socket"),
-        (f"unix:{tmp_path}/{'x' * 100}", "too long"),
+        (f"unix:{tmp_path}/{'x' * 100}", "at most 107 bytes"),
         ("unix:/nowhere/x", "No such file"),
-        ("unix:", "names no path"),
+        ("unix:", "needs a path"),
     ):
-        refusal = server.cli("serve", "--listen", listen)
+        refusal = server.cli("serve", "--listen", *listen.split(" "))
         assert refusal.returncode == 2, refusal.stderr
         assert why in refusal.stderr
     assert file.read_text() == ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.app import Runner
+    from runner.surfaces.http.listening import Listen
     from runner.surfaces.http.server import Serving
 
 _MOST_AT_ONCE = 256  # each takes a thread, a sandbox and some ten descriptors
@@ -28,7 +29,23 @@ def register(app: typer.Typer) -> None:
 def serve(  # noqa: PLR0917  (options are keywords to whoever types them)
     listen: Annotated[
         str | None,
-        typer.Option(metavar="unix:PATH", help="Where. [default: serve.sock in the state folder]"),
+        typer.Option(
+            metavar="WHERE",
+            help="unix:PATH, HOST:PORT, [ADDRESS]:PORT. [default: serve.sock in the state folder]",
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="The server's certificate and those behind it, PEM; for a port."
+        ),
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Its private key, without a passphrase.")
+    ] = None,
+    tls_client_ca: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Who connects needs a certificate of this authority."),
     ] = None,
     at_once: Annotated[
         int | None,
@@ -48,14 +65,18 @@ def serve(  # noqa: PLR0917  (options are keywords to whoever types them)
     folder: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="DIR", help="Requests may name folders there as cwd. [default: anywhere]"
+            metavar="DIR",
+            help="Requests may name folders there as cwd. [default: the same user's anywhere, of "
+            "others nowhere]",
         ),
     ] = None,
 ) -> None:
     """Serve the exec API, until SIGTERM or Ctrl-C.
 
-    To processes of the same user, over a unix socket; see docs/api.md. At the end no run begins any
-    more, those that run have --grace, and then they are cancelled; all of it is recorded.
+    On a unix socket to processes of the same user, and of whom the setting server_peers names; on a
+    port to who has a key (runner keys) or a token. Beyond this machine only with TLS. At the end no
+    run begins any more, those that run have --grace, and then they are cancelled; all of it is
+    recorded.
     """
     from runner.app import Runner  # noqa: PLC0415
 
@@ -63,26 +84,28 @@ def serve(  # noqa: PLR0917  (options are keywords to whoever types them)
     with Runner() as runner:
         from runner.settings import passed_sockets  # noqa: PLC0415
         from runner.surfaces.http.jobs import Room  # noqa: PLC0415
+        from runner.surfaces.http.listening import tls_files  # noqa: PLC0415
         from runner.surfaces.http.server import Serving  # noqa: PLC0415
 
         sockets = passed_sockets()
         how = Serving(
-            path=_path(listen, Path(runner.settings.home.value), sockets),
+            listen=_listen(listen, Path(runner.settings.home.value), sockets),
             sockets=sockets,
+            tls=tls_files(tls_cert, tls_key, tls_client_ca),
             room=Room(at_once or 2 * (os.cpu_count() or 1), queue),
-            folders=tuple(_folder(each) for each in folder or ["/"]),
+            folders=tuple(_folder(each) for each in folder or ()),
             grace_s=_grace(grace),
             body_bytes=_size(body),
         )
 
-        def ready() -> None:
-            where = "the socket that was passed" if how.path is None else f"unix:{how.path}"
-            print(f"runner: listening at {where}", file=sys.stderr, flush=True)
+        def ready(where: Listen | None) -> None:
+            where_told = "the socket that was passed" if where is None else where
+            print(f"runner: listening at {where_told}", file=sys.stderr, flush=True)
 
         serving(runner, how, ready)
 
 
-def _server() -> Callable[[Runner, Serving, Callable[[], None]], None]:
+def _server() -> Callable[[Runner, Serving, Callable[[Listen | None], None]], None]:
     try:
         from runner.surfaces.http.server import serve as serving  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -95,19 +118,13 @@ def _server() -> Callable[[Runner, Serving, Callable[[], None]], None]:
     return serving
 
 
-def _path(listen: str | None, home: Path, sockets: int) -> Path | None:
+def _listen(text: str | None, home: Path, sockets: int) -> Listen | None:
     """None: it was passed; who says where to listen means that, whatever was passed."""
-    if listen is None:
-        return None if sockets else home / "serve.sock"
-    kind, colon, path = listen.partition(":")
-    if kind != "unix" or not colon:
-        raise RequestError(
-            f"--listen {listen!r}: only unix:PATH can be served yet; over a network nobody could "
-            "tell who calls"
-        )
-    if not path or "\0" in path:
-        raise RequestError(f"--listen {listen!r} names no path; write it like unix:/run/me/r.sock")
-    return Path(path).absolute()
+    from runner.surfaces.http.listening import UnixSocket, parse_listen  # noqa: PLC0415
+
+    if text is None:
+        return None if sockets else UnixSocket(home / "serve.sock")
+    return parse_listen(text)
 
 
 def _folder(text: str) -> Path:

@@ -6,16 +6,16 @@ the identity. What an identity does not reach is answered as what does not exist
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from runner.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from runner.errors import ForbiddenError, NotFoundError
 from runner.model.identity import Identity, Verb
 from runner.schema.profiles import is_path
-from runner.surfaces.http.peers import Peer
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Identity]]
 """Who calls; UnauthenticatedError: nobody knows. Of a unix socket's peer, `state["peer"]` of the
@@ -42,31 +42,6 @@ def needs(verb: Verb) -> Any:
     return Depends(Needs(verb))
 
 
-def same_user(uid: int) -> Authenticate:
-    """Takes processes of this uid at a unix socket, and lets them do all; nobody else.
-
-    Not root's either, and none that is in a sandbox: `Peer.confined`.
-    """
-    anything = Identity(
-        f"uid:{uid}", frozenset(Verb), agents=("*",), tenants=("*",), profiles=("*",)
-    )
-
-    async def authenticate(connection: HTTPConnection) -> Identity:
-        peer: Peer | None = connection.scope.get("state", {}).get("peer")
-        if peer is None or peer.uid != uid:
-            raise UnauthenticatedError(
-                f"only processes of uid {uid} may call, over the server's unix socket"
-            )
-        if peer.confined:
-            raise UnauthenticatedError(
-                f"process {peer.pid} is in a sandbox, or can't be looked at: another user "
-                "namespace, or seccomp filters that this server is not under"
-            )
-        return anything
-
-    return authenticate
-
-
 def check_reach(identity: Identity, what: str, agent: str, tenant: str | None) -> None:
     """NotFoundError: it is no business of the caller; word for word as if it were not there."""
     if not identity.reaches(agent, tenant):
@@ -81,6 +56,12 @@ def not_there(what: str) -> NotFoundError:
 def reaches_all(identity: Identity) -> bool:
     """Whether nothing of this server is hidden from it."""
     return identity.agent is None and "*" in identity.agents and "*" in identity.tenants
+
+
+def is_own_user(identity: Identity) -> bool:
+    """Whether it is the user that this server runs as, or root, on the kernel's word."""
+    own = (f"uid:{os.geteuid()}", "uid:0")
+    return identity.name in own and reaches_all(identity) and identity.verbs == frozenset(Verb)
 
 
 def check_profile(identity: Identity, profile: str, *, stated: bool) -> None:

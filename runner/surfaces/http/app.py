@@ -49,7 +49,8 @@ def create_app(
 ) -> FastAPI:
     """The API over a `Runner`, to be served by one process with one event loop.
 
-    `authenticate`: who calls; `folders`: where a request's `cwd` may be; none: nowhere.
+    `authenticate`: who calls; `folders`: where a request's `cwd` may be; none: anywhere
+    if the caller is the server's own user, who could run it there as well, and else nowhere.
     `app.state.service` has the parts: `jobs.stop` is to be awaited before the loop ends.
     """
     metrics = Metrics()

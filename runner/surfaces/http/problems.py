@@ -18,6 +18,7 @@ from runner.errors import (
     RunnerError,
     StoppingError,
     TooLargeError,
+    UnauthenticatedError,
 )
 from runner.model.outcome import Outcome
 from runner.schema.outcome import printable
@@ -33,8 +34,8 @@ def answer(error: RunnerError) -> JSONResponse:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, TooLargeError):
         headers["Connection"] = "close"  # the rest of the body is not waited for
-    if error.http_status == 401:
-        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 15.5.2: there has to be one
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = error.challenge
     if isinstance(error.outcome, Outcome):
         headers["Location"] = f"/v1/runs/{error.outcome.run_id}"
     return document(error.http_status, error.code, str(error), headers)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +16,23 @@ import uvloop
 from fastapi import FastAPI
 
 from runner.app import Runner
-from runner.surfaces.http.access import same_user
+from runner.clock import SystemClock
+from runner.errors import SettingsError
 from runner.surfaces.http.app import create_app
+from runner.surfaces.http.authentication import Authenticator
 from runner.surfaces.http.connection import Connection
 from runner.surfaces.http.fresh import FreshWorkspaces
 from runner.surfaces.http.jobs import Room
+from runner.surfaces.http.listening import (
+    Listen,
+    Tcp,
+    TlsFiles,
+    UnixSocket,
+    check_listening,
+    tcp_socket,
+    tls_options,
+)
+from runner.surfaces.http.peer_rules import socket_mode
 from runner.surfaces.http.service import Service
 from runner.surfaces.http.socket_file import listening, passed
 
@@ -38,10 +48,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Serving:
     """How a server is run."""
 
-    path: Path | None
-    """Of the unix socket; None: a service manager passed it."""
+    listen: Listen | None
+    """None: at the unix socket that a service manager passed."""
     sockets: int
     """How many it passed."""
+    tls: TlsFiles | None
+    """Of a port; None: what is said there can be read on its way."""
     room: Room
     folders: tuple[Path, ...]
     grace_s: float
@@ -56,18 +68,30 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(runner: Runner, how: Serving, ready: Callable[[], None]) -> None:
-    """Serve until a signal; `ready`: called once requests are answered.
+def serve(runner: Runner, how: Serving, ready: Callable[[Listen | None], None]) -> None:
+    """Serve until a signal; `ready`: called once requests are answered, with where that is.
 
-    RequestError: it can't listen there. SIGTERM, SIGINT or SIGHUP: no run begins any more (503),
-    those that run have `grace_s`, or until a second signal, are cancelled then, and are recorded
-    either way; what is looked up is answered until then.
+    RequestError: it can't listen there; SettingsError: it must not. SIGTERM, SIGINT or SIGHUP: no
+    run begins any more (503), those that run have `grace_s`, or until a second signal, are
+    cancelled then, and are recorded either way; what is looked up is answered until then.
     """
     _allow_files()
-    with FreshWorkspaces() as fresh, _socket(how) as sock:
+    peers, issuers = (
+        runner.settings.server_peers.value, runner.settings.server_issuers.value
+    )  # fmt: skip
+    proves_callers = bool(issuers) or bool(runner.keys.in_force())
+    if how.listen is not None:
+        check_listening(how.listen, how.tls, proves_callers=proves_callers)
+    elif how.tls is not None:
+        raise SettingsError("the socket that was passed has no use for TLS: leave it out")
+    authenticate = Authenticator(runner.store, SystemClock(), peers, issuers)
+    with contextlib.ExitStack() as stack:
+        fresh = stack.enter_context(FreshWorkspaces())
+        sock, where = stack.enter_context(_listening(how, socket_mode(peers)))
+        stack.callback(authenticate.failures.finish)
         app = create_app(
             runner,
-            same_user(os.geteuid()),
+            authenticate,
             fresh,
             room=how.room,
             folders=how.folders,
@@ -75,11 +99,21 @@ def serve(runner: Runner, how: Serving, ready: Callable[[], None]) -> None:
         )
         runner.backend()  # rather now than in the first run
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            loop.run(_serve(app, sock, how, ready))
+            loop.run(_serve(app, sock, how, lambda: ready(where)))
 
 
-def _socket(how: Serving) -> AbstractContextManager[socket.socket]:
-    return passed(how.sockets) if how.path is None else listening(how.path)
+@contextlib.contextmanager
+def _listening(how: Serving, mode: int) -> Iterator[tuple[socket.socket, Listen | None]]:
+    """The socket, and where it is; `mode`: of a unix socket that is made."""
+    if how.listen is None:
+        with passed(how.sockets) as made:
+            yield made, None
+    elif isinstance(how.listen, UnixSocket):
+        with listening(how.listen.path, mode) as made:
+            yield made, how.listen
+    else:
+        with tcp_socket(how.listen) as made:
+            yield made, Tcp(how.listen.host, made.getsockname()[1])
 
 
 def _allow_files() -> None:
@@ -102,7 +136,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for each in _SIGNALS:
         loop.add_signal_handler(each, told_to_stop)
-    server = _Server(_config(app))
+    server = _Server(_config(app, how.tls))
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(_until_served(server, sock, stop))
         while not server.started and not serving.done():
@@ -121,7 +155,7 @@ async def _until_served(server: _Server, sock: socket.socket, stop: asyncio.Even
         stop.set()
 
 
-def _config(app: FastAPI) -> uvicorn.Config:
+def _config(app: FastAPI, tls: TlsFiles | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=Connection,
@@ -134,4 +168,5 @@ def _config(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=ANSWERING_S,
+        **tls_options(tls),
     )

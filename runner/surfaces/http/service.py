@@ -24,7 +24,13 @@ from runner.schema.outcome import printable
 from runner.stores.listing import ListedRun, listed_run
 from runner.stores.reader import LogReader
 from runner.surfaces.http import history
-from runner.surfaces.http.access import acting_agent, check_profile, check_reach, not_there
+from runner.surfaces.http.access import (
+    acting_agent,
+    check_profile,
+    check_reach,
+    is_own_user,
+    not_there,
+)
 from runner.surfaces.http.fresh import FreshWorkspaces
 from runner.surfaces.http.idempotency import Keys
 from runner.surfaces.http.jobs import Job, Jobs
@@ -61,7 +67,7 @@ class Service:
         with self.runner.refusals_recorded(named, profile):
             agent = acting_agent(identity, body.agent, body.parent, body.tenant)
             check_profile(identity, profile, stated=body.profile is not None)
-            cwd = directory if body.cwd is None else self._folder(body.cwd)
+            cwd = directory if body.cwd is None else self._folder(identity, body.cwd)
             return build_request(
                 argv=body.argv, shell=body.shell, code=body.code, language=body.language,
                 args=body.args, cwd=cwd, env=body.env, profile=profile, agent=agent,
@@ -69,7 +75,7 @@ class Service:
                 limits=body.limits, labels=body.labels,
             )  # fmt: skip
 
-    def _folder(self, cwd: str) -> Path:
+    def _folder(self, identity: Identity, cwd: str) -> Path:
         """RequestError: it is not there, or not one that requests may name."""
         if not cwd.startswith("/") or "\0" in cwd:
             raise RequestError(f"cwd {cwd[:80]!r} is no absolute path on the server's machine")
@@ -77,7 +83,8 @@ class Service:
             resolved = Path(cwd).resolve(strict=True)
         except (OSError, RuntimeError):
             resolved = None
-        if resolved is None or not any(resolved.is_relative_to(each) for each in self.folders):
+        folders = self.folders or ((Path("/"),) if is_own_user(identity) else ())
+        if resolved is None or not any(map(resolved.is_relative_to, folders)):
             # One sentence for both, or anybody could ask what there is on this machine.
             raise RequestError(
                 f"cwd {cwd[:80]!r} is no folder that this server runs anything in; leave it out, "

@@ -1,4 +1,4 @@
-"""The unix socket that a server listens at: nobody but its user can connect, at no moment."""
+"""The unix socket that a server listens at: nobody but whom its mode lets can connect, ever."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MOST_BYTES = 107
 
 
 @contextlib.contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    """A listening socket at this path, mode 0600; at the end it is removed.
+def listening(path: Path, mode: int = 0o600) -> Iterator[socket.socket]:
+    """A listening socket at this path; at the end it is removed.
 
     One that a dead server left is replaced. RequestError: somebody listens there, something else
     stands there, or nothing can be made there.
@@ -33,7 +33,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
             stack.enter_context(_alone(path))
             _remove_left(path)
             made = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            before = os.umask(0o177)
+            before = os.umask(0o777 & ~mode)
             try:
                 made.bind(os.fspath(path))
             finally:
