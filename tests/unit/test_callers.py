@@ -197,3 +197,33 @@ def test_the_kernel_tells_a_peers_groups() -> None:
         assert not found.confined
     with socket.socket() as tcp:
         assert peers.peer_of(tcp) is None
+
+
+def test_a_peer_that_has_ended_may_be_anybody(tmp_path) -> None:
+    """Its number can be another process's by the time that is looked at."""
+    import socket
+    import subprocess
+    import sys
+
+    path = str(tmp_path / "s")
+    text = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({path!r}); print(1)"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        if not _tells_of_peers(server):
+            pytest.skip("this kernel can't be asked (before Linux 6.5)")
+        subprocess.run([sys.executable, "-c", text], check=True, capture_output=True)
+        connection, _ = server.accept()
+        with connection:
+            assert peers.peer_of(connection).confined
+
+
+def _tells_of_peers(sock) -> bool:
+    import errno
+    import socket
+
+    try:
+        os.close(sock.getsockopt(socket.SOL_SOCKET, 77))
+    except OSError as error:
+        return error.errno != errno.ENOPROTOOPT
+    return True

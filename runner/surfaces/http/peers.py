@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import socket
 import struct
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from typing import Any
 _CREDENTIALS = struct.Struct("iII")
 """`struct ucred` (unix(7))."""
 _SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
+_SO_PEERPIDFD = 77
 _MOST_GROUPS = 65_536  # NGROUPS_MAX of linux/limits.h
 
 
@@ -37,7 +41,24 @@ def peer_of(sock: Any) -> Peer | None:
         return None
     told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(told)
-    return Peer(pid, uid, gid, _is_confined(pid), _groups(sock))
+    return Peer(pid, uid, gid, _is_confined(pid) or _has_ended(sock), _groups(sock))
+
+
+def _has_ended(sock: Any) -> bool:
+    """Whether the process is gone, so that its number may be another's that was looked at.
+
+    Asked after looking; a kernel before Linux 6.5 can't be asked.
+    """
+    try:
+        fd = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as error:
+        return error.errno != errno.ENOPROTOOPT  # ESRCH: it is reaped already
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(fd)
 
 
 def _groups(sock: Any) -> tuple[int, ...]:
