@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from runner.model.approval import ApprovalState
+from runner.model.kill import KillScope
 from runner.model.outcome import ChangeKind, Termination
 from runner.schema.base import Strict
 from runner.schema.outcome_model import (
@@ -185,6 +187,73 @@ class BudgetList(Strict):
     """Counters that something was charged to."""
 
     budgets: tuple[BudgetDocument, ...]
+
+
+class AnswerDocument(Strict):
+    """What somebody said to a question."""
+
+    by: str
+    reason: str
+    at: str = Field(description="RFC 3339, UTC.")
+
+
+class ApprovalAnswer(Strict):
+    """A question that a rule asks."""
+
+    id: str
+    state: ApprovalState
+    agent: str
+    parent: str | None
+    session: str | None
+    tenant: str | None
+    uid: int
+    profile: str
+    directory: str
+    program: str = Field(description="What would run; without secrets, and perhaps cut.")
+    reason: str
+    rules: tuple[str, ...]
+    approvers: tuple[tuple[str, ...], ...] = Field(
+        description="Groups of patterns on names, one of each must match; empty: anyone who may."
+    )
+    asked: str
+    expires: str
+    answer: AnswerDocument | None
+    run_id: str | None = Field(description="The run that began by a yes.")
+
+
+class ApprovalList(Strict):
+    """Questions, the oldest first."""
+
+    approvals: tuple[ApprovalAnswer, ...]
+
+
+class KillRow(Strict):
+    """Something that is stopped."""
+
+    scope: KillScope
+    name: str
+    by: str
+    reason: str
+    since: str = Field(description="RFC 3339, UTC.")
+
+
+class KillList(Strict):
+    """What is stopped, the oldest first."""
+
+    kills: tuple[KillRow, ...]
+
+
+class KilledAnswer(Strict):
+    """What a kill came to."""
+
+    scope: KillScope
+    name: str
+    runs: tuple[str, ...] = Field(description="Those that were open.")
+    forced: tuple[str, ...] = Field(
+        description="Those whose sandbox was ended past a supervisor that did not answer."
+    )
+    unrecorded: tuple[str, ...] = Field(description="Those whose end is not recorded yet.")
+    alive: tuple[str, ...] = Field(description="Those that could not be ended, each with why.")
 
 
 class EventRow(Strict):

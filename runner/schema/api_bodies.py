@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from runner.errors import RequestError
+from runner.model.kill import KillScope
 from runner.schema.base import Strict
 from runner.schema.profiles import is_path
 
@@ -153,3 +154,25 @@ def check_workspace_given(body: RunBody) -> None:
     """RequestError: files were sent for a folder that is not the run's own."""
     if body.files and body.cwd is not None:
         raise RequestError("files go into a fresh folder of the run's own: leave out cwd, or files")
+
+
+Reason = Annotated[str, Field(min_length=1, max_length=1000, description="It is recorded.")]
+
+
+class AnswerBody(Strict):
+    """The answer to a question."""
+
+    answer: Literal["approve", "deny"]
+    reason: Reason
+
+
+class LiftBody(Strict):
+    """Whom to let run again."""
+
+    scope: KillScope
+    name: Name = Field(default="", description="Of the agent, session or tenant; none with 'all'.")
+    reason: Reason
+
+
+class KillBody(LiftBody):
+    """What to end."""

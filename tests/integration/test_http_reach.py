@@ -261,6 +261,104 @@ def test_profiles_and_budgets_are_the_callers_own(runner, tmp_path, monkeypatch,
         asyncio.run(all_of_it())
 
 
+def test_no_agent_answers_and_nobody_out_of_reach(runner, work, served, tmp_path):
+    profile = tmp_path / "asks.yaml"
+    profile.write_text(
+        "extends: agent\nrules:\n  list:\n"
+        "    - {id: t, match: {command: touch}, effect: ask, message: look at it}\n"
+    )
+
+    def ask(agent: str, tenant: str) -> str:
+        denied = runner.run(
+            ["touch", "x"], cwd=work, profile=str(profile), agent=agent, tenant=tenant
+        )
+        assert denied.status == 126
+        return max(runner.approvals.waiting(), key=lambda each: each.asked_s).id
+
+    own, elsewhere = ask("one", "t"), ask("one", "other")
+    WHO["lead"] = Identity(
+        "key:lead", frozenset({Verb.READ, Verb.APPROVE}), agents=("one",), tenants=("t",)
+    )
+
+    async def test(client: httpx.AsyncClient) -> None:
+        async def seen(who: str) -> set[str]:
+            got = await client.get("/v1/approvals", headers={"who": who})
+            return {each["id"] for each in got.json()["approvals"]}
+
+        assert await seen("one") == await seen("lead") == {own}
+        assert await seen("two") == set()
+        assert await seen("operator") == {own, elsewhere}
+
+        async def say(who: str, which: str, **body: str) -> httpx.Response:
+            body = {"answer": "approve", "reason": "fine", **body}
+            return await client.post(f"/v1/approvals/{which}", json=body, headers={"who": who})
+
+        for who in ("one", "team", "reader"):
+            assert code(await say(who, own)) == (403, "forbidden")
+        assert code(await say("lead", elsewhere)) == (404, "not_found")
+        assert code(await say("lead", "ask-x")) == (404, "not_found")
+        assert code(await say("lead", own, answer="maybe")) == (400, "bad_request")
+        assert code(await say("lead", own, reason="")) == (400, "bad_request")
+        said = await say("lead", own)
+        assert (said.json()["state"], said.json()["answer"]["by"]) == ("approved", "key:lead")
+        again = await say("lead", own)
+        assert code(again) == (400, "bad_request")
+        assert await seen("operator") == {elsewhere}
+        every = await client.get("/v1/approvals?all=true", headers={"who": "one"})
+        assert [each["state"] for each in every.json()["approvals"]] == ["approved"]
+        one = await client.get(f"/v1/approvals/{own}", headers={"who": "two"})
+        assert code(one) == (404, "not_found")
+
+    served(test)
+
+
+def test_who_kills_reaches_what_it_ends(served):
+    WHO["guard"] = Identity(
+        "key:guard", frozenset({Verb.READ, Verb.KILL}), agents=("one",), tenants=("t",)
+    )
+
+    async def test(client: httpx.AsyncClient) -> None:
+        async def begun(agent: str) -> str:
+            asked = {"argv": ["sleep", "1000"], "wait": False, "agent": agent}
+            run_id = (await ran(client, "operator", **asked)).json()["id"]
+            while (await client.get(f"/v1/runs/{run_id}", headers={"who": "operator"})).json()[
+                "usage"
+            ] is None:
+                await asyncio.sleep(0.05)
+            return str(run_id)
+
+        async def kill(who: str, **body: str) -> httpx.Response:
+            asked = {"reason": "enough", **body}
+            return await client.post("/v1/kills", json=asked, headers={"who": who})
+
+        own, others = await begun("one"), await begun("two")
+        for who in ("one", "team", "reader"):
+            assert code(await kill(who, scope="run", name=own)) == (403, "forbidden")
+        assert code(await kill("guard", scope="run", name=others)) == (404, "not_found")
+        for scope in ("agent", "session", "tenant", "all"):
+            name = "" if scope == "all" else "one"
+            assert code(await kill("guard", scope=scope, name=name)) == (403, "forbidden")
+        ended = await kill("guard", scope="run", name=own)
+        assert (ended.json()["runs"], ended.json()["alive"]) == ([own], [])
+        assert code(await kill("guard", scope="run", name=own)) == (400, "bad_request")
+        every = await kill("operator", scope="agent", name="two")
+        assert every.json()["runs"] == [others]
+        denied = await ran(client, "two")
+        assert denied.json()["decision"]["rules"][0]["id"] == "kill-switch"
+        held = (await client.get("/v1/kills", headers={"who": "operator"})).json()["kills"]
+        assert [(each["name"], each["by"]) for each in held] == [("two", "key:operator")]
+        assert code(await client.get("/v1/kills", headers={"who": "guard"})) == (403, "forbidden")
+        lifted = await client.post(
+            "/v1/kills/lift",
+            json={"scope": "agent", "name": "two", "reason": "mended"},
+            headers={"who": "operator"},
+        )
+        assert lifted.json() == {"kills": []}
+        assert (await ran(client, "two")).json()["termination"] == "exited"
+
+    served(test)
+
+
 def test_the_document_says_all_that_bodies_may_hold(served):
     async def test(client: httpx.AsyncClient) -> None:
         document = (await client.get("/openapi.json", headers={"who": "reader"})).json()

@@ -41,11 +41,12 @@ def list_(
     from runner.app import Runner  # noqa: PLC0415
     from runner.audit.event import rfc3339  # noqa: PLC0415
     from runner.surfaces.cli.event_lines import shown  # noqa: PLC0415
+    from runner.surfaces.standing import approval_document  # noqa: PLC0415
 
     with Runner() as runner:
         found = runner.approvals.all() if everything else runner.approvals.waiting()
     if as_json:
-        print(json.dumps([_document(each) for each in found], indent=2))
+        print(json.dumps([approval_document(each) for each in found], indent=2))
         return
     if not found:
         print("nothing was asked" if everything else "nothing waits for an answer")
@@ -64,11 +65,12 @@ def list_(
 def show(which: Which, as_json: AsJson = False) -> None:
     """All of a question: who asks for what, where, under which profile, and which rule asks why."""
     from runner.app import Runner  # noqa: PLC0415
+    from runner.surfaces.standing import approval_document  # noqa: PLC0415
 
     with Runner() as runner:
         found = runner.approvals.get(which)
     if as_json:
-        print(json.dumps(_document(found), indent=2))
+        print(json.dumps(approval_document(found), indent=2))
     else:
         _print(found)
 
@@ -91,47 +93,14 @@ def deny(which: Which, reason: Reason = "", as_json: AsJson = False) -> None:
 
 def _answer(which: str, reason: str, *, yes: bool, as_json: bool) -> None:
     from runner.app import Runner  # noqa: PLC0415
+    from runner.surfaces.standing import approval_document  # noqa: PLC0415
 
     with Runner() as runner:
         found = runner.approvals.answer(which, reason, yes=yes)
     if as_json:
-        print(json.dumps(_document(found), indent=2))
+        print(json.dumps(approval_document(found), indent=2))
     else:
         print(f"{found.state.value}: {found.id}")
-
-
-def _document(approval: Approval) -> dict[str, object]:
-    from runner.audit.event import rfc3339  # noqa: PLC0415
-    from runner.schema.outcome import printable  # noqa: PLC0415
-
-    who, answer = approval.principal, approval.answer
-    return {
-        "id": approval.id,
-        "state": approval.state.value,
-        "agent": printable(who.agent),
-        "parent": None if who.parent is None else printable(who.parent),
-        "session": None if who.session is None else printable(who.session),
-        "tenant": None if who.tenant is None else printable(who.tenant),
-        "uid": who.uid,
-        "profile": printable(approval.profile),
-        "directory": printable(approval.directory),
-        "program": printable(approval.program),
-        "reason": printable(approval.reason),
-        "rules": [printable(rule) for rule in approval.rules],
-        "approvers": [[printable(each) for each in group] for group in approval.approvers],
-        "asked": rfc3339(approval.asked_s),
-        "expires": rfc3339(approval.expires_s),
-        "answer": (
-            None
-            if answer is None
-            else {
-                "by": printable(answer.by),
-                "reason": printable(answer.reason),
-                "at": rfc3339(answer.at_s),
-            }
-        ),
-        "run_id": approval.run_id,
-    }
 
 
 def _print(approval: Approval) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from runner.kills import Ended, Kills
+    from runner.kills import Kills
     from runner.model.kill import KillScope
 
 Named = tuple["KillScope", str]
@@ -86,6 +86,7 @@ def _kill(kills: Kills, named: list[Named], reason: str, *, as_json: bool) -> No
     from runner.errors import BackendError  # noqa: PLC0415
     from runner.killing import whose  # noqa: PLC0415
     from runner.model.kill import Kill, KillScope  # noqa: PLC0415
+    from runner.surfaces.standing import ended_document  # noqa: PLC0415
 
     began_s = time.monotonic()
     # All are ordered before any is waited for.
@@ -93,7 +94,11 @@ def _kill(kills: Kills, named: list[Named], reason: str, *, as_json: bool) -> No
     ended = [(scope, name, kills.await_end(each)) for scope, name, each in ordered]
     took_s = time.monotonic() - began_s
     if as_json:
-        print(json.dumps([_document(*each) for each in ended], indent=2))
+        documents = [
+            {"scope": scope.value, "name": name, **ended_document(each)}
+            for scope, name, each in ended
+        ]
+        print(json.dumps(documents, indent=2))
     for scope, name, each in ended if not as_json else ():
         what = whose(Kill(scope, name, "", "", 0.0))
         count = len(each.runs)
@@ -109,17 +114,6 @@ def _kill(kills: Kills, named: list[Named], reason: str, *, as_json: bool) -> No
         raise BackendError("\n".join(failed))
 
 
-def _document(scope: KillScope, name: str, ended: Ended) -> dict[str, object]:
-    return {
-        "scope": scope.value,
-        "name": name,
-        "runs": [run.run_id for run in ended.runs],
-        "forced": list(ended.forced),
-        "unrecorded": list(ended.unrecorded),
-        "alive": list(ended.alive),
-    }
-
-
 def _lift(kills: Kills, named: list[Named], reason: str) -> None:
     from runner.killing import whose  # noqa: PLC0415
     from runner.model.kill import Kill  # noqa: PLC0415
@@ -133,19 +127,11 @@ def _list(kills: Kills, *, as_json: bool) -> None:
     from runner.audit.event import rfc3339  # noqa: PLC0415
     from runner.killing import whose  # noqa: PLC0415
     from runner.surfaces.cli.event_lines import shown  # noqa: PLC0415
+    from runner.surfaces.standing import kill_document  # noqa: PLC0415
 
     found = kills.all()
     if as_json:
-        rows = [
-            {
-                "scope": each.scope.value,
-                "name": each.name,
-                "by": each.by,
-                "reason": each.reason,
-                "since": rfc3339(each.since_s),
-            }
-            for each in found
-        ]
+        rows = [kill_document(each) for each in found]
         print(json.dumps(rows, indent=2))
         return
     if not found:

@@ -24,6 +24,7 @@ from runner.surfaces.http.routes import (
     description,
     events,
     health,
+    operators,
     runs,
     standing,
 )
@@ -33,8 +34,8 @@ BODY_BYTES = 16 << 20
 """The largest request that is taken unless somebody says otherwise: the largest script."""
 
 _ROUTERS = (
-    runs.router, events.router, changes.router, decisions.router, standing.router, audit.router,
-    health.router, description.router,
+    runs.router, events.router, changes.router, decisions.router, operators.router,
+    standing.router, audit.router, health.router, description.router,
 )  # fmt: skip
 
 

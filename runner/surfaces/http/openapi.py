@@ -8,9 +8,16 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from runner.schema.api_bodies import ApplyBody, DecisionBody, RunBody
+from runner.schema.api_bodies import (
+    AnswerBody,
+    ApplyBody,
+    DecisionBody,
+    KillBody,
+    LiftBody,
+    RunBody,
+)
 
-_BODIES = (RunBody, DecisionBody, ApplyBody)
+_BODIES = (RunBody, DecisionBody, ApplyBody, AnswerBody, KillBody, LiftBody)
 
 
 @cache
