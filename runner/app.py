@@ -55,6 +55,7 @@ from runner.schema.profiles import load_profile, profile_documents, shipped_prof
 from runner.settings import Settings, host_environment, load_settings
 from runner.stores.changes import ChangeArchive
 from runner.stores.redacting import redactor_of
+from runner.stores.telling import Teller
 from runner.streams import Cancellation, NullSink
 from runner.supervisor import Supervisor
 
@@ -96,6 +97,13 @@ class Runner:
             settings.home.value, clock, settings.checkpoint_rules, redactor=redactor
         )
         self._archive = ChangeArchive(settings.home.value, clock, settings.keep_changes_bytes.value)
+        self._teller = Teller(
+            settings.approvals_to.value,
+            settings.approvals_secret.value,
+            self._store.approval,
+            self._store.transaction,
+            clock,
+        )
         self._supervisor = Supervisor(
             self._store,
             clock,
@@ -103,6 +111,7 @@ class Runner:
             settings.keep_program_bytes.value,
             self._archive,
             redactor=redactor,
+            tell=self._teller.tell,
         )
         self.budgets = Budgets(self._store, clock, self._stated_budgets)
         """How budgets stand, and beginning them anew."""
@@ -382,6 +391,7 @@ class Runner:
                 self._record_swept(backend.name, backend.take_swept())
         finally:
             self._backends.clear()
+            self._teller.finish()
             self._store.close()
 
     def __enter__(self) -> Runner:

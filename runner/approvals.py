@@ -7,7 +7,7 @@ import pwd
 from collections.abc import Sequence
 from dataclasses import replace
 
-from runner import records
+from runner import operator_records
 from runner.approving import terms_of
 from runner.errors import RequestError
 from runner.model.approval import Answer, Approval, ApprovalState
@@ -72,7 +72,7 @@ class Approvals:
             answered = replace(found, state=state, answer=answer)
             tx.keep_approval(answered)
             who = Principal(uid=os.getuid(), agent="default")
-            tx.append(records.approval_answered(answered, answer, who))
+            tx.append(operator_records.approval_answered(answered, answer, who))
         return answered
 
 

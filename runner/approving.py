@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import select
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from runner import records
+from runner import operator_records, records
 from runner.audit.canonical import canonical, escape
 from runner.audit.event import rfc3339
 from runner.audit.redaction import Redactor
@@ -61,6 +61,7 @@ class Questions:
         """Why it is waited for no longer; empty: nobody has answered in time."""
         self._until_s: float | None = None
         """On the monotonic clock; None: nothing was waited for yet."""
+        self._fresh: list[str] = []
         self._told: str | None = None
         """The question that the caller knows of."""
 
@@ -95,6 +96,11 @@ class Questions:
         if self._used is not None:
             used = replace(self._used, state=ApprovalState.USED, run_id=run_id)
             tx.keep_approval(used)
+
+    def fresh(self) -> Sequence[str]:
+        """Ids of what was asked since this was last called, durable by then."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
 
     def wait(self, cancel: CancelToken) -> None:
         """Until there is an answer, or there will be none, or the caller has no more patience."""
@@ -147,7 +153,8 @@ class Questions:
         )
         tx.forget_approvals(now_s - KEPT_S)
         tx.keep_approval(asked)
-        tx.append(records.approval_asked(asked))
+        tx.append(operator_records.approval_asked(asked))
+        self._fresh.append(asked.id)
         return asked
 
 

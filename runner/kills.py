@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from runner import killing, records
+from runner import killing, operator_records
 from runner.errors import BackendError, RequestError
 from runner.model.kill import Kill, KillScope, OpenRun
 from runner.model.principal import Principal
@@ -82,7 +82,7 @@ class Kills:
                     "audit show` tells what became of one"
                 )
             tx.set_kill(kill)
-            tx.append(records.kill_ordered(kill, runs, _who()))
+            tx.append(operator_records.kill_ordered(kill, runs, _who()))
         return Ended(runs)
 
     def await_end(self, ordered: Ended, *, patience_s: float = PATIENCE_S) -> Ended:
@@ -115,7 +115,7 @@ class Kills:
                     f"nothing stops {killing.whose(Kill(scope, name, '', '', 0.0))}; "
                     + (f"stopped: {', '.join(stopped)}" if stopped else "no kill is in force")
                 )
-            tx.append(records.kill_lifted(scope, name, by or _operator(), reason, _who()))
+            tx.append(operator_records.kill_lifted(scope, name, by or _operator(), reason, _who()))
 
     def _left(self, runs: Sequence[OpenRun], within_s: float) -> Sequence[OpenRun]:
         """Those that are open, at the latest after that long."""

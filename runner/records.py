@@ -14,19 +14,17 @@ from dataclasses import asdict
 from typing import Any
 
 from runner.audit.canonical import canonical
-from runner.audit.event import rfc3339
 from runner.audit.named import named
 from runner.audit.redaction import Redactor, is_mark
 from runner.compile import spec_digest
 from runner.metering.windows import encoded
 from runner.model.api_key import ApiKey
-from runner.model.approval import Answer, Approval
 from runner.model.budget import Charge, Override, Resource
 from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent
 from runner.model.keeping import KeepBounds, Kept
-from runner.model.kill import Kill, KillScope, OpenRun
+from runner.model.kill import Kill
 from runner.model.limits import LIMIT_KEYS, Unlimited, spelled
 from runner.model.loop_guard import Looped
 from runner.model.outcome import Change, Output
@@ -44,8 +42,6 @@ CHANGES_LISTED = 200
 SWEPT_LISTED = 200
 """Things that a sweep removed, or could not remove, written out."""
 COMMANDS_LISTED = 200
-KILLED_LISTED = 200
-"""Runs that a kill ends, written out."""
 
 
 def decided(
@@ -285,34 +281,6 @@ def guard_reset(keys: Sequence[str], reason: str, who: Principal) -> EventDraft:
     return EventDraft(EventKind.GUARD_RESET, data, who)
 
 
-def approval_asked(approval: Approval) -> EventDraft:
-    """What is asked, about what, until when, and who may answer."""
-    data = {
-        "id": approval.id,
-        "digest": approval.digest,
-        "profile": approval.profile,
-        "directory": approval.directory,
-        "program": approval.program,
-        "reason": approval.reason,
-        "rules": list(approval.rules),
-        "approvers": [list(group) for group in approval.approvers],
-        "expires": rfc3339(approval.expires_s),
-    }
-    return EventDraft(EventKind.APPROVAL_ASKED, data, approval.principal)
-
-
-def approval_answered(approval: Approval, answer: Answer, who: Principal) -> EventDraft:
-    """Yes or no, by whom, and why."""
-    data = {
-        "id": approval.id,
-        "answer": approval.state.value,
-        "by": answer.by,
-        "reason": answer.reason,
-        "agent": approval.principal.agent,
-    }
-    return EventDraft(EventKind.APPROVAL_ANSWERED, data, who)
-
-
 def program_text(program: Program, redactor: Redactor | None = None) -> str:
     """A program as text for people, without its secrets; a script's content too."""
     if isinstance(program, Argv):
@@ -325,21 +293,6 @@ def program_text(program: Program, redactor: Redactor | None = None) -> str:
     args = program.args if redactor is None else redactor.words(program.args)
     called = shlex.join([*program.interpreter, program.name, *args])
     return f"{called}\n{content.decode('utf-8', 'surrogateescape')}"
-
-
-def kill_ordered(kill: Kill, runs: Sequence[OpenRun], who: Principal) -> EventDraft:
-    """Whom it stops, and the runs that it ends."""
-    data = {
-        **kill_data(kill),
-        "runs": {"count": len(runs), "first": [each.run_id for each in runs[:KILLED_LISTED]]},
-    }
-    return EventDraft(EventKind.KILL_ORDERED, data, who)
-
-
-def kill_lifted(scope: KillScope, name: str, by: str, reason: str, who: Principal) -> EventDraft:
-    """Who may begin runs again, who says so, and why."""
-    data = {"scope": scope.value, "name": name, "by": by, "reason": reason}
-    return EventDraft(EventKind.KILL_LIFTED, data, who)
 
 
 def kill_data(kill: Kill) -> dict[str, str]:

@@ -110,6 +110,10 @@ class Settings:
     """Secrets that are redacted beside those of known shapes."""
     ask_wait: Setting[float]
     """Seconds that a run waits for an answer where a rule asks; 0: it is denied at once."""
+    approvals_to: Setting[tuple[Destination, ...]]
+    """Who is told of new questions."""
+    approvals_secret: Setting[Path | None]
+    """The file with what webhooks of questions are signed by."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
     wrapper_dirs: Setting[tuple[PolicyFolder, ...]]
@@ -192,6 +196,10 @@ def load_settings(
         server_peers=sources.take("server_peers", read_peers, tuple),
         server_issuers=sources.take("server_issuers", read_issuers, tuple),
         redact_patterns=sources.take("redact_patterns", _patterns, tuple),
+        approvals_to=sources.take("approvals_to", partial(read_destinations, folders.home), tuple),
+        approvals_secret=sources.take(
+            "approvals_secret", partial(_path, folders.home), lambda: None
+        ),
         ask_wait=sources.take("ask_wait", parse_wait, float),
         policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
         wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),

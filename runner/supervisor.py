@@ -6,7 +6,7 @@ It knows the ports and no adapter. What it does is written down before it is don
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from signal import SIGKILL
@@ -69,13 +69,16 @@ class Supervisor:
         archive: ChangeArchive | None = None,
         *,
         redactor: Redactor | None = None,
+        tell: Callable[[str], object] | None = None,
     ) -> None:
         """`keep_output_bytes`: how much of each stream of a run is kept for `runner logs`.
 
         `keep_program_bytes`: the largest text that is kept of a program that the log does not hold.
         `archive`: where the contents of what runs changed are kept; None: nowhere.
         `redactor`: what records and kept output pass; None: events pass the store's alone.
+        `tell`: hears of each question that a rule asks, by its id.
         """
+        self._tell = tell
         self._redactor = redactor
         self._archive = archive
         self._store = store
@@ -188,10 +191,12 @@ class Supervisor:
         questions = Questions(
             self._store, self._clock, policy, caller, inherited=inherited or {}, redactor=redactor
         )
+        record: RunRecord | None
+        found: Decided | Program | None
         while True:
             early = None if counting else asked.decide(Facts(self._clock.now()))
             with self._store.transaction() as tx:
-                found: Decided | Program | None = early
+                record, found = None, early
                 if found is None or tx.killed(request.principal) is not None:
                     found = asked.attempt(count(tx, request, policy, self._clock.now()))
                 if isinstance(found, Decided):
@@ -199,7 +204,11 @@ class Supervisor:
                     if decided is not None:
                         record = opened(tx, decided)
                         questions.use(tx, record.id)
-                        return record
+            for identity in questions.fresh():
+                if self._tell is not None:
+                    self._tell(identity)
+            if record is not None:
+                return record
             if isinstance(found, Decided):
                 questions.wait(cancel)
                 asked = Asked(request, policy, linked.find)  # the workspace may be another by now

@@ -47,6 +47,8 @@ class EventKind(StrEnum):
     """Somebody let paused commands be tried again, and why."""
     APPROVAL_ASKED = "approval.asked"
     """A rule asked, and somebody is: about what, until when. Durable before anybody is told."""
+    APPROVAL_UNTOLD = "approval.untold"
+    """A destination was not told of a question, which stands all the same."""
     APPROVAL_ANSWERED = "approval.answered"
     """Somebody said yes or no. A run that began by a yes names it in its decision."""
     KILL_ORDERED = "kill.ordered"

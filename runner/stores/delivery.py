@@ -1,4 +1,4 @@
-"""How a checkpoint gets somewhere else: into a file, to a command, to a URL; each bounded in time.
+"""How a text gets somewhere else: into a file, to a command, to a URL; each bounded in time.
 
 What counts as arrived is said in `model.checkpoints`. Failures are OSErrors with a clause.
 """
@@ -12,6 +12,8 @@ import stat
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from runner.model.checkpoints import Destination, DestinationKind
@@ -25,7 +27,7 @@ _POST_TYPE = "text/plain; charset=utf-8"
 
 
 class NotDeliveredError(Exception):
-    """A destination did not take a checkpoint; the message is a clause."""
+    """A destination did not take it; the message is a clause."""
 
 
 def deliver(
@@ -33,10 +35,11 @@ def deliver(
     note: str,
     timeout_s: float = TIMEOUT_S,
     over: threading.Event | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Send one checkpoint, the text of a signed note. NotDeliveredError: it may not have arrived.
+    """Send one text, such as a checkpoint's note. NotDeliveredError: it may not have arrived.
 
-    `over`: ends a command when it is set.
+    `over`: ends a command when it is set. `headers`: beside those that a POST has.
 
     A file is not bounded in time: the kernel decides. Everything else ends within `timeout_s`, but
     for looking up a host's name, which the system bounds.
@@ -48,7 +51,7 @@ def deliver(
         elif destination.kind is DestinationKind.COMMAND:
             _run(destination.words, data, timeout_s, over or threading.Event())
         else:
-            _post(destination.words[0], data, timeout_s)
+            _post(destination.words[0], data, timeout_s, headers)
     except OSError as error:
         raise NotDeliveredError(error.strerror or str(error)) from error
 
@@ -97,7 +100,7 @@ def _run(words: tuple[str, ...], data: bytes, timeout_s: float, over: threading.
         raise NotDeliveredError(f"it ended with exit code {process.returncode}")
 
 
-def _post(url: str, data: bytes, timeout_s: float) -> None:
+def _post(url: str, data: bytes, timeout_s: float, more: Mapping[str, str]) -> None:
     """POST, without following redirects, which would turn it into a GET that delivers nothing."""
     import http.client  # noqa: PLC0415  (late: speed)
 
@@ -105,7 +108,7 @@ def _post(url: str, data: bytes, timeout_s: float) -> None:
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
-    headers = {"Content-Type": _POST_TYPE, "User-Agent": "runner", "Connection": "close"}
+    headers = {"Content-Type": _POST_TYPE, "User-Agent": "runner", "Connection": "close", **more}
     if parts.username is not None:
         headers["Authorization"] = _basic(parts.username, parts.password or "")
     # The connection's time limit is for each read; who drips bytes is ended by this one.

@@ -513,11 +513,11 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
         *("run --profile guarded.yaml -- false", "run --profile guarded.yaml -- false"),
         "guard reset --all --reason r",
         *("kill --agent nobody --reason r", "kill --lift --agent nobody --reason r"),
-        "run --profile asking.yaml -- touch new",
         *("keys create bot --agent bot --profile agent", "keys revoke bot"),
     ):
         subprocess.run(f"runner {text}", shell=True, cwd=folder, check=False, capture_output=True)
     for line in (
+        "RUNNER_APPROVALS_TO=$PWD/no/such runner run --profile asking.yaml -- touch new",
         "runner approvals deny --reason r $(runner approvals list | grep -o 'ask-[0-9a-f]*')",
         "RUNNER_CHECKPOINT_TO=$PWD/elsewhere/kept runner audit checkpoint",
         "mkdir elsewhere; RUNNER_CHECKPOINT_TO=$PWD/elsewhere/kept runner audit checkpoint",

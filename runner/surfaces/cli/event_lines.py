@@ -112,6 +112,8 @@ def _of_people(kind: str, data: dict[str, Any]) -> str:
     match kind:
         case "approval.asked":
             says = _one_line(f"{data['id']}: {data['program']}")
+        case "approval.untold":
+            says = _one_line(f"{data['id']} to {data['to']}: {data['why']}")
         case "approval.answered":
             says = _one_line(f"{data['id']}: {data['answer']} by {data['by']}: {data['reason']}")
         case "kill.ordered" | "kill.lifted":
