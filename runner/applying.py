@@ -267,12 +267,20 @@ def _refused(change: Change, held: HeldChanges, against: _Against) -> Result | N
 
 def _protection(change: Change, path: str, held: HeldChanges, profile: Profile) -> str | None:
     """Why a change is protected and not opened by the profile, in a clause; None: it may be."""
-    if os.path.realpath(path) == profile.source:  # the file, or a link by which it is named
+    if _is_file(path, profile.source):
         return "it is the profile that the run is held against"
     reason = protected(change.path) or _leads_out(change, held)
     if reason is None or names(change.path, profile.apply_allow):
         return None
     return f"{reason}; a profile's `apply: {{allow: [...]}}` would have to name it"
+
+
+def _is_file(path: str, source: str) -> bool:
+    """Whether it is this file, or a link by which that is named."""
+    try:
+        return os.path.realpath(path) == source
+    except OSError:  # whoever swaps folders meanwhile could as well write the link itself
+        return path == source
 
 
 def _leads_out(change: Change, held: HeldChanges) -> str | None:

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.usefixtures("native")
 
 FIELDS = {
     "run_id", "decision", "termination", "limit", "exit_code", "signal", "error", "usage",
-    "backend", "profile", "protections", "degraded", "workspace", "audit", "left", "budget", "killed",
+    "backend", "profile", "protections", "degraded", "workspace", "audit", "left", "budget",
+    "killed",
     "stdout_bytes", "stdout_truncated", "stdout_sha256",
     "stderr_bytes", "stderr_truncated", "stderr_sha256",
 }  # fmt: skip
