@@ -156,7 +156,8 @@ class LimitContract(BackendHarness):
                 same(meter.heard, sorted(meter.heard))
                 expect(meter.heard[-1] >= 300_000 > meter.heard[-2], f"it heard {meter.heard}")
                 ended = told(ran.ending.usage)
-                expect(ended is not None and ended >= meter.heard[-1], "less than it was told")
+                # Not the last look: behind a gap that is an estimate, and never too low.
+                expect(ended is not None and ended >= meter.heard[0], "less than it was told")
             self.still_works(backend)
 
     def test_a_meter_that_lets_it_changes_nothing(self) -> None:
