@@ -123,7 +123,7 @@ def _kill(service: Service, identity: Identity, body: KillBody) -> Ended:
 def _found(service: Service, identity: Identity, approval_id: str) -> Approval:
     """NotFoundError: there is none by this id in the caller's reach."""
     what = f"question {approval_id!r}"
-    found = next((e for e in service.runner.approvals.all() if e.id == approval_id), None)
+    found = service.runner.store.approval(approval_id)
     if found is None:
         raise not_there(what)
     check_reach(identity, what, found.principal.agent, found.principal.tenant)
