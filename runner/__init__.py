@@ -5,6 +5,8 @@
     with Runner() as r:
         outcome = r.run(["python3", "fix.py"], cwd="project")
 
+`connect` gives the same of a server.
+
 Importing this package is cheap: the library itself is loaded when one of its names is used.
 """
 
@@ -13,16 +15,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runner.app import AsyncRunner as AsyncRunner
     from runner.app import Runner as Runner
+    from runner.asynchronous import AsyncRunner as AsyncRunner
+    from runner.client import RemoteRunner as RemoteRunner
+    from runner.client import connect as connect
     from runner.errors import RunnerError as RunnerError
     from runner.model.outcome import Outcome as Outcome
 
-__all__ = ["AsyncRunner", "Outcome", "Runner", "RunnerError", "__version__"]
+__all__ = [
+    "AsyncRunner",
+    "Outcome",
+    "RemoteRunner",
+    "Runner",
+    "RunnerError",
+    "__version__",
+    "connect",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AsyncRunner": "runner.app",
+    "AsyncRunner": "runner.asynchronous",
+    "RemoteRunner": "runner.client",
+    "connect": "runner.client",
     "Runner": "runner.app",
     "Outcome": "runner.model.outcome",
     "RunnerError": "runner.errors",

@@ -8,9 +8,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from runner import records
 from runner.adapters import (
@@ -21,16 +20,19 @@ from runner.adapters import (
     wrappers_in_force,
 )
 from runner.analysis.wrappers.table import Table
-from runner.applying import Applied, ChangesOfRuns
+from runner.applying import ChangesOfRuns
 from runner.approvals import Approvals
+from runner.auditing import Audit
 from runner.bound import check_bound
 from runner.budgeting import Budgets
-from runner.caller import Caller
+from runner.caller import Caller, Proposed
 from runner.changes.diff import FileDiff
+from runner.changes.results import Applied, RunChanges
 from runner.clock import SystemClock
 from runner.compile import budgets, check_workspace, grants, inherited_names, policy_layers, tighten
 from runner.deciding import Policy
 from runner.errors import RunnerError
+from runner.following import Following
 from runner.guards import Guards
 from runner.intake import ask_wait_s, build_request, checked_stdin
 from runner.keys import Keys
@@ -49,7 +51,6 @@ from runner.model.request import ExecRequest
 from runner.model.swept import Swept
 from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
-from runner.recalled import RunChanges
 from runner.recording import Plan
 from runner.schema.profiles import load_profile, profile_documents, shipped_profiles
 from runner.settings import Settings, host_environment, load_settings
@@ -121,6 +122,8 @@ class Runner:
         """What rules ask, and answering it."""
         self.kills = Kills(self._store, clock, self.backend)
         """What runs now, ending that, and keeping agents from beginning more."""
+        self.audit = Audit(self._store, clock, settings.home.value)
+        """The log: searched, checkpointed, and runs proved to be in it."""
         self.keys = Keys(self._store, clock)
         """Keys of the API: making, listing and revoking them."""
         self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
@@ -192,16 +195,50 @@ class Runner:
         Raises:
             RunnerError: runner could not do its work; `code` says what, `outcome` the record.
         """
-        with self.refusals_recorded(agent, profile):
-            source = checked_stdin(stdin)
-            request = build_request(
-                argv=argv, shell=shell, script=script, code=code, language=language, args=args,
-                cwd=cwd, env=env, profile=profile or self._settings.profile.value, agent=agent,
-                parent=parent, session=session, tenant=tenant, limits=limits, labels=labels,
-            )  # fmt: skip
-            wait_s = self._settings.ask_wait.value if ask_wait is None else ask_wait_s(ask_wait)
+        asked = Proposed(
+            shell=shell, script=script, code=code, language=language, args=args,
+            profile=profile, agent=agent, parent=parent, session=session, tenant=tenant, cwd=cwd,
+            env=env, limits=limits, labels=labels,
+        )  # fmt: skip
+        request, source, wait_s = self._asked(argv, asked, stdin, ask_wait)
         caller = Caller(source, stdout or NullSink(), stderr or NullSink(), ask_wait_s=wait_s)
         return self.execute(request, caller, cancel, backend=backend)
+
+    def stream(
+        self,
+        argv: Sequence[str] | None = None,
+        *,
+        stdin: int | bytes | str | None = None,
+        backend: str | None = None,
+        ask_wait: str | float | None = None,
+        **program: Unpack[Proposed],
+    ) -> Following:
+        """Run it and follow what happens, event by event (`runner.model.following`).
+
+        The arguments are those of `run`. The program waits while its output is not taken.
+        """
+        request, source, wait_s = self._asked(argv, program, stdin, ask_wait)
+
+        def execute(caller: Caller, cancel: CancelToken) -> Outcome:
+            return self.execute(request, caller, cancel, backend=backend)
+
+        return Following(execute, source, ask_wait_s=wait_s)
+
+    def _asked(
+        self,
+        argv: Sequence[str] | None,
+        program: Proposed,
+        stdin: int | bytes | str | None = None,
+        ask_wait: str | float | None = None,
+    ) -> tuple[ExecRequest, int | bytes | None, float]:
+        """A program as a request, what it reads, and how long it waits where a rule asks."""
+        with self.refusals_recorded(program.get("agent"), program.get("profile")):
+            source = checked_stdin(stdin)
+            profile = program.get("profile") or self._settings.profile.value
+            given: dict[str, Any] = {**program, "profile": profile}
+            request = build_request(argv=argv, **given)
+            wait_s = self._settings.ask_wait.value if ask_wait is None else ask_wait_s(ask_wait)
+        return request, source, wait_s
 
     def execute(
         self,
@@ -210,15 +247,19 @@ class Runner:
         cancel: CancelToken | None = None,
         *,
         backend: str | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Outcome:
-        """Run a request that was built already; what the surfaces call."""
+        """Run a request that was built already; what the surfaces call.
+
+        `environment`: what the profile inherits from; this process's own else.
+        """
         with contextlib.ExitStack() as stack:
             token = cancel if cancel is not None else stack.enter_context(Cancellation())
             with self.refusals_recorded(request.principal.agent, request.profile):
                 self._bound_output()
                 holder = self.backend(backend)
                 policy = self.policy(request, holder.name)
-                inherited = host_environment(inherited_names(request, policy.profile))
+                inherited = host_environment(inherited_names(request, policy.profile), environment)
                 return self._supervisor.run(
                     request,
                     policy,
@@ -234,8 +275,17 @@ class Runner:
         inherited = host_environment(inherited_names(request, policy.profile))
         return self._supervisor.plan(request, policy, inherited)
 
-    def check(self, request: ExecRequest) -> Decision:
-        """Only the decision, recorded as one that was asked for."""
+    def check(
+        self, argv: Sequence[str] | ExecRequest | None = None, **program: Unpack[Proposed]
+    ) -> Decision:
+        """Only the decision, recorded as one that was asked for.
+
+        The arguments are those of `run`, or a request that was built already.
+        """
+        if isinstance(argv, ExecRequest):
+            request = argv
+        else:
+            request, _, _ = self._asked(argv, program)
         with self.refusals_recorded(request.principal.agent, request.profile):
             policy = self.policy(request, self._settings.backend.value)
         return self._supervisor.check(request, policy)
@@ -443,55 +493,3 @@ class Runner:
             with contextlib.suppress(RunnerError), self._store.transaction() as tx:
                 tx.append(EventDraft(EventKind.REQUEST_REFUSED, data, principal))
             raise
-
-
-class AsyncRunner:
-    """`Runner` for async callers: each run in a thread of its own, cancelled with its scope."""
-
-    def __init__(self, **options: Any) -> None:
-        """The options of `Runner`."""
-        self._runner = Runner(**options)
-
-    async def run(self, argv: Sequence[str] | None = None, **options: Any) -> Outcome:
-        """`Runner.run`; when the surrounding scope is cancelled, the run is ended first."""
-        import anyio  # noqa: PLC0415  (only async callers need it)
-        from anyio import to_thread  # noqa: PLC0415
-
-        with Cancellation() as cancel:
-
-            async def end_with_scope() -> None:
-                try:
-                    await anyio.sleep_forever()
-                finally:
-                    cancel.set()
-
-            outcome: Outcome | None = None
-            failure: Exception | None = None
-            async with anyio.create_task_group() as group:
-                group.start_soon(end_with_scope)
-                try:
-                    outcome = await to_thread.run_sync(
-                        partial(self._runner.run, argv, cancel=cancel, **options)
-                    )
-                except Exception as error:  # the group would wrap it
-                    failure = error
-                group.cancel_scope.cancel()
-        # What was cancelled does not go on with an outcome in its hands.
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        if failure is not None:
-            raise failure
-        if outcome is None:
-            raise RunnerError("the run was cancelled before it began")
-        return outcome
-
-    async def aclose(self) -> None:
-        """End every sandbox and let go of the log."""
-        from anyio import to_thread  # noqa: PLC0415
-
-        await to_thread.run_sync(self._runner.close)
-
-    async def __aenter__(self) -> AsyncRunner:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()

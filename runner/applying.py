@@ -20,8 +20,9 @@ from runner.changes.diff import FileDiff
 from runner.changes.manifest import Manifest, has_content
 from runner.changes.plan import Fate, Result, leads_out, ordered, unsupported
 from runner.changes.protected import names, protected
+from runner.changes.results import Applied, RunChanges
 from runner.deciding import Policy, decide_write
-from runner.errors import EXIT_DENIED, EXIT_RUNNER, RequestError, StateError
+from runner.errors import RequestError, StateError
 from runner.metering.keeping import to_drop
 from runner.model.action import Facts
 from runner.model.event import EventDraft, EventKind
@@ -32,7 +33,7 @@ from runner.model.principal import Principal
 from runner.model.profile import Profile
 from runner.model.request import ExecRequest
 from runner.ports import ChangeArchive, Clock, HeldChanges, Store
-from runner.recalled import RunChanges, chosen_of, from_log, kept, left_of, manifest_of, recorded
+from runner.recalled import chosen_of, from_log, kept, left_of, manifest_of, recorded
 from runner.showing import diff_of
 from runner.workspaces.applier import Applier
 from runner.workspaces.folder import WorkspaceFolder
@@ -44,30 +45,6 @@ _MOST_TARGET_BYTES = 4096
 
 Rules = Callable[[ExecRequest], tuple[Policy, Facts]]
 """The policy that a request is held against now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What became of the changes that were to be applied."""
-
-    run_id: str
-    directory: str
-    dry_run: bool
-    """True: nothing was touched; `applied` means that it would be."""
-    results: tuple[Result, ...]
-    """In the order of their paths."""
-    left: int
-    """Changes of the run that are not applied after this."""
-
-    @property
-    def status(self) -> int:
-        """The exit code of `runner apply`: 0 all is applied, 126 refused, 125 failed, 1 else."""
-        fates = {result.fate for result in self.results}
-        if Fate.FAILED in fates:
-            return EXIT_RUNNER
-        if fates & {Fate.DENIED, Fate.PROTECTED}:
-            return EXIT_DENIED
-        return 0 if fates <= {Fate.APPLIED, Fate.ALREADY} else 1
 
 
 @dataclass(frozen=True, slots=True)

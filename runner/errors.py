@@ -22,6 +22,8 @@ class RunnerError(Exception):
     http_status = 503
     outcome: object = None
     """The `Outcome` that was recorded (`runner_failed`), when the run had begun."""
+    run_id: str | None = None
+    """Of a run that a server tells this of, when it had begun."""
 
 
 class BadInputError(RunnerError):
@@ -75,6 +77,16 @@ class ConflictError(BadInputError):
     http_status = 409
 
 
+class OtherServerError(BadInputError):
+    """A request was meant for another server than the one that got it, and was not carried out.
+
+    One with other settings, or another process than the one that an earlier request went to.
+    """
+
+    code = "other_server"
+    http_status = 412
+
+
 class TooLargeError(BadInputError):
     """The request is larger than the server takes."""
 
@@ -125,6 +137,20 @@ class BusyError(RunnerError):
     http_status = 429
 
 
+class UnreachableError(RunnerError):
+    """A server does not answer, or stopped in the middle of an answer."""
+
+    code = "unreachable"
+    sent = False
+    """Whether the request was on its way, so that nobody knows what became of it."""
+
+
+class AnswerError(RunnerError):
+    """A server answered what this version does not understand."""
+
+    code = "bad_answer"
+
+
 class StoppingError(RunnerError):
     """A server is about to end and begins no run any more."""
 
@@ -155,3 +181,31 @@ class ProtectionMissingError(BackendError):
             "(run `runner doctor` to see what is in force and how to get the rest)"
         )
         self.protection = protection
+
+
+def error_of(code: str, message: str) -> RunnerError:
+    """The error that has this code, of a failure that another process told of.
+
+    The other way round than `code`. A code that this version does not know is told in the message.
+    """
+    kind = _by_code().get(code)
+    if kind is None:
+        return RunnerError(f"{message} ({code})")
+    if kind is ProtectionMissingError:
+        error = kind.__new__(kind, message)
+        _, _, rest = message.partition("required protection '")
+        error.protection = rest.partition("'")[0]
+        return error
+    return kind(message)
+
+
+def _by_code() -> dict[str, type[RunnerError]]:
+    """Of classes that share a code the most special one is what the library raises."""
+    found: dict[str, type[RunnerError]] = {}
+    kinds: list[type[RunnerError]] = [RunnerError]
+    while kinds:
+        kind = kinds.pop(0)
+        if "code" in vars(kind) or kind is RequestError:
+            found[kind.code] = kind
+        kinds += kind.__subclasses__()
+    return found

@@ -6,11 +6,10 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from runner import killing, operator_records
 from runner.errors import BackendError, RequestError
-from runner.model.kill import Kill, KillScope, OpenRun
+from runner.model.kill import Ended, Kill, KillScope, OpenRun
 from runner.model.principal import Principal
 from runner.model.usage import Usage
 from runner.ports import Backend, Clock, Store
@@ -20,21 +19,6 @@ PATIENCE_S = 1.0
 CLOSE_WITHIN_S = 3.0
 """How long it is waited for that the end of a run is recorded."""
 _LOOK_EVERY_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What a kill came to."""
-
-    runs: tuple[OpenRun, ...]
-    """Those that were open when it was ordered."""
-    forced: tuple[str, ...] = ()
-    """Ids of those whose sandbox was ended past their supervisor, which did not answer."""
-    unrecorded: tuple[str, ...] = ()
-    """Ids of those whose end is not recorded yet: it will be when their supervisor goes on, or by
-    recovery when it is dead."""
-    alive: tuple[str, ...] = ()
-    """Ids of those that could not be ended, each with why."""
 
 
 class Kills:

@@ -12,28 +12,13 @@ from runner.audit.canonical import unescape
 from runner.changes import manifest as manifests
 from runner.changes.manifest import Manifest
 from runner.changes.plan import chosen
+from runner.changes.results import RunChanges
 from runner.errors import RequestError, StateError
 from runner.model.event import EventKind
 from runner.model.outcome import Change, ChangeKind, Original
 from runner.model.principal import Principal
 from runner.model.request import Argv, ExecRequest
 from runner.ports import HeldChanges, Store
-
-
-@dataclass(frozen=True, slots=True)
-class RunChanges:
-    """What a run changed, and what is left of it to apply."""
-
-    run_id: str
-    directory: str
-    changes: tuple[Change, ...]
-    """All of the list; when nothing is kept any more, as many as the log has."""
-    left: tuple[int, ...]
-    """Numbers in `changes` of those that are neither applied nor discarded."""
-    truncated: bool
-    """Whether the run changed more than is listed."""
-    gone: str | None
-    """Why nothing is kept, in a clause; None: something is."""
 
 
 @dataclass(frozen=True, slots=True)

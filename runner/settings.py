@@ -1,4 +1,4 @@
-"""Where runner keeps things and what it takes by default: the only reader of the environment.
+"""What runner takes by default and what is set: with `places`, the only reader of the environment.
 
 A setting comes from the first of these that states it: a flag; a variable `RUNNER_*`; the
 user's `~/.config/runner/config.yaml`; the machine's `/etc/runner/config.yaml`; the default. The
@@ -12,7 +12,6 @@ user: sudo may have left another's.
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -24,6 +23,7 @@ from runner.errors import SettingsError
 from runner.model.callers import Issuer, PeerRule
 from runner.model.checkpoints import CheckpointRules, Destination
 from runner.model.limits import Unlimited
+from runner.places import AUTO, ETC, Folders, config_files, folders_of, read_choice
 from runner.schema.callers import read_issuers, read_peers
 from runner.schema.destinations import read_destinations
 from runner.schema.problems import Problem, raise_problems, unknown
@@ -32,7 +32,6 @@ from runner.schema.yaml import Document, parse, read_file
 
 T = TypeVar("T")
 
-ETC = Path("/etc/runner")
 DEFAULT_PROFILE = "agent"
 DEFAULT_BACKEND = "native"
 DEFAULT_KEEP_OUTPUT_BYTES = 1 << 20
@@ -102,6 +101,9 @@ class Settings:
     """And at the next event, when the last one is older."""
     checkpoint_to: Setting[tuple[Destination, ...]]
     """Where checkpoints are sent."""
+    server: Setting[str]
+    """Whether commands have a server of the same user run what they are given: `auto`, `never`,
+    `always`, or which one: `unix:PATH`."""
     server_peers: Setting[tuple[PeerRule, ...]]
     """What other users' processes may do at the API's socket."""
     server_issuers: Setting[tuple[Issuer, ...]]
@@ -134,14 +136,6 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Folders:
-    home: Path | None
-    config: Path | None
-    """Holds `config.yaml`, `policy.d`, `wrappers.d` and `profiles` of the user."""
-    state: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class _File:
     document: Document
     values: Mapping[str, object]
@@ -159,9 +153,8 @@ def load_settings(
     value that is wrong, a configuration file that can't be read, or no home folder to be found.
     """
     environment = os.environ if env is None else env
-    folders = _folders(environment)
-    user_file = folders.config / "config.yaml" if folders.config else None
-    files = [file for path in (user_file, etc / "config.yaml") if (file := _read(path))]
+    folders = folders_of(environment)
+    files = [file for path in config_files(folders, etc) if (file := _read(path))]
     sources = _Sources(dict(flags or {}), environment, files)
     settings = Settings(
         home=sources.take("home", partial(_path, folders.home), lambda: _state(folders)),
@@ -193,6 +186,7 @@ def load_settings(
         checkpoint_to=sources.take(
             "checkpoint_to", partial(read_destinations, folders.home), tuple
         ),
+        server=sources.take("server", read_choice, lambda: AUTO),
         server_peers=sources.take("server_peers", read_peers, tuple),
         server_issuers=sources.take("server_issuers", read_issuers, tuple),
         redact_patterns=sources.take("redact_patterns", _patterns, tuple),
@@ -297,8 +291,8 @@ class _Sources:
         raise_problems(self._in_files, SettingsError)
 
 
-def _read(path: Path | None) -> _File | None:
-    if path is None or not _exists(path):
+def _read(path: Path) -> _File | None:
+    if not _exists(path):
         return None
     document = parse(read_file(path, SettingsError), str(path), SettingsError)
     values = {} if document.data is None else document.data
@@ -321,46 +315,7 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _folders(env: Mapping[str, str]) -> _Folders:
-    uid = os.geteuid()
-    wary = uid == 0 or uid != os.getuid()
-
-    def stated(variable: str) -> Path | None:
-        # Relative ones are to be ignored (XDG Base Directory Specification).
-        text = env.get(variable, "")
-        if not text.startswith("/") or "\0" in text:
-            return None
-        path = Path(text)
-        return path if not wary or _owner(path) == uid else None
-
-    home = stated("HOME") or _home_of(uid)
-    config = stated("XDG_CONFIG_HOME") or (home / ".config" if home else None)
-    state = stated("XDG_STATE_HOME") or (home / ".local" / "state" if home else None)
-    return _Folders(home, config / "runner" if config else None, state)
-
-
-def _owner(path: Path) -> int | None:
-    """Owner of the path, or of the nearest folder above it that exists."""
-    for candidate in (path, *path.parents):
-        try:
-            return candidate.stat().st_uid
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError:
-            return None
-    return None
-
-
-def _home_of(uid: int) -> Path | None:
-    """The home of the user database; containers run users that it does not know."""
-    try:
-        home = pwd.getpwuid(uid).pw_dir
-    except KeyError:
-        return None
-    return Path(home) if home.startswith("/") and Path(home).is_dir() else None
-
-
-def _state(folders: _Folders) -> Path:
+def _state(folders: Folders) -> Path:
     if folders.state is None:
         raise SettingsError(
             f"no home folder is known for uid {os.geteuid()}; set RUNNER_HOME to the folder for "
@@ -369,12 +324,12 @@ def _state(folders: _Folders) -> Path:
     return folders.state / "runner"
 
 
-def _with_user(folders: _Folders, name: str, system: Path) -> tuple[Path, ...]:
+def _with_user(folders: Folders, name: str, system: Path) -> tuple[Path, ...]:
     return (folders.config / name, system) if folders.config else (system,)
 
 
 def _policy_dirs(
-    sources: _Sources, folders: _Folders, etc: Path, what: str
+    sources: _Sources, folders: Folders, etc: Path, what: str
 ) -> Setting[tuple[PolicyFolder, ...]]:
     """The organisation's folder, always; then the user's, or those that a setting names."""
     name = {"policy": "policy.d", "wrapper": "wrappers.d"}[what]

@@ -45,3 +45,18 @@ class OpenRun:
     backend: str
     opened: str
     """RFC 3339, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a kill came to."""
+
+    runs: tuple[OpenRun, ...]
+    """Those that were open when it was ordered."""
+    forced: tuple[str, ...] = ()
+    """Ids of those whose sandbox was ended past their supervisor, which did not answer."""
+    unrecorded: tuple[str, ...] = ()
+    """Ids of those whose end is not recorded yet: it will be when their supervisor goes on, or by
+    recovery when it is dead."""
+    alive: tuple[str, ...] = ()
+    """Ids of those that could not be ended, each with why."""

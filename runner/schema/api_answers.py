@@ -9,7 +9,7 @@ from pydantic import Field
 
 from runner.model.approval import ApprovalState
 from runner.model.kill import KillScope
-from runner.model.outcome import ChangeKind, Termination
+from runner.model.outcome import Termination
 from runner.schema.base import Strict
 from runner.schema.outcome_model import (
     BudgetDocument,
@@ -142,11 +142,9 @@ class DiffAnswer(Strict):
     files: tuple[DiffRow, ...]
 
 
-class AppliedRow(Strict):
-    """What became of one change."""
+class AppliedRow(ChangeRow):
+    """A change, and what became of it."""
 
-    path: str
-    kind: ChangeKind
     fate: str
     why: str | None
 

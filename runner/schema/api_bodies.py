@@ -85,15 +85,22 @@ class ProgramBody(Strict):
     """One program, who asks for it, and under what."""
 
     argv: tuple[str, ...] | None = Field(
-        default=None, description="A program and its arguments. One of argv, shell and code."
+        default=None,
+        description="A program and its arguments. One of argv, shell, code and script.",
     )
     shell: str | None = Field(default=None, description="A command line for a shell.")
     code: str | None = Field(default=None, description="A script's text; needs a language.")
+    script: str | None = Field(
+        default=None,
+        max_length=MOST_PATH_BYTES,
+        description="A script's path, from cwd; for the server's own user, with cwd.",
+    )
     language: Name | None = Field(
         default=None,
-        description="Of code: python, bash, sh, node, perl, ruby; of shell: bash (default), sh.",
+        description="Of code or script: python, bash, sh, node, perl, ruby; of shell: bash "
+        "(default), sh.",
     )
-    args: tuple[str, ...] = Field(default=(), description="Arguments of the code.")
+    args: tuple[str, ...] = Field(default=(), description="Arguments of the code or script.")
     env: dict[Name, str] = Field(default={}, description="Variables beside the profile's.")
     profile: Annotated[Name, AfterValidator(_profile)] | None = Field(
         default=None, description="A profile's name; else the server's default."
@@ -121,6 +128,22 @@ class DecisionBody(ProgramBody):
     """A program to be decided about, and not run."""
 
 
+class OpenFile(Strict):
+    """A descriptor of the caller's process, and what it stands for, so that no other is taken."""
+
+    descriptor: Annotated[int, Field(ge=0, le=65535)]
+    device: int
+    inode: int
+
+
+class AttachBody(Strict):
+    """The caller's own streams; null: nothing is read, or what comes is only kept."""
+
+    stdin: OpenFile | None = None
+    stdout: OpenFile | None = None
+    stderr: OpenFile | None = None
+
+
 class RunBody(ProgramBody):
     """A program to be run."""
 
@@ -135,6 +158,21 @@ class RunBody(ProgramBody):
         default=True,
         description="Whether to answer when it has ended, or for how many seconds to wait for "
         "that; else the answer is 202.",
+    )
+    ask_wait: Name | Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="How long it waits where a rule asks, seconds or '15m'; but for the server's "
+        "own user at most what its setting ask_wait says, which holds where nothing is said here.",
+    )
+    attach: AttachBody | None = Field(
+        default=None,
+        description="Connect it to open files of the calling process; for the server's own user "
+        "at its unix socket, with cwd.",
+    )
+    environment: dict[str, str] | None = Field(
+        default=None,
+        description="What the profile's inherited variables are taken from, in the place of the "
+        "server's own environment; for the server's own user.",
     )
     cancel_on_disconnect: bool = Field(
         default=False,

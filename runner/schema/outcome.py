@@ -13,6 +13,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from runner import charging, records
+from runner.metering import windows
+from runner.model.budget import Spent
 from runner.model.decision import Decision, MatchedRule
 from runner.model.outcome import Outcome, Output
 
@@ -64,14 +66,7 @@ def outcome_document(outcome: Outcome, with_output: bool) -> dict[str, object]:
             ],
             "truncated": outcome.changes_truncated,
         },
-        "budget": (
-            {
-                name: printable(value) if isinstance(value, str) else value
-                for name, value in charging.data(outcome.budget).items()
-            }
-            if outcome.budget
-            else None
-        ),
+        "budget": spent_document(outcome.budget) if outcome.budget else None,
         "killed": (
             {name: printable(value) for name, value in records.kill_data(outcome.kill).items()}
             if outcome.kill is not None
@@ -109,6 +104,12 @@ def decision_document(decision: Decision) -> dict[str, object]:
             else None
         ),
     }
+
+
+def spent_document(spent: Spent) -> dict[str, object]:
+    """A budget, and how it stands."""
+    told = {**charging.data(spent), "window": windows.encoded(spent.window) or None}
+    return {k: printable(value) if isinstance(value, str) else value for k, value in told.items()}
 
 
 def _rule(rule: MatchedRule) -> dict[str, object]:

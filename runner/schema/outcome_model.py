@@ -124,6 +124,11 @@ class BudgetDocument(Strict):
         description="What is stated: microseconds, bytes, microdollars or a number."
     )
     used: int | None = Field(description="Used or held within its window, in the same unit.")
+    window: str | None = Field(
+        default=None,
+        description="'sliding SECONDS', 'calendar PERIOD ZONE' or 'run'; null: it has none, or the "
+        "log alone tells of it.",
+    )
     free_at: str | None = Field(
         description="When something of it is free again, RFC 3339; null: with the end of a run."
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from runner.applying import Applied
 from runner.changes.diff import FileDiff
+from runner.changes.results import Applied, RunChanges
 from runner.model.outcome import Change
-from runner.recalled import RunChanges
 
 
 def change_row(change: Change) -> dict[str, Any]:
@@ -71,8 +70,7 @@ def applied_document(found: Applied) -> dict[str, Any]:
         "dry_run": found.dry_run,
         "results": [
             {
-                "path": plain(r.change.path),
-                "kind": r.change.kind.value,
+                **change_row(r.change),
                 "fate": r.fate.value,
                 "why": r.why,
             }

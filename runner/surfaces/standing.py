@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from runner.audit.event import rfc3339
-from runner.kills import Ended
 from runner.model.approval import Approval
-from runner.model.kill import Kill
+from runner.model.kill import Ended, Kill
 from runner.schema.outcome import printable
 
 

@@ -24,7 +24,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runner.model",),
     ("runner.books",),
     ("runner.ports",),
-    ("runner.streams", "runner.clock", "runner.linked", "runner.caller"),
+    (
+        "runner.streams",
+        "runner.clock",
+        "runner.linked",
+        "runner.caller",
+        "runner.pacing",
+        "runner.places",
+    ),
     (
         "runner.analysis",
         "runner.policy",
@@ -64,8 +71,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.keys",
         "runner.kills",
         "runner.approvals",
+        "runner.auditing",
     ),
+    ("runner.following",),
+    ("runner.client",),
     ("runner.app", "runner.adapters", "runner.intake", "runner.workbench", "runner.replay"),
+    ("runner.asynchronous",),
     ("runner.surfaces", "runner.__main__"),
 )
 
@@ -145,7 +156,7 @@ PURE_EXCEPTIONS: tuple[tuple[str, frozenset[str], str], ...] = (
     ),
 )
 
-ENVIRONMENT_READERS = ("runner.settings",)
+ENVIRONMENT_READERS = ("runner.settings", "runner.places")
 ENVIRONMENT_NAMES = frozenset({"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"})
 FORBIDDEN_MODULES = frozenset({"pickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle"})
 FORBIDDEN_CALLS = frozenset({"eval", "exec", "__import__"})

@@ -10,8 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from runner.app import Runner
-    from runner.applying import Applied
     from runner.changes.diff import FileDiff
+    from runner.changes.results import Applied
     from runner.model.outcome import Change
 
 Run = Annotated[

@@ -81,8 +81,12 @@ def serve(  # noqa: PLR0917  (options are keywords to whoever types them)
     from runner.app import Runner  # noqa: PLC0415
 
     serving = _server()
-    with Runner() as runner:
-        from runner.settings import passed_sockets  # noqa: PLC0415
+    from runner.settings import load_settings, passed_sockets  # noqa: PLC0415
+    from runner.surfaces.http.meant import Basis  # noqa: PLC0415
+
+    settings = load_settings()
+    basis = Basis.of(settings)
+    with Runner(settings=settings) as runner:
         from runner.surfaces.http.jobs import Room  # noqa: PLC0415
         from runner.surfaces.http.listening import tls_files  # noqa: PLC0415
         from runner.surfaces.http.server import Serving  # noqa: PLC0415
@@ -96,6 +100,7 @@ def serve(  # noqa: PLR0917  (options are keywords to whoever types them)
             folders=tuple(_folder(each) for each in folder or ()),
             grace_s=_grace(grace),
             body_bytes=_size(body),
+            basis=basis,
         )
 
         def ready(where: Listen | None) -> None:

@@ -64,6 +64,12 @@ def is_own_user(identity: Identity) -> bool:
     return identity.name in own and reaches_all(identity) and identity.verbs == frozenset(Verb)
 
 
+def check_own(identity: Identity, what: str) -> None:
+    """ForbiddenError: it says what is only for the user that this server runs as."""
+    if not is_own_user(identity):
+        raise ForbiddenError(f"{what} is for the server's own user, at its unix socket")
+
+
 def check_profile(identity: Identity, profile: str, *, stated: bool) -> None:
     """ForbiddenError: its runs may not be under it; said so too where there is no such profile.
 

@@ -16,6 +16,7 @@ from runner.surfaces.http.bodies import Sizes
 from runner.surfaces.http.fresh import FreshWorkspaces
 from runner.surfaces.http.idempotency import Keys
 from runner.surfaces.http.jobs import Jobs, Room
+from runner.surfaces.http.meant import Itself
 from runner.surfaces.http.metrics import Metrics
 from runner.surfaces.http.routes import (
     audit,
@@ -47,11 +48,13 @@ def create_app(
     room: Room,
     folders: tuple[Path, ...] = (),
     body_bytes: int = BODY_BYTES,
+    itself: Itself | None = None,
 ) -> FastAPI:
     """The API over a `Runner`, to be served by one process with one event loop.
 
     `authenticate`: who calls; `folders`: where a request's `cwd` may be; none: anywhere
     if the caller is the server's own user, who could run it there as well, and else nowhere.
+    `itself`: which server it is, for requests that are meant for one.
     `app.state.service` has the parts: `jobs.stop` is to be awaited before the loop ends.
     """
     metrics = Metrics()
@@ -67,6 +70,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.authenticate = authenticate
+    app.state.itself = itself or Itself()
     app.state.sizes = Sizes(body_bytes)
     app.state.service = Service(
         runner,

@@ -3,6 +3,9 @@
 Whoever tells never waits, and what is held has a bound: where readers are slower than the run, the
 oldest events go, and a reader that missed some is told so. What was kept of the output is there to
 be read all the same.
+
+Whoever began a run and follows it in the same breath is its owner: of output that one is sent,
+nothing goes, for the program waits while too much of it has not been taken.
 """
 
 from __future__ import annotations
@@ -16,9 +19,14 @@ from dataclasses import dataclass
 
 import orjson
 
+from runner.pacing import Pace
+
 FEED_BYTES = 512 << 10
 """Held of one run. A reader over a slow line is some seconds behind; more than that is for
 `output`."""
+UNTAKEN_BYTES = 128 << 10
+"""Of output events that the owner has not taken: then the program waits. A piece has at most
+64 KiB, 86 in base64, so that nothing goes before that."""
 EVENT_BYTES = 200
 """What an event takes beside its data, about."""
 LAST = "end"
@@ -49,9 +57,16 @@ class Told:
 class Feed:
     """The events of one run. `tell` and `end` from any thread, `follow` in the loop's."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, most_bytes: int = FEED_BYTES) -> None:
-        """`loop`: the readers'."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        most_bytes: int = FEED_BYTES,
+        pace: Pace | None = None,
+    ) -> None:
+        """`loop`: the readers'; `pace`: holds the program back for the owner, until `disown`."""
         self._loop = loop
+        self._pace = pace
+        self._untaken_bytes = 0
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
         self._first: Told | None = None
@@ -76,6 +91,10 @@ class Feed:
             else:
                 self._recent.append((number, told))
             self.held_bytes += len(encoded) + EVENT_BYTES
+            if self._pace is not None and kind == "output":
+                self._untaken_bytes += len(encoded)
+                if self._untaken_bytes >= UNTAKEN_BYTES:
+                    self._pace.hold()
             while self.held_bytes > self._most_bytes and self._recent:
                 self.held_bytes -= len(self._recent.popleft()[1].data) + EVENT_BYTES
         self._wake()
@@ -90,6 +109,21 @@ class Feed:
             told = {"data": base64.b64encode(data).decode(), "encoding": "base64"}
         self.tell("output", {"stream": stream, "offset": offset, **told})
 
+    def disown(self) -> None:
+        """There is no owner any more: the program waits for nobody."""
+        with self._lock:
+            pace, self._pace = self._pace, None
+        if pace is not None:
+            pace.go_on()
+
+    def _taken(self, told: Told) -> None:
+        """The owner has it."""
+        with self._lock:
+            if self._pace is not None and told.kind == "output":
+                self._untaken_bytes -= len(told.data)
+                if self._untaken_bytes < UNTAKEN_BYTES:
+                    self._pace.go_on()
+
     def end(self, kind: str, data: Mapping[str, object]) -> None:
         """The last event."""
         with self._lock:
@@ -98,8 +132,11 @@ class Feed:
                 self.held_bytes += len(self._last.data) + EVENT_BYTES
         self._wake()
 
-    async def follow(self, after: int) -> AsyncIterator[Told | None]:
-        """The events behind that number, and those to come; None: nothing happens for now."""
+    async def follow(self, after: int, *, owner: bool = False) -> AsyncIterator[Told | None]:
+        """The events behind that number, and those to come; None: nothing happens for now.
+
+        `owner`: it is the one for whom the program waits; there is one at most.
+        """
         reader = asyncio.Event()
         self._readers.add(reader)
         if after >= self._next:
@@ -110,6 +147,8 @@ class Feed:
                 found, after, ended = self._behind(after)
                 for told in found:
                     yield told
+                    if owner:
+                        self._taken(told)
                 if ended:
                     return
                 if not found:

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,9 +26,12 @@ from runner.model.decision import Decision
 from runner.model.outcome import Outcome
 from runner.model.request import ExecRequest
 from runner.model.usage import Usage
+from runner.pacing import Pace
+from runner.ports import OutputSink
 from runner.schema.api_answers import RunStatus
 from runner.schema.outcome import decision_document, outcome_document
 from runner.streams import CallbackSink, Cancellation
+from runner.surfaces.http.attached import Attached
 from runner.surfaces.http.feed import Feed
 
 USAGE_EVERY_S = 1.0
@@ -44,6 +47,33 @@ WAITING_BYTES = 256 << 20
 """Programs, input and files of runs that have not ended, together."""
 
 
+@dataclass(frozen=True, slots=True)
+class How:
+    """What else a request says of its run."""
+
+    pace: Pace | None = None
+    """Of who began it and follows it; None: nobody is waited for."""
+    attached: Attached | None = None
+    """The caller's own streams, in the place of events of output."""
+    environment: Mapping[str, str] | None = None
+    """The caller's, which profiles inherit from; None: the server's."""
+    ask_wait_s: float | None = None
+    """None: as the server's setting says."""
+
+
+class FeedSink(CallbackSink):
+    """Tells a feed of output, at the pace of its owner."""
+
+    def __init__(self, function: Callable[[bytes], object], pace: Pace | None) -> None:
+        """`function`: takes all; `pace`: None: at once."""
+        super().__init__(function)
+        self._pace = pace
+
+    def fileno(self) -> int | None:
+        """The pace's."""
+        return None if self._pace is None else self._pace.fileno()
+
+
 class Job:
     """One run of this server. It is the run's observer, and keeps what is told of it."""
 
@@ -56,6 +86,7 @@ class Job:
         *,
         size_bytes: int,
         disk_bytes: int,
+        how: How = How(),
     ) -> None:
         """`size_bytes`: what it takes until it has ended; `disk_bytes`: of its fresh folder."""
         self.id = run_id
@@ -73,6 +104,7 @@ class Job:
         # Or whoever waits for it and gives up would cancel it.
         self.done.set_running_or_notify_cancel()
         self._asked: tuple[ExecRequest, bytes | None] | None = (request, stdin)
+        self._how = how
         self._told_s = 0.0
         self._cancel = Cancellation()
 
@@ -94,23 +126,31 @@ class Job:
         """It is over, or was not taken: let go of what only a run needs."""
         self._asked = None
         self._cancel.close()
+        if self._how.pace is not None:
+            self.feed.disown()
+            self._how.pace.close()
+        if self._how.attached is not None:
+            self._how.attached.close()
 
     def carry(self, runner: Runner) -> Outcome | None:
         """Run it once, in the thread of the caller. Never raises."""
         if self._asked is None:
             return None
         request, stdin = self._asked
+        attached, wait_s = self._how.attached, self._how.ask_wait_s
         caller = Caller(
-            stdin,
-            CallbackSink(partial(self.feed.output, "stdout")),
-            CallbackSink(partial(self.feed.output, "stderr")),
-            ask_wait_s=runner.settings.ask_wait.value,
+            stdin if attached is None else attached.stdin,
+            self._sink("stdout") if attached is None else attached.stdout,
+            self._sink("stderr") if attached is None else attached.stderr,
+            ask_wait_s=runner.settings.ask_wait.value if wait_s is None else wait_s,
             observer=self,
             run_id=self.id,
         )
         self.status = RunStatus.RUNNING
         try:
-            outcome = runner.execute(request, caller, self._cancel)
+            outcome = runner.execute(
+                request, caller, self._cancel, environment=self._how.environment
+            )
         except RunnerError as error:
             self._failed(error)
             return error.outcome if isinstance(error.outcome, Outcome) else None
@@ -123,6 +163,9 @@ class Job:
             self.close()
         self._ended(outcome)
         return outcome
+
+    def _sink(self, stream: str) -> OutputSink:
+        return FeedSink(partial(self.feed.output, stream), self._how.pace)
 
     def asked(self, approval: Approval) -> None:
         """See `ports.Observer`."""

@@ -32,6 +32,7 @@ from runner.surfaces.http.listening import (
     tcp_socket,
     tls_options,
 )
+from runner.surfaces.http.meant import INSTANCE, Basis, Itself
 from runner.surfaces.http.peer_rules import socket_mode
 from runner.surfaces.http.service import Service
 from runner.surfaces.http.socket_file import listening, passed
@@ -59,6 +60,8 @@ class Serving:
     grace_s: float
     """Runs may end so long after a signal; then they are cancelled."""
     body_bytes: int
+    basis: Basis | None = None
+    """What it runs by, as it stood before any of that was read."""
 
 
 class _Server(uvicorn.Server):
@@ -96,6 +99,7 @@ def serve(runner: Runner, how: Serving, ready: Callable[[Listen | None], None]) 
             room=how.room,
             folders=how.folders,
             body_bytes=how.body_bytes,
+            itself=Itself(how.basis),
         )
         runner.backend()  # rather now than in the first run
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
@@ -166,6 +170,7 @@ def _config(app: FastAPI, tls: TlsFiles | None) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        headers=[(INSTANCE, app.state.itself.instance)],
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=ANSWERING_S,
         **tls_options(tls),

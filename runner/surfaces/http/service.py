@@ -14,27 +14,31 @@ from starlette.responses import Response
 
 from runner.app import Runner
 from runner.audit.event import rfc3339
-from runner.errors import RequestError
-from runner.intake import build_request
+from runner.errors import OtherServerError, RequestError
+from runner.intake import ask_wait_s, build_request
 from runner.model.identity import Identity
 from runner.model.request import ExecRequest
+from runner.pacing import Pace
 from runner.schema.api_answers import RunStatus
-from runner.schema.api_bodies import ProgramBody
+from runner.schema.api_bodies import ProgramBody, RunBody
 from runner.schema.outcome import printable
 from runner.stores.listing import ListedRun, listed_run
 from runner.stores.reader import LogReader
 from runner.surfaces.http import history
 from runner.surfaces.http.access import (
     acting_agent,
+    check_own,
     check_profile,
     check_reach,
     is_own_user,
     not_there,
 )
+from runner.surfaces.http.attached import Attached
 from runner.surfaces.http.fresh import FreshWorkspaces
 from runner.surfaces.http.idempotency import Keys
-from runner.surfaces.http.jobs import Job, Jobs
+from runner.surfaces.http.jobs import How, Job, Jobs
 from runner.surfaces.http.metrics import Metrics
+from runner.surfaces.http.peers import Peer
 
 
 @dataclass(slots=True)
@@ -68,10 +72,14 @@ class Service:
             agent = acting_agent(identity, body.agent, body.parent, body.tenant)
             check_profile(identity, profile, stated=body.profile is not None)
             cwd = directory if body.cwd is None else self._folder(identity, body.cwd)
+            if body.script is not None:
+                check_own(identity, "script")
+                if body.cwd is None:
+                    raise RequestError("a script is looked up from cwd: give that, or send code")
             return build_request(
-                argv=body.argv, shell=body.shell, code=body.code, language=body.language,
-                args=body.args, cwd=cwd, env=body.env, profile=profile, agent=agent,
-                parent=body.parent, session=body.session, tenant=body.tenant,
+                argv=body.argv, shell=body.shell, code=body.code, script=body.script,
+                language=body.language, args=body.args, cwd=cwd, env=body.env, profile=profile,
+                agent=agent, parent=body.parent, session=body.session, tenant=body.tenant,
                 limits=body.limits, labels=body.labels,
             )  # fmt: skip
 
@@ -91,6 +99,36 @@ class Service:
                 "or see `runner serve --folder`"
             )
         return resolved
+
+    def check_folder(self, identity: Identity, cwd: str | None) -> None:
+        """OtherServerError: this server would not run anything there."""
+        try:
+            if cwd is not None:
+                self._folder(identity, cwd)
+        except RequestError as error:
+            raise OtherServerError(f"this server is not used: {error}") from None
+
+    def how(self, body: RunBody, identity: Identity, peer: Peer | None, *, paced: bool) -> How:
+        """What else is said of a run; `paced`: its output waits for who began it.
+
+        ForbiddenError: only the server's own user may say it. RequestError, OtherServerError.
+        """
+        if body.environment is not None:
+            check_own(identity, "environment")
+        wait_s = None
+        if body.ask_wait is not None:
+            wait_s = ask_wait_s(body.ask_wait)
+            if not is_own_user(identity):
+                wait_s = min(wait_s, self.runner.settings.ask_wait.value)
+        attached = None
+        if body.attach is not None:
+            check_own(identity, "attach")
+            if peer is None or body.cwd is None or body.stdin is not None:
+                raise RequestError(
+                    "attach goes with cwd, over the server's unix socket, and without stdin"
+                )
+            attached = Attached(peer, body.attach)
+        return How(Pace() if paced else None, attached, body.environment, wait_s)
 
     def found(self, identity: Identity, run_id: str) -> Job | ListedRun:
         """A run in the caller's reach. NotFoundError: there is none."""

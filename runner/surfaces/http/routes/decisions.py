@@ -15,6 +15,7 @@ from runner.schema.api_bodies import DecisionBody
 from runner.schema.outcome import decision_document
 from runner.surfaces.http.access import needs
 from runner.surfaces.http.bodies import described, takes
+from runner.surfaces.http.meant import Meant
 from runner.surfaces.http.service import Json, Service, service_of
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
@@ -24,9 +25,13 @@ router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
 async def check(
     request: Request,
     identity: Annotated[Identity, needs(Verb.RUN)],
+    _: Annotated[None, Meant],
     body: Annotated[DecisionBody, takes(DecisionBody)],
 ) -> Response:
     """Decide about a program without running it; recorded as `decision.checked`."""
+    if "runner-settings" in request.headers:
+        service = service_of(request)
+        await run_in_threadpool(service.check_folder, identity, body.cwd)
     return Json(await run_in_threadpool(_decided, service_of(request), identity, body))
 
 

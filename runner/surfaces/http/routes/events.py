@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 import orjson
@@ -21,9 +21,10 @@ from runner.surfaces.http.service import Service, service_of
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
-_STREAM = "text/event-stream"
+STREAM = "text/event-stream"
+NOTHING = b": nothing new\n\n"
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {_STREAM: {"schema": {"type": "string"}}}},
+    200: {"content": {STREAM: {"schema": {"type": "string"}}}},
     204: {"description": "Last-Event-ID was that of the last event: there is nothing more."},
 }
 
@@ -49,10 +50,17 @@ async def events(
     if isinstance(found, Job):
         stream = _followed(found.feed, after)
     else:
-        told = await run_in_threadpool(_from_log, service, found, after)
-        stream = _told(told)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream, media_type=_STREAM, headers=headers)
+        told = await run_in_threadpool(from_log, service, found, after)
+        stream = told_bytes(told)
+    return stream_answer(stream)
+
+
+def stream_answer(
+    stream: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
+) -> StreamingResponse:
+    """An answer of events."""
+    own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})}
+    return StreamingResponse(stream, media_type=STREAM, headers=own)
 
 
 def _number(last_event_id: str | None) -> int | None:
@@ -68,15 +76,16 @@ def _number(last_event_id: str | None) -> int | None:
 
 async def _followed(feed: Feed, after: int) -> AsyncIterator[bytes]:
     async for told in feed.follow(after):
-        yield b": nothing new\n\n" if told is None else told.encoded()
+        yield NOTHING if told is None else told.encoded()
 
 
-async def _told(events: list[Told]) -> AsyncIterator[bytes]:
+async def told_bytes(events: list[Told]) -> AsyncIterator[bytes]:
+    """Events that are there already."""
     for each in events:
         yield each.encoded()
 
 
-def _from_log(service: Service, run: ListedRun, after: int) -> list[Told]:
+def from_log(service: Service, run: ListedRun, after: int) -> list[Told]:
     """Of a run that no server remembers: its decision, and its outcome if it has ended."""
     store = service.runner.store
     found = []

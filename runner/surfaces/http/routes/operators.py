@@ -12,10 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from runner.errors import ForbiddenError
-from runner.kills import Ended
 from runner.model.approval import Approval
 from runner.model.identity import Identity, Verb
-from runner.model.kill import KillScope
+from runner.model.kill import Ended, KillScope
 from runner.schema.api_answers import ApprovalAnswer, ApprovalList, KilledAnswer, KillList
 from runner.schema.api_bodies import AnswerBody, KillBody, LiftBody
 from runner.surfaces.http.access import check_reach, needs, not_there, reaches_all

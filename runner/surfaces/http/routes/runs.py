@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +20,17 @@ from runner.schema.outcome_model import OutcomeDocument
 from runner.surfaces.http import listing, problems
 from runner.surfaces.http.access import needs
 from runner.surfaces.http.bodies import described, takes
-from runner.surfaces.http.feed import Feed
+from runner.surfaces.http.feed import Feed, Told
 from runner.surfaces.http.jobs import Job
+from runner.surfaces.http.meant import Meant
+from runner.surfaces.http.peers import Peer
+from runner.surfaces.http.routes.events import (
+    NOTHING,
+    STREAM,
+    from_log,
+    stream_answer,
+    told_bytes,
+)
 from runner.surfaces.http.service import Json, Service, gone, service_of
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
@@ -37,28 +46,42 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 async def begin(
     request: Request,
     identity: Annotated[Identity, needs(Verb.RUN)],
+    _: Annotated[None, Meant],
     body: Annotated[RunBody, takes(RunBody)],
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Response:
     """Run one of `argv`, `shell` text or `code` in a `language`.
 
     200 with the outcome, of a denial and of a crossed limit too; 202 where it has not ended by the
-    time that `wait` gives. With an Idempotency-Key a request that is sent again gets the same run.
+    time that `wait` gives. With `Accept: text/event-stream` the answer is its events, and the
+    outcome is the last of them, with its output: then the program waits where it writes faster
+    than that is read. With an Idempotency-Key a request that is sent again gets the same run.
     A caller that goes away while it waits cancels nothing, unless `cancel_on_disconnect` says so.
     """
     service = service_of(request)
+    follows = request.headers.get("accept") == STREAM
+    if "runner-settings" in request.headers:
+        await asyncio.to_thread(service.check_folder, identity, body.cwd)
+    begun: list[Job] = []
 
     async def started() -> Job:
-        return await _started(service, identity, body)
+        job = await _started(service, identity, body, _peer(request), follows=follows)
+        begun.append(job)
+        return job
 
     if idempotency_key is None:
         job = await started()
     else:
         run_id = await service.keys.once(identity.name, idempotency_key, body, started)
         found = service.found(identity, run_id)
+        if not isinstance(found, Job) and follows:
+            told = await asyncio.to_thread(from_log, service, found, 0)
+            return stream_answer(told_bytes(told), {"Location": f"/v1/runs/{run_id}"})
         if not isinstance(found, Job):
             return _answer_known(await asyncio.to_thread(service.run_document, found))
         job = found
+    if follows:
+        return _followed(request, job, body, owner=bool(begun))
     await _wait(request, job, body)
     return _answer(job)
 
@@ -132,12 +155,49 @@ def output(
     return Response(kept, media_type="application/octet-stream", headers=headers)
 
 
-async def _started(service: Service, identity: Identity, body: RunBody) -> Job:
+def _peer(request: Request) -> Peer | None:
+    peer: Peer | None = request.scope.get("state", {}).get("peer")
+    return peer
+
+
+def _followed(request: Request, job: Job, body: RunBody, *, owner: bool) -> Response:
+    """The run's events, to who began it; `owner`: who began it just now."""
+    leaving = asyncio.ensure_future(gone(request))
+
+    def left(_: object) -> None:
+        if owner:
+            job.feed.disown()
+        if body.cancel_on_disconnect and not job.done.done():
+            job.cancel()
+
+    leaving.add_done_callback(left)
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            async for told in job.feed.follow(0, owner=owner):
+                yield NOTHING if told is None else _whole(job, told).encoded()
+        finally:
+            leaving.cancel()
+
+    return stream_answer(events(), {"Location": f"/v1/runs/{job.id}"})
+
+
+def _whole(job: Job, told: Told) -> Told:
+    """The outcome as who began it gets it: with what was kept of the output."""
+    if told.kind != "outcome" or job.outcome is None:
+        return told
+    return Told(told.id, told.kind, bytes(Json(job.outcome).body))
+
+
+async def _started(
+    service: Service, identity: Identity, body: RunBody, peer: Peer | None, *, follows: bool
+) -> Job:
     service.jobs.check_room()  # before anything is written for it
     run_id = new_run_id()
+    loop = asyncio.get_running_loop()
     try:
         job = await asyncio.to_thread(
-            _prepared, service, identity, body, run_id, Feed(asyncio.get_running_loop())
+            _prepared, service, identity, body, run_id, (loop, peer), follows=follows
         )
     except BaseException:
         service.fresh.remove(run_id)
@@ -151,7 +211,15 @@ async def _started(service: Service, identity: Identity, body: RunBody) -> Job:
     return job
 
 
-def _prepared(service: Service, identity: Identity, body: RunBody, run_id: str, feed: Feed) -> Job:
+def _prepared(
+    service: Service,
+    identity: Identity,
+    body: RunBody,
+    run_id: str,
+    where: tuple[asyncio.AbstractEventLoop, Peer | None],
+    *,
+    follows: bool,
+) -> Job:
     """The request, decided about by nobody yet; its folder is made and filled."""
     check_workspace_given(body)
     files = {path: content_of(given) for path, given in body.files.items()}
@@ -159,15 +227,18 @@ def _prepared(service: Service, identity: Identity, body: RunBody, run_id: str, 
     if body.cwd is None:
         directory = service.fresh.make(run_id, files)
     request = service.request(body, identity, directory)
-    if body.wait is not True:
+    if body.wait is not True or follows:
         # Who does not wait is told at once of what can be told.
         _checked(service, request)
     stdin = None if body.stdin is None else content_of(body.stdin)
+    loop, peer = where
+    how = service.how(body, identity, peer, paced=follows and body.attach is None)
     return Job(
         run_id,
         request,
         stdin,
-        feed,
+        Feed(loop, pace=how.pace),
+        how=how,
         size_bytes=_size(body, stdin),
         disk_bytes=sum(map(len, files.values())),
     )

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from runner.audit.canonical import unescape
-from runner.charging import data
 from runner.model.identity import Identity, Verb
 from runner.schema.api_answers import BudgetList, ProfileList
+from runner.schema.outcome import spent_document
 from runner.schema.profiles import list_profiles
 from runner.surfaces.http.access import check_profile, needs, reaches_all
 from runner.surfaces.http.service import Json, service_of
@@ -49,7 +49,9 @@ def budgets(
     if profile is not None:
         check_profile(identity, profile, stated=True)
     standing = service_of(request).runner.budgets.standing(profile)
-    return Json({"budgets": [data(each) for each in standing if _is_shown(identity, each.scope)]})
+    return Json(
+        {"budgets": [spent_document(each) for each in standing if _is_shown(identity, each.scope)]}
+    )
 
 
 def _is_shown(identity: Identity, scope: str) -> bool:

@@ -1,0 +1,171 @@
+"""The same for async callers: each call in a thread, cancelled with the scope around it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runner.errors import RunnerError
+from runner.streams import Cancellation
+
+if TYPE_CHECKING:
+    from runner.app import Runner
+    from runner.changes.diff import FileDiff
+    from runner.changes.results import Applied, RunChanges
+    from runner.client import RemoteRunner
+    from runner.client.following import RemoteFollowing
+    from runner.following import Following
+    from runner.model.decision import Decision
+    from runner.model.following import RunEvent
+    from runner.model.outcome import Outcome
+
+T = TypeVar("T")
+
+
+class AsyncRunner:
+    """`Runner`, or what `connect` gives, for async callers (asyncio or trio, by anyio).
+
+    Each call waits in a thread of its own, so that the loop goes on. When the scope around a `run`
+    or `stream` is cancelled, the run is ended and recorded first, and then the cancellation goes
+    on. The other calls are short, and are let end.
+    """
+
+    def __init__(self, runner: Runner | RemoteRunner | None = None, **options: Any) -> None:
+        """`runner`: the one to use, closed with this; else `options`: those of `Runner`."""
+        if runner is None:
+            from runner.app import Runner  # noqa: PLC0415  (heavy, and not for who calls a server)
+
+            runner = Runner(**options)
+        self.blocking: Runner | RemoteRunner = runner
+        """The same, for calls that are not here: `await r.call(r.blocking.approvals.waiting)`."""
+
+    @classmethod
+    async def connect(
+        cls, where: str, *, key: str | None = None, ca: str | os.PathLike[str] | None = None
+    ) -> AsyncRunner:
+        """To a server; see `runner.connect`."""
+        from anyio import to_thread  # noqa: PLC0415  (only async callers need it)
+
+        from runner.client import connect  # noqa: PLC0415
+
+        return cls(await to_thread.run_sync(partial(connect, where, key=key, ca=ca)))
+
+    async def run(self, argv: Sequence[str] | None = None, **options: Any) -> Outcome:
+        """`Runner.run`; when the surrounding scope is cancelled, the run is ended first."""
+        import anyio  # noqa: PLC0415
+        from anyio import to_thread  # noqa: PLC0415
+
+        with Cancellation() as cancel:
+
+            async def end_with_scope() -> None:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    cancel.set()
+
+            outcome: Outcome | None = None
+            failure: Exception | None = None
+            async with anyio.create_task_group() as group:
+                group.start_soon(end_with_scope)
+                try:
+                    outcome = await to_thread.run_sync(
+                        partial(self.blocking.run, argv, cancel=cancel, **options)
+                    )
+                except Exception as error:  # the group would wrap it
+                    failure = error
+                group.cancel_scope.cancel()
+        # What was cancelled does not go on with an outcome in its hands.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        if failure is not None:
+            raise failure
+        if outcome is None:
+            raise RunnerError("the run was cancelled before it began")
+        return outcome
+
+    async def stream(
+        self, argv: Sequence[str] | None = None, **options: Any
+    ) -> AsyncIterator[RunEvent]:
+        """`Runner.stream`; who takes no more events, or is cancelled, ends the run."""
+        import anyio  # noqa: PLC0415
+        from anyio import to_thread  # noqa: PLC0415
+
+        begin: Callable[[], Following | RemoteFollowing] = partial(
+            self.blocking.stream, argv, **options
+        )
+        events = await self.call(begin)
+        try:
+            while (event := await _next(events)) is not None:
+                yield event
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(events.close)
+
+    async def check(self, argv: Sequence[str] | None = None, **options: Any) -> Decision:
+        """`Runner.check`."""
+        return await self.call(self.blocking.check, argv, **options)
+
+    async def changes(self, run_id: str) -> RunChanges:
+        """`Runner.changes`."""
+        return await self.call(self.blocking.changes, run_id)
+
+    async def diff(self, run_id: str, paths: Sequence[str] = ()) -> tuple[FileDiff, ...]:
+        """`Runner.diff`."""
+        return await self.call(self.blocking.diff, run_id, paths)
+
+    async def apply(
+        self, run_id: str, paths: Sequence[str] = (), *, dry_run: bool = False
+    ) -> Applied:
+        """`Runner.apply`."""
+        return await self.call(self.blocking.apply, run_id, paths, dry_run=dry_run)
+
+    async def discard(self, run_id: str) -> bool:
+        """`Runner.discard`."""
+        return await self.call(self.blocking.discard, run_id)
+
+    async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Any other call, in a thread."""
+        from anyio import to_thread  # noqa: PLC0415
+
+        return await to_thread.run_sync(partial(function, *args, **options))
+
+    async def aclose(self) -> None:
+        """End every sandbox, or the connection, and let go of the log."""
+        await self.call(self.blocking.close)
+
+    async def __aenter__(self) -> AsyncRunner:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+async def _next(events: Following | RemoteFollowing) -> RunEvent | None:
+    """The next one, None: there is none; a cancelled scope ends the run first."""
+    import anyio  # noqa: PLC0415
+    from anyio import to_thread  # noqa: PLC0415
+
+    is_there = False
+
+    async def end_with_scope() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if not is_there:
+                events.cancel()
+
+    event: RunEvent | None = None
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(end_with_scope)
+        try:
+            event = await to_thread.run_sync(next, events, None)
+        except Exception as error:  # the group would wrap it
+            failure = error
+        is_there = True
+        group.cancel_scope.cancel()
+    await anyio.lowlevel.checkpoint_if_cancelled()
+    if failure is not None:
+        raise failure
+    return event
