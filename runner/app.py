@@ -25,7 +25,7 @@ from runner.approvals import Approvals
 from runner.auditing import Audit
 from runner.bound import check_bound
 from runner.budgeting import Budgets
-from runner.caller import Caller, Proposed
+from runner.caller import Caller
 from runner.changes.diff import FileDiff
 from runner.changes.results import Applied, RunChanges
 from runner.clock import SystemClock
@@ -51,6 +51,7 @@ from runner.model.request import ExecRequest
 from runner.model.swept import Swept
 from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
+from runner.proposed import Proposed
 from runner.recording import Plan
 from runner.schema.profiles import load_profile, profile_documents, shipped_profiles
 from runner.settings import Settings, host_environment, load_settings

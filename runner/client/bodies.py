@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
-from runner.caller import Proposed
 from runner.errors import RequestError
 from runner.model.limits import LimitOverrides
+from runner.proposed import Proposed
 
 _READ_BYTES = 1 << 20
 _STDIN_BYTES = 256 << 20

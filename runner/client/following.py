@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import select
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from runner.client.channel import AGAIN_AFTER_S, Channel, run_id_of
 from runner.client.events import LAST, Event, cut, parsed, read_events
-from runner.client.outcomes import failure_of, outcome_of
+from runner.client.outcomes import check_failed, failure_of, outcome_of
 from runner.client.parsing import Fields, decoded, refuse
 from runner.errors import AnswerError, NotFoundError, RunnerError, UnreachableError, error_of
 from runner.model.following import Over, RunEvent, Written
 from runner.model.outcome import Outcome
+
+if TYPE_CHECKING:
+    from runner.ports import CancelToken
 
 _OPEN = ("queued", "running")
 
@@ -60,14 +66,10 @@ class RemoteFollowing:
             except RunnerError:
                 self._end()
                 raise
-            if event is None:
-                self._end()
-                return Over(self.outcome())
             try:
-                told = self._told(event)
-            except RunnerError as error:
+                told = self._asked_for() if event is None else self._told(event)
+            except RunnerError:
                 self._end()
-                error.outcome = self._outcome_or_none()
                 raise
             if told is not None:
                 return told
@@ -167,6 +169,7 @@ class RemoteFollowing:
         if event[1] == "outcome":
             outcome = outcome_of(decoded(event[2], "the outcome"))
             self._end()
+            check_failed(outcome)
             return Over(outcome)
         told = parsed(event)
         if isinstance(told, Written):
@@ -182,10 +185,12 @@ class RemoteFollowing:
             return Fields(answer.document(), "the run").text("status")
         return None
 
-    def _outcome_or_none(self) -> Outcome | None:
-        with contextlib.suppress(RunnerError):
-            return self.outcome()
-        return None
+    def _asked_for(self) -> Over:
+        """The outcome, which this connection was not sent."""
+        self._end()
+        outcome = self.outcome()
+        check_failed(outcome)
+        return Over(outcome)
 
     def _end(self) -> None:
         self._is_over = True
@@ -202,3 +207,29 @@ def outcome_of_run(value: object) -> Outcome | None:
         if failure is not None:
             raise error_of(failure.code, failure.message)
     return found
+
+
+@contextlib.contextmanager
+def ended_by(cancel: CancelToken | None, end: Callable[[], None]) -> Iterator[None]:
+    """Call `end` when that is set, in a thread of its own."""
+    if cancel is None:
+        yield
+        return
+    over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    poll = select.poll()
+    poll.register(over, select.POLLIN)
+    poll.register(cancel.fileno(), select.POLLIN)
+
+    def watch() -> None:
+        if over not in {fd for fd, _ in poll.poll()}:
+            with contextlib.suppress(RunnerError):  # of a server that is gone the reader tells
+                end()
+
+    thread = threading.Thread(target=watch, name="cancel", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        os.eventfd_write(over, 1)
+        thread.join()
+        os.close(over)

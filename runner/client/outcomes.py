@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from runner.client.parsing import Fields, member, refuse, text
+from runner.errors import error_of
 from runner.model.budget import Resource, Spent, Window
 from runner.model.decision import Approved, AskTerms, Decision, Effect, MatchedRule
 from runner.model.kill import Kill, KillScope
@@ -65,6 +66,14 @@ def outcome_of(value: object, where: str = "the outcome") -> Outcome:
     )
     f.done()
     return found
+
+
+def check_failed(outcome: Outcome) -> None:
+    """Raise what runner failed in, as the library does: with the outcome that was recorded."""
+    if outcome.termination is Termination.RUNNER_FAILED and outcome.failure is not None:
+        error = error_of(outcome.failure.code, outcome.failure.message)
+        error.outcome = outcome
+        raise error
 
 
 def decision_of(value: object, where: str = "the decision") -> Decision:

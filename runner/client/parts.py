@@ -11,6 +11,7 @@ from urllib.parse import quote
 from runner.client.channel import Answer, Channel
 from runner.client.outcomes import moment_of, spent_of, texts_of
 from runner.client.parsing import Fields, refuse
+from runner.errors import RunnerError
 from runner.model.approval import Answer as Said
 from runner.model.approval import Approval, ApprovalState
 from runner.model.budget import Spent
@@ -91,8 +92,6 @@ class RemoteKills:
         alive = f.texts("alive")
         f.done()
         if alive or unrecorded:
-            from runner.errors import RunnerError  # noqa: PLC0415
-
             raise RunnerError(
                 "not all runs that were to be killed have ended: "
                 + "; ".join((*alive, *unrecorded))

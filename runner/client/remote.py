@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import select
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 from urllib.parse import quote
 
-from runner.caller import Proposed
 from runner.client.bodies import content, program_body, stdin_body
-from runner.client.changed import applied_of, changes_of, diffs_of
 from runner.client.channel import Answer, Channel
-from runner.client.following import RemoteFollowing, outcome_of_run
+from runner.client.following import RemoteFollowing, ended_by, outcome_of_run
 from runner.client.outcomes import decision_of, outcome_of
 from runner.client.parsing import Fields
 from runner.client.parts import RemoteApprovals, RemoteAudit, RemoteBudgets, RemoteKills
@@ -24,11 +20,12 @@ from runner.errors import RequestError, RunnerError
 from runner.model.decision import Decision
 from runner.model.following import Over, Written
 from runner.model.outcome import Outcome
-from runner.ports import CancelToken, OutputSink
+from runner.proposed import Proposed
 
 if TYPE_CHECKING:
     from runner.changes.diff import FileDiff
     from runner.changes.results import Applied, RunChanges
+    from runner.ports import CancelToken, OutputSink
 
 WAIT_S = 10.0
 """A run that has ended by then is one request; of others it is asked how they go on."""
@@ -92,11 +89,11 @@ class RemoteRunner:
         nobody reads, the run is cancelled.
         """
         body = self._run_body(argv, files, stdin, ask_wait, program)
-        key = secrets.token_hex(16)
+        key = os.urandom(16).hex()
         if stdout is None and stderr is None and cancel is None:
             return self._waited(body, key)
         sinks = {"stdout": stdout, "stderr": stderr}
-        with RemoteFollowing(self._channel, body, key) as events, _watched(cancel, events):
+        with RemoteFollowing(self._channel, body, key) as events, ended_by(cancel, events.cancel):
             for event in events:
                 if isinstance(event, Over):
                     return event.outcome
@@ -123,7 +120,7 @@ class RemoteRunner:
         connection was cut, `Missed` says that output is not to be had any more.
         """
         body = self._run_body(argv, files, stdin, ask_wait, program)
-        return RemoteFollowing(self._channel, body, secrets.token_hex(16))
+        return RemoteFollowing(self._channel, body, os.urandom(16).hex())
 
     def check(self, argv: Sequence[str] | None = None, **program: Unpack[Proposed]) -> Decision:
         """Only the decision, recorded as one that was asked for; see `Runner.check`."""
@@ -139,10 +136,14 @@ class RemoteRunner:
 
     def changes(self, run_id: str) -> RunChanges:
         """What a run changed in its workspace, and what is left of it to apply."""
+        from runner.client.changed import changes_of  # noqa: PLC0415  (rarely needed)
+
         return changes_of(self._channel.call("GET", _run(run_id, "/changes")).document())
 
     def diff(self, run_id: str, paths: Sequence[str] = ()) -> tuple[FileDiff, ...]:
         """What is left of a run's changes (at these paths, else all) against the originals."""
+        from runner.client.changed import diffs_of  # noqa: PLC0415
+
         query = {"path": list(paths)} if paths else None
         return diffs_of(self._channel.call("GET", _run(run_id, "/diff"), query=query).document())
 
@@ -151,6 +152,8 @@ class RemoteRunner:
 
         In the name of who calls; see `Runner.apply`.
         """
+        from runner.client.changed import applied_of  # noqa: PLC0415
+
         body = {"paths": list(paths), "dry_run": dry_run}
         return applied_of(self._channel.call("POST", _run(run_id, "/apply"), body).document())
 
@@ -236,32 +239,6 @@ def _run(run_id: str, what: str = "") -> str:
     if not run_id:
         raise RequestError("name a run by its id")
     return f"/v1/runs/{quote(run_id, safe='')}{what}"
-
-
-@contextlib.contextmanager
-def _watched(cancel: CancelToken | None, events: RemoteFollowing) -> Iterator[None]:
-    """End the run when that is set."""
-    if cancel is None:
-        yield
-        return
-    over = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    poll = select.poll()
-    poll.register(over, select.POLLIN)
-    poll.register(cancel.fileno(), select.POLLIN)
-
-    def watch() -> None:
-        if over not in {fd for fd, _ in poll.poll()}:
-            with contextlib.suppress(RunnerError):  # of a server that is gone the reader tells
-                events.cancel()
-
-    thread = threading.Thread(target=watch, name="cancel", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        os.eventfd_write(over, 1)
-        thread.join()
-        os.close(over)
 
 
 def _pour(sink: OutputSink, data: bytes) -> None:

@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.caller",
         "runner.pacing",
         "runner.places",
+        "runner.proposed",
     ),
     (
         "runner.analysis",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from runner.errors import EXIT_DENIED, RequestError, RunnerError
+from runner.surfaces.cli import served
 from runner.surfaces.cli.program import AsJson, Asked, ProgramCommand, takes_a_program
+from runner.surfaces.cli.served import ServerChoice
 
 if TYPE_CHECKING:
     from runner.app import Runner
@@ -62,12 +66,18 @@ def run(  # noqa: PLR0917  (options are keywords to whoever types them)
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show decision and compiled sandbox; run nothing.")
     ] = False,
+    server: ServerChoice = None,
 ) -> None:
     """Run what an agent wrote; see RUN_HELP."""
-    from runner.app import Runner  # noqa: PLC0415
-
     _check_result(result)
     try:
+        why_not = _why_here(backend, terminal=terminal, dry_run=dry_run)
+        ran = served.run(server, asked, why_not, ask_wait, quiet=as_json)
+        if ran is not None:
+            _report(ran.outcome, result, ran.told, as_json=as_json)
+            raise typer.Exit(ran.outcome.status)
+        from runner.app import Runner  # noqa: PLC0415
+
         with Runner() as runner:
             request = asked.request(runner, terminal=terminal)
             if dry_run:
@@ -78,19 +88,14 @@ def run(  # noqa: PLR0917  (options are keywords to whoever types them)
     except RunnerError as error:
         _report_failure(error, result, as_json=as_json)
         raise
-    _report(outcome, result, as_json=as_json)
+    _report(outcome, result, _teller(outcome), as_json=as_json)
     raise typer.Exit(outcome.status)
 
 
 @takes_a_program
-def check(asked: Asked, as_json: AsJson = False) -> None:
+def check(asked: Asked, as_json: AsJson = False, server: ServerChoice = None) -> None:
     """Say what the policy decides, without running. Exit code 0: allowed; 126: not."""
-    from runner.app import Runner  # noqa: PLC0415
-    from runner.schema.outcome import decision_document  # noqa: PLC0415
-
-    with Runner() as runner:
-        decision = runner.check(asked.request(runner))
-    document = decision_document(decision)
+    decision, document = served.check(server, asked) or _decided(asked)
     if as_json:
         print(json.dumps({"decision": document}, indent=2))
     else:
@@ -101,6 +106,24 @@ def check(asked: Asked, as_json: AsJson = False) -> None:
             told = f"{rule.layer} / {rule.id}: {rule.matched}"
             print(f"  only observed, {rule.effect.value}: {told}")
     raise typer.Exit(0 if decision.permits else EXIT_DENIED)
+
+
+def _decided(asked: Asked) -> tuple[Decision, dict[str, Any]]:
+    from runner.app import Runner  # noqa: PLC0415
+    from runner.schema.outcome import decision_document  # noqa: PLC0415
+
+    with Runner() as runner:
+        decision = runner.check(asked.request(runner))
+    return decision, decision_document(decision)
+
+
+def _why_here(backend: str | None, *, terminal: bool, dry_run: bool) -> str | None:
+    """Why no server can do it; None: one may."""
+    if terminal:
+        return "it is to have a terminal"
+    if dry_run:
+        return "nothing is to be run"
+    return None if backend is None else "a backend is named"
 
 
 def _wait_s(runner: Runner, stated: str | None) -> float:
@@ -128,10 +151,7 @@ class _SayAsked:
 
     def asked(self, approval: Approval) -> None:
         """What to type to answer."""
-        print(
-            f"runner: ask: {approval.reason}; waiting for `runner approvals approve {approval.id}`",
-            file=sys.stderr,
-        )
+        served.say_asked(approval.reason, approval.id)
 
     def decided(self, run_id: str, decision: Decision) -> None:
         """The outcome says it."""
@@ -172,13 +192,20 @@ def _check_result(result: str | None) -> None:
         )
 
 
-def _report(outcome: Outcome, result: str | None, *, as_json: bool) -> None:
+def _teller(outcome: Outcome) -> Callable[..., dict[str, Any]]:
     from runner.schema.outcome import outcome_document  # noqa: PLC0415
 
+    return partial(outcome_document, outcome)
+
+
+def _report(
+    outcome: Outcome, result: str | None, told: Callable[..., dict[str, Any]], *, as_json: bool
+) -> None:
+    """`told`: the outcome as JSON, `with_output` or without."""
     if result is not None:
-        _write_result(result, outcome_document(outcome, with_output=False))
+        _write_result(result, told(with_output=False))
     if as_json:
-        print(json.dumps(outcome_document(outcome, with_output=True), indent=2))
+        print(json.dumps(told(with_output=True), indent=2))
         return
     if outcome.decision.rewrite is not None:
         print(f"runner: rewrite: {outcome.decision.reason}", file=sys.stderr)
