@@ -75,8 +75,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "runner.auditing",
     ),
     ("runner.following",),
-    ("runner.client",),
     ("runner.app", "runner.adapters", "runner.intake", "runner.workbench", "runner.replay"),
+    ("runner.client",),
     ("runner.asynchronous",),
     ("runner.surfaces", "runner.__main__"),
 )

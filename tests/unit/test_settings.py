@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import settings as module
+from runner import places
 from runner.errors import SettingsError
 from runner.settings import (
     PolicyFolder,
@@ -140,7 +140,7 @@ def test_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def unknown(uid: int) -> None:
         raise KeyError(uid)
 
-    monkeypatch.setattr(module.pwd, "getpwuid", unknown)
+    monkeypatch.setattr(places.pwd, "getpwuid", unknown)
     with pytest.raises(SettingsError, match="set RUNNER_HOME"):
         load_settings(env={}, etc=tmp_path)
     with pytest.raises(SettingsError, match="set RUNNER_HOME"):
@@ -155,7 +155,7 @@ def test_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_home_the_user_database_tells_it(tmp_path: Path) -> None:
     try:
-        known = module.pwd.getpwuid(os.geteuid()).pw_dir
+        known = places.pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:
         pytest.skip("this user is not in the user database")
     if not Path(known).is_dir():
@@ -167,7 +167,7 @@ def test_without_home_the_user_database_tells_it(tmp_path: Path) -> None:
 def test_as_root_another_s_home_does_not_count(home: Path, tmp_path: Path) -> None:
     os.chown(home, 12345, 12345)
     user_file(home).write_text("profile: planted\n")
-    roots = Path(module.pwd.getpwuid(0).pw_dir)
+    roots = Path(places.pwd.getpwuid(0).pw_dir)
     found = load(home, XDG_STATE_HOME=str(home / "deep" / "below"))
     assert found.user_home == roots
     assert found.profile.value != "planted"
