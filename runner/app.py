@@ -219,6 +219,8 @@ class Runner:
         The arguments are those of `run`. The program waits while its output is not taken.
         """
         request, source, wait_s = self._asked(argv, program, stdin, ask_wait)
+        with self.refusals_recorded(request.principal.agent, request.profile):
+            self.policy(request, backend or self._settings.backend.value)  # or it is wrong here
 
         def execute(caller: Caller, cancel: CancelToken) -> Outcome:
             return self.execute(request, caller, cancel, backend=backend)

@@ -123,6 +123,8 @@ class Channel:
         connection = self._take()
         try:
             response = self._sent(connection, method, path, body, sent)
+            if not _is_framed(response):
+                raise _cut(self.place, "in the headers of an answer")
             if response.status != 200 or response.headers.get_content_type() != EVENTS_TYPE:
                 answer = self._read(response)
                 self._checked(answer, None)
@@ -176,10 +178,13 @@ class Channel:
         return response
 
     def _read(self, response: http.client.HTTPResponse) -> Answer:
+        length = response.length
         with _told_as_cut(self.place):
             body = response.read(MOST_BYTES + 1)
         if len(body) > MOST_BYTES:
             raise AnswerError(f"the server answers with more than {MOST_BYTES} bytes")
+        if not _is_framed(response) or (length is not None and len(body) < length):
+            raise _cut(self.place, "in the middle of an answer")
         return Answer(response.status, response.headers, body)
 
     def _checked(self, answer: Answer, first: UnreachableError | None) -> Answer:
@@ -245,9 +250,18 @@ def _told_as_cut(place: Place) -> Iterator[None]:
         yield
     except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        cut = UnreachableError(f"the connection to the server at {place.text} was cut: {why}")
-        cut.sent = True
-        raise cut from error
+        raise _cut(place, why) from error
+
+
+def _cut(place: Place, why: str) -> UnreachableError:
+    error = UnreachableError(f"the connection to the server at {place.text} was cut: {why}")
+    error.sent = True
+    return error
+
+
+def _is_framed(response: http.client.HTTPResponse) -> bool:
+    """Whether its headers say where it ends; of those that were cut http.client makes an answer."""
+    return response.chunked or response.length is not None
 
 
 def _is_usable(idle: _Idle) -> bool:
