@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from runner import killing, operator_records
-from runner.errors import BackendError, RequestError
+from runner.errors import BackendError, RequestError, RunnerError
 from runner.model.kill import Ended, Kill, KillScope, OpenRun
 from runner.model.principal import Principal
 from runner.model.usage import Usage
@@ -87,6 +87,19 @@ class Kills:
         return Ended(
             ordered.runs, tuple(forced), tuple(run.run_id for run in unrecorded), tuple(alive)
         )
+
+    def kill(
+        self, scope: KillScope, name: str, reason: str, *, by: str | None = None
+    ) -> tuple[str, ...]:
+        """`order` it and wait for the end; ids of those that were open.
+
+        RunnerError: the end of some is not recorded, or they could not be ended.
+        """
+        ended = self.await_end(self.order(scope, name, reason, by=by))
+        if ended.alive or ended.unrecorded:
+            left = "; ".join((*ended.alive, *ended.unrecorded))
+            raise RunnerError(f"not all runs that were to be killed have ended: {left}")
+        return tuple(run.run_id for run in ended.runs)
 
     def lift(self, scope: KillScope, name: str, reason: str, *, by: str | None = None) -> None:
         """Let it hold no more; recorded. RequestError: none does, or no reason is given."""

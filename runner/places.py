@@ -6,7 +6,6 @@ of the same user has to know no setting: it has to know that the server's come f
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pwd
 import sys
@@ -86,6 +85,8 @@ def settings_digest(env: Mapping[str, str], etc: Path = ETC) -> str | None:
     Also over this very installation. None: a configuration file can't be read, or is too large to
     be one.
     """
+    import hashlib  # noqa: PLC0415  (not for who only asks for help)
+
     told = hashlib.sha256()
 
     def tell(*texts: str) -> None:

@@ -8,7 +8,6 @@ it would do by other settings, is done here as ever.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -32,6 +31,8 @@ from runner.places import (
 )
 
 if TYPE_CHECKING:
+    import http.client
+
     from runner.client.channel import Channel
     from runner.model.decision import Decision
     from runner.model.outcome import Outcome
@@ -195,6 +196,8 @@ def _ran(found: Place, body: dict[str, Any]) -> Ran:
 
 
 def _followed(response: http.client.HTTPResponse, run_id: str) -> Ran:
+    from http.client import HTTPException  # noqa: PLC0415  (not for who asks for help)
+
     from runner.client.events import parsed, read_events  # noqa: PLC0415
     from runner.client.outcomes import check_failed, outcome_of  # noqa: PLC0415
     from runner.client.parsing import decoded  # noqa: PLC0415
@@ -211,7 +214,7 @@ def _followed(response: http.client.HTTPResponse, run_id: str) -> Ran:
             told = parsed(event)
             if isinstance(told, WaitsForAnswer):
                 say_asked(told.reason, told.approval_id)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         why = str(error)
     failure = UnreachableError(
         f"the server that ran {run_id} is gone: {why}; `runner audit show {run_id}` tells what "
