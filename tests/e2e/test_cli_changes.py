@@ -77,9 +77,10 @@ def test_applying_ends_with_what_became_of_it(run_cli, run_id, workspace):
     (workspace / "a").write_text("old\n")
     told = run_cli("apply", "--json", run_id)
     assert told.returncode == 0
-    assert json.loads(told.stdout)["results"] == [
-        {"path": "a", "kind": "modified", "fate": "applied", "why": ""}
-    ]
+    (row,) = json.loads(told.stdout)["results"]
+    told_of = {name: row[name] for name in ("path", "kind", "fate", "why")}
+    assert told_of == {"path": "a", "kind": "modified", "fate": "applied", "why": ""}
+    assert row["original"]["sha256"] != row["sha256"]
     again = run_cli("apply", run_id)
     assert again.returncode == 2
     assert "its changes were applied" in again.stderr

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
+from contextlib import closing
 
-from runner.surfaces.http.feed import Feed, Told
+from runner.pacing import Pace
+from runner.surfaces.http.feed import UNTAKEN_BYTES, Feed, Told
 
 
 async def heard(feed: Feed, after: int = 0) -> list[Told]:
@@ -80,3 +83,43 @@ def test_readers_wake_for_what_other_threads_tell():
 
 def test_an_event_is_as_readers_of_such_streams_expect():
     assert Told("7", "usage", b"{}").encoded() == b"id: 7\nevent: usage\ndata: {}\n\n"
+
+
+def may_write(pace: Pace) -> bool:
+    poll = select.poll()
+    poll.register(pace.fileno(), select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def test_output_waits_for_its_owner_and_for_nobody_else():
+    async def test() -> None:
+        with closing(Pace()) as pace:
+            feed = Feed(asyncio.get_running_loop(), pace=pace)
+            feed.tell("decision", {})
+            pieces = 0
+            while may_write(pace):
+                feed.output("stdout", b"x" * 65536)
+                pieces += 1
+            assert pieces == -(-UNTAKEN_BYTES // 65536)
+            stranger = feed.follow(0)
+            for _ in range(pieces + 1):
+                await anext(stranger)
+            assert not may_write(pace)  # whoever else reads
+            owner = feed.follow(0, owner=True)
+            for _ in range(pieces + 1):
+                await anext(owner)
+            feed.output("stdout", b"x")
+            await anext(owner)
+            assert may_write(pace)
+            for _ in range(pieces):
+                feed.output("stdout", b"x" * 65536)
+            assert not may_write(pace)
+            feed.disown()
+            assert may_write(pace)
+            for _ in range(2 * pieces):
+                feed.output("stdout", b"x" * 65536)
+            assert may_write(pace)
+            await stranger.aclose()
+            await owner.aclose()
+
+    asyncio.run(test())
