@@ -23,6 +23,7 @@ SILENT_S = 60.0
 """A server says something every 15 seconds while a run goes on; one that does not is gone."""
 _CREDENTIALS = struct.Struct("iII")
 """`struct ucred` (unix(7))."""
+_PR_SET_PTRACER = 0x59616D61  # linux/prctl.h
 _FORMS = "unix:PATH, https://HOST:PORT, or http://HOST:PORT on this machine"
 
 
@@ -127,8 +128,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(CONNECT_S)
         self.sock.connect(path)
-        if self._place.own and _peer(self.sock)[1] != os.geteuid():
-            raise UnreachableError(f"the server at {path} is not of this user")
+        if self._place.own:
+            pid, uid, _ = _peer(self.sock)
+            if uid != os.geteuid():
+                raise UnreachableError(f"the server at {path} is not of this user")
+            _let_take_descriptors(pid)
 
 
 def _peer(sock: socket.socket) -> tuple[int, int, int]:
@@ -136,6 +140,21 @@ def _peer(sock: socket.socket) -> tuple[int, int, int]:
     told = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(told)
     return pid, uid, gid
+
+
+def _let_take_descriptors(pid: int) -> None:
+    """Let that process have open files of this one, where only ancestors may (Yama, scope 1).
+
+    prctl(2), PR_SET_PTRACER. Where it changes nothing the server says that it can't have them.
+    """
+    try:
+        scope = Path("/proc/sys/kernel/yama/ptrace_scope").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return
+    if scope == "1":
+        import ctypes  # noqa: PLC0415  (only there)
+
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(pid), 0, 0, 0)
 
 
 def _is_loopback(host: str) -> bool:

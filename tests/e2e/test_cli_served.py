@@ -246,6 +246,43 @@ def test_a_server_that_runs_nothing_there_is_not_used(tmp_path, work):
         server.end()
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_who_waits_is_told_for_what(how, tmp_path, work):
+    profiles = tmp_path / "config" / "runner" / "profiles"
+    profiles.mkdir(parents=True)
+    rule = "{ id: x, effect: ask, match: { command: touch }, message: Say yes. }"
+    (profiles / "asks.yaml").write_text(f"extends: agent\nrules:\n  list:\n    - {rule}\n")
+    server = AtHome(tmp_path / "home", XDG_CONFIG_HOME=str(tmp_path / "config"))
+    try:
+        words = (
+            "run",
+            "--server",
+            how,
+            "--profile",
+            "asks",
+            "--ask-wait",
+            "60s",
+            "--",
+            "touch",
+            "a",
+        )
+        process = subprocess.Popen(
+            [*COMMAND, *words], env=server.environment, cwd=work, stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        found = re.search(r"waiting for `runner approvals approve (ask-\w+)`", told)
+        assert found, told
+        done = cli(server, "approvals", "approve", found[1], "--reason", "fine", cwd=work)
+        assert done.returncode == 0, done.stderr
+        assert process.wait(timeout=60) == 0
+        process.communicate()
+        assert server.carried() == HOW.index(how)
+    finally:
+        server.end()
+
+
 def started(server: Server, how: str, work: Path, *words: str) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [*COMMAND, "run", "--server", how, *words], env=server.environment, cwd=work,

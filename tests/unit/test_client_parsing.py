@@ -309,6 +309,33 @@ def test_a_socket_that_others_could_have_put_there_is_not_trusted(tmp_path):
         check_own(str(path))
 
 
+def test_what_refuses_here_as_well_and_what_does_not():
+    from runner.surfaces.cli.served import Place, _HereError
+
+    auto, always = Place("/s", "auto"), Place("/s", "always")
+    for error, elsewhere in (
+        (error_of("busy", "x"), True),
+        (error_of("stopping", "x"), True),
+        (error_of("other_server", "x"), True),
+        (error_of("unauthenticated", "x"), True),
+        (error_of("too_large", "x"), True),
+        (error_of("bad_request", "x"), False),
+        (error_of("state_unusable", "x"), False),
+        (UnreachableError("x"), True),
+    ):
+        with pytest.raises(_HereError if elsewhere else type(error)), auto.or_here():
+            raise error
+        with pytest.raises(type(error)), always.or_here():
+            raise error
+    begun = error_of("busy", "x")
+    begun.run_id = "run-1"
+    sent = UnreachableError("x")
+    sent.sent = True
+    for error in (begun, sent):
+        with pytest.raises(type(error)), auto.or_here():
+            raise error
+
+
 LIGHT = """
 import sys
 import runner

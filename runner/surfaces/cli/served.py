@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.errors import RequestError, RunnerError, SettingsError, UnreachableError
+from runner.errors import (
+    BusyError,
+    RequestError,
+    RunnerError,
+    SettingsError,
+    StoppingError,
+    UnreachableError,
+)
 from runner.places import (
     ALWAYS,
     AUTO,
@@ -82,9 +89,17 @@ class Place:
                 raise
             raise _HereError(str(error)) from error
         except RunnerError as error:
-            if self.required or error.code in _SAME_REFUSALS or error.http_status >= 500:
+            # What had begun is never begun here once more.
+            if self.required or error.run_id is not None or _is_the_same_here(error):
                 raise
             raise _HereError(str(error)) from error
+
+
+def _is_the_same_here(error: RunnerError) -> bool:
+    """Whether this process would be refused as well; not so what is the server's own trouble."""
+    if isinstance(error, StoppingError | BusyError):
+        return False
+    return error.code in _SAME_REFUSALS or error.http_status >= 500
 
 
 class _HereError(Exception):
@@ -192,7 +207,11 @@ def _ran(found: Place, body: dict[str, Any]) -> Ran:
             channel.call("DELETE", f"/v1/runs/{run_id}", again=True)
 
         stack.enter_context(ended_by(cancel, end))
-        return _followed(response, run_id)
+        try:
+            return _followed(response, run_id)
+        except RunnerError as error:
+            error.run_id = run_id
+            raise
 
 
 def _followed(response: http.client.HTTPResponse, run_id: str) -> Ran:
