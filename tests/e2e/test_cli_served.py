@@ -306,7 +306,12 @@ def test_signals_cancel_the_run(how, server, work):
 def test_a_command_that_is_killed_takes_its_run_along(server, work):
     marker = f"97{os.getpid()}.{time.monotonic_ns()}"
     process = started(server, "always", work, "-c", f"echo ready; sleep {marker}")
-    assert [p for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
+    for _ in range(300):  # the shell has said that it is about to begin it
+        if any(marker in (p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])):
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the program was not started")
     process.kill()
     process.communicate(timeout=60)
     expect_no_process_with(marker)

