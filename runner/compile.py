@@ -22,7 +22,7 @@ from runner.bound import stated, unheld
 from runner.errors import BackendError, PolicyError, RequestError
 from runner.model.budget import Stated
 from runner.model.grant import Grant
-from runner.model.limits import LIMIT_KEYS, LimitOverrides, Limits, Unlimited, spelled
+from runner.model.limits import LIMIT_KEYS, UNLIMITED, LimitOverrides, Limits, Unlimited, spelled
 from runner.model.profile import (
     CgroupMode,
     Environment,
@@ -32,7 +32,7 @@ from runner.model.profile import (
     WorkspaceMode,
 )
 from runner.model.protection import Protection
-from runner.model.request import Argv, ExecRequest, Script, ShellText
+from runner.model.request import Argv, ExecRequest, Hold, Script, ShellText
 from runner.model.rule import PolicyLayer
 from runner.model.spec import RUN_FOLDER, InjectedFile, SandboxSpec, Workspace
 from runner.tiers import required_walls
@@ -139,7 +139,13 @@ def compile_spec(
     requires, landlock_minimum = required_walls(profile)
     limits = _limits(request.limits, profile)
     workspace = _workspace(request.directory, profile.workspace)
-    argv, files = _program(request, workspace)
+    hold = request.program if isinstance(request.program, Hold) else None
+    argv, files = _program(request, workspace) if hold is None else ((), ())
+    if hold is not None:
+        # Each command has these for itself; the rest holds for all that goes on in it together.
+        limits = replace(
+            limits, wall_s=hold.lifetime_s, cpu_time_s=UNLIMITED, output_bytes=UNLIMITED
+        )
     return SandboxSpec(
         argv=argv,
         cwd=workspace.target,
@@ -155,6 +161,7 @@ def compile_spec(
         syscalls=replace(profile.syscalls, set_id_bits=profile.workspace is not WorkspaceMode.BIND),
         requires=requires,
         isolation=profile.isolation,
+        hold=hold,
         landlock_minimum=landlock_minimum,
     )
 
@@ -197,16 +204,18 @@ def check_workspace(
 
 def spec_digest(spec: SandboxSpec) -> str:
     """`sha256:` and hex over the spec's canonical JSON (RFC 8785), file contents by digest."""
-    return "sha256:" + hashlib.sha256(rfc8785.dumps(_jsonable(spec))).hexdigest()
+    return "sha256:" + hashlib.sha256(rfc8785.dumps(spec_document(spec))).hexdigest()
 
 
-def spec_document(spec: SandboxSpec) -> dict[str, object]:
+def spec_document(spec: SandboxSpec) -> dict[str, Any]:
     """The spec as JSON values, for digests, events and `--dry-run`.
 
     File contents are given by digest and size. Text that is not valid UTF-8 (PEP 383) is given
     as `{"bytes": hex}`, so that no two specs share a document.
     """
-    document: dict[str, object] = _jsonable(spec)
+    document: dict[str, Any] = _jsonable(spec)
+    if spec.hold is None:
+        del document["hold"]
     return document
 
 
@@ -355,7 +364,9 @@ def _program(
         case ShellText(text, language):
             argv, files = _shell(text, language)
         case Script() as script:
-            argv, files = _script(script, workspace)
+            argv, files = _script(script, workspace, within=request.within is not None)
+        case Hold():
+            argv = ()
     if not argv or not argv[0]:
         raise RequestError("there is no program to run; give a command, a script or a text")
     for position, word in enumerate(argv):
@@ -386,13 +397,15 @@ def _shell(text: str, language: str) -> tuple[tuple[str, ...], tuple[InjectedFil
 
 
 def _script(
-    script: Script, workspace: Workspace
+    script: Script, workspace: Workspace, *, within: bool
 ) -> tuple[tuple[str, ...], tuple[InjectedFile, ...]]:
     inside = f"{RUN_FOLDER}/{_safe_name(script.name)}"
     path = script.path
     if (
         path is not None
         and workspace.source is not None
+        # In a session its place may be another thing by now.
+        and not within
         # A mount on a bound folder is gone when somebody outside renames what it stands on.
         and not workspace.is_bound
         and posixpath.normpath(path) == path

@@ -23,10 +23,12 @@ from runner.model.grant import CallBudget, Grant
 from runner.model.intent import Access, Intent, PathUse, SimpleCommand, Word
 from runner.model.loop_guard import Guarding
 from runner.model.profile import Profile, WorkspaceMode
-from runner.model.request import Argv, ExecRequest, Program
+from runner.model.request import Argv, ExecRequest, Hold, Program
 from runner.model.rule import CountOf
 from runner.policy import following
 from runner.ports import DecisionPoint
+
+EMPTY = "a session begins with no program; each command in it is decided when it comes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,10 @@ def _asked(
 ) -> Decision:
     """`begins`: whether it is about a run that would begin, which a budget is held against."""
     profile = policy.profile
-    decision = policy.decisions.decide(action_of(request, intent, profile, facts))
+    if isinstance(request.program, Hold):
+        decision = Decision(Effect.ALLOW, EMPTY, policy.digest)
+    else:
+        decision = policy.decisions.decide(action_of(request, intent, profile, facts))
     # Whatever the rules say, and whether they are observed or enforced.
     refusals = [
         *(killing.refusals(facts.killed) if begins else ()),

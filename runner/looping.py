@@ -19,7 +19,7 @@ from runner.model.limits import LimitName
 from runner.model.loop_guard import Guarding, Looped, LoopGuard, Paused, Trigger
 from runner.model.outcome import Ending, Output, Termination
 from runner.model.profile import Profile, Restrictions
-from runner.model.request import Argv, ExecRequest, ShellText
+from runner.model.request import Argv, ExecRequest, Hold, ShellText
 
 LOOP_RULE = "loop-guard"
 """What a refusal is recorded under, in the place of a rule's id."""
@@ -91,6 +91,8 @@ def identity(request: ExecRequest, profile: Profile) -> bytes:
         told = ["words", " ".join(" ".join(program.words).split())]
     elif isinstance(program, ShellText):
         told = ["words", " ".join(program.text.split())]
+    elif isinstance(program, Hold):
+        told = ["session"]
     else:
         digest = hashlib.sha256(program.content).hexdigest()
         told = ["script", program.language, *program.interpreter, digest, *program.args]

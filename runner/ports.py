@@ -26,6 +26,7 @@ from runner.model.outcome import Ending
 from runner.model.principal import Principal
 from runner.model.protection import ProtectionStatus
 from runner.model.rule import CountOf
+from runner.model.session import FileTask, SessionProcess
 from runner.model.spec import SandboxSpec
 from runner.model.swept import Swept
 from runner.model.usage import Usage
@@ -245,6 +246,39 @@ class Lease(Protocol):
         """
 
 
+class SessionLease(Lease, Protocol):
+    """A sandbox that stays: what a backend gives for a spec with `hold`.
+
+    `run` goes on until it is ended: by its limits of lifetime and idleness, by `stop`, or by the
+    token. Meanwhile the rest may be called, from any thread.
+    """
+
+    @property
+    def commands(self) -> Backend:
+        """Where the session's runs are built: their leases are processes of this sandbox.
+
+        Such a lease's protections are the session's. What its program leaves behind when it ends by
+        itself goes on; where it is ended, all of it is. Limits over the sandbox as a whole
+        (`memory`, `processes`) end the commands that run when they are crossed.
+        """
+
+    def stop(self) -> None:
+        """Nobody wants it any more: `run` ends as exited with 0."""
+
+    def work(self, task: FileTask) -> Lease:
+        """Something with its files, to be run like a command, in the sandbox's own view of them.
+
+        Content goes over stdin and stdout; exit code 0: done. On stderr is a JSON object: what is
+        to be told, or `errno` and `why`. BackendError: the session has ended.
+        """
+
+    def processes(self) -> Sequence[SessionProcess]:
+        """What runs in it, all commands together."""
+
+    def end_process(self, number: int, signal: int) -> bool:
+        """Send a signal to one of those; False: there is none of that number."""
+
+
 class Backend(Protocol):
     """Builds sandboxes."""
 
@@ -256,7 +290,10 @@ class Backend(Protocol):
         """Try every protection on this machine, one by one; nothing is guessed."""
 
     def acquire(self, spec: SandboxSpec, run_id: str) -> Lease:
-        """Build a sandbox; ProtectionMissingError if a required one is withheld."""
+        """Build a sandbox; ProtectionMissingError if a required one is withheld.
+
+        With `spec.hold` a `SessionLease`; BackendError where there are no sessions.
+        """
 
     def usages(self, run_ids: Collection[str]) -> Mapping[str, Usage]:
         """What runs have used so far that any process of this user holds on this machine.

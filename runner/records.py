@@ -29,7 +29,7 @@ from runner.model.limits import LIMIT_KEYS, Unlimited, spelled
 from runner.model.loop_guard import Looped
 from runner.model.outcome import Change, Output
 from runner.model.principal import Principal
-from runner.model.request import Argv, ExecRequest, Program, ShellText
+from runner.model.request import Argv, ExecRequest, Hold, Program, ShellText
 from runner.model.spec import SandboxSpec
 from runner.model.swept import Swept
 
@@ -289,6 +289,8 @@ def program_text(program: Program, redactor: Redactor | None = None) -> str:
     if isinstance(program, ShellText):
         text = program.text if redactor is None else redactor.text(program.text)
         return f"{program.language}: {text}"
+    if isinstance(program, Hold):
+        return "a session"
     content = program.content if redactor is None else redactor.data(program.content)
     args = program.args if redactor is None else redactor.words(program.args)
     called = shlex.join([*program.interpreter, program.name, *args])
@@ -363,6 +365,7 @@ def _asked(
         "labels": dict(request.labels),
         "environment": [name for name, _ in request.environment],
         "terminal": request.terminal,
+        **({} if request.within is None else {"within": request.within}),
         "intent": {
             "language": intent.language,
             "commands": len(intent.commands),
@@ -400,6 +403,10 @@ def program_data(program: Program, redactor: Redactor | None = None) -> dict[str
             "bytes": len(raw),
             "sha256": digest,
         }
+    if isinstance(program, Hold):
+        bounds = {"lifetime_s": program.lifetime_s, "idle_s": program.idle_s}
+        digest = hashlib.sha256(canonical(bounds)).hexdigest()
+        return {"kind": "session", **bounds, "sha256": digest}
     digest = hashlib.sha256(program.content).hexdigest()
     if redactor is not None and redactor.data(program.content) != program.content:
         digest = redactor.digest_of(digest)
@@ -423,6 +430,8 @@ def _told(program: Program, data: Mapping[str, object], redactor: Redactor | Non
         return "\n".join(redactor.words(program.words))
     if isinstance(program, ShellText):
         return redactor.text(program.text)
+    if isinstance(program, Hold):
+        return None
     return redactor.data(program.content).decode("utf-8", "surrogateescape")
 
 
@@ -440,6 +449,8 @@ def program_to_keep(program: Program, redactor: Redactor | None = None) -> bytes
         whole = len(program.text) <= TEXT_BYTES
         text = program.text if redactor is None or whole else redactor.text(program.text)
         return None if whole else text.encode("utf-8", "surrogateescape")
+    if isinstance(program, Hold):
+        return None
     return program.content if redactor is None else redactor.data(program.content)
 
 

@@ -14,7 +14,7 @@ from runner.analysis.shell import text as shell
 from runner.analysis.wrappers import unwrap
 from runner.analysis.wrappers.table import Table, load
 from runner.model.intent import Intent, SimpleCommand, Word
-from runner.model.request import Argv, Program, Script, ShellText
+from runner.model.request import Argv, Command, Hold, Program, Script, ShellText
 
 SHELLS = frozenset({"bash", "sh"})
 _CACHE_BYTES = 16 << 20
@@ -33,6 +33,8 @@ def read(program: Program, wrappers: Table | None = None) -> Intent:
     read before, so that the same text is read into the same object; may start the parser of
     `runner.analysis.shell.shfmt`.
     """
+    if isinstance(program, Hold):
+        return Intent("session")
     table = wrappers if wrappers is not None else load()
     key, length = _key(program, table)
     intent = _READ.get(key)
@@ -46,7 +48,7 @@ def read(program: Program, wrappers: Table | None = None) -> Intent:
 _READ: Recent[Hashable, Intent] = Recent(_CACHE_BYTES)
 
 
-def _key(program: Program, table: Table) -> tuple[Hashable, int]:
+def _key(program: Command, table: Table) -> tuple[Hashable, int]:
     """All that reading it depends on, and how long that is."""
     if isinstance(program, ShellText):
         return (table.digest, program.language, program.text), len(program.text)
@@ -73,7 +75,7 @@ def _with_arguments(intent: Intent, program: Script) -> Intent:
     return replace(intent, commands=(replace(own, words=words), *intent.commands[1:]))
 
 
-def _fresh(program: Program, table: Table) -> Intent:
+def _fresh(program: Command, table: Table) -> Intent:
     language = "argv" if isinstance(program, Argv) else program.language
     words = _literal_words(program)
     if words is not None and unwrap.is_alone(words, table):
@@ -98,7 +100,7 @@ def _fresh(program: Program, table: Table) -> Intent:
     )
 
 
-def _literal_words(program: Program) -> tuple[Word, ...] | None:
+def _literal_words(program: Command) -> tuple[Word, ...] | None:
     """Its words where it is one command of plain ones, and no more; else None."""
     if isinstance(program, Argv):
         return tuple([Word(text) for text in program.words]) or None
@@ -120,7 +122,7 @@ class _Session(Readers):
     def table(self) -> Table:
         return self._table
 
-    def read(self, program: Program) -> None:
+    def read(self, program: Command) -> None:
         if isinstance(program, Argv):
             self.command(Call(tuple(Word(text) for text in program.words), Place()))
         elif isinstance(program, ShellText):

@@ -63,6 +63,8 @@ class Pump:
         self._interest: dict[int, int] = {}
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._gate = gate
+        self.moved_s = time.monotonic()
+        """When output came last, on the monotonic clock."""
         self._tty = tty
         self._stdin_to = stdin_to
         self._stdin_source = stdin if isinstance(stdin, int) else None
@@ -103,6 +105,11 @@ class Pump:
             if time.monotonic() >= due_s:
                 tick()
                 due_s = time.monotonic() + tick_s
+
+    def end_reading(self) -> None:
+        """Read no more output: what was read is passed on, and then the outputs have ended."""
+        for flow in self._flows:
+            flow.open = False
 
     def stop_output(self) -> None:
         """Pass nothing more on: what is pending is dropped and the outputs count as ended."""
@@ -171,6 +178,7 @@ class Pump:
         if not data:
             flow.open = False
             return
+        self.moved_s = time.monotonic()
         passed = self._gate.admit(flow.name, data)
         if flow.broken or not passed:
             return

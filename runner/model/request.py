@@ -41,7 +41,19 @@ class Script:
     args: tuple[str, ...] = ()
 
 
-Program = Argv | ShellText | Script
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """No program: a sandbox that stays, for the commands of a session, which come into it later."""
+
+    lifetime_s: float
+    """So long after its start it ends, whatever goes on in it."""
+    idle_s: float
+    """So long after the last command it ends."""
+
+
+Command = Argv | ShellText | Script
+"""Something that can be read and run."""
+Program = Command | Hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +71,5 @@ class ExecRequest:
     labels: tuple[tuple[str, str], ...] = ()
     terminal: bool = False
     idempotency_key: str | None = None
+    within: str | None = None
+    """Run id of the session whose sandbox it is to run in; None: in one of its own."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from runner.model.limits import Limits, Unlimited
 from runner.model.profile import CgroupMode, Isolation, NetworkMode, Syscalls, WorkspaceMode
 from runner.model.protection import Protection
+from runner.model.request import Hold
 
 RUN_FOLDER = "/run/runner"
 """Where injected files (scripts, code) stand inside a sandbox."""
@@ -62,6 +63,8 @@ class SandboxSpec:
     requires: frozenset[Protection]
     hostname: str = "sandbox"
     isolation: Isolation = Isolation.FULL
+    hold: Hold | None = None
+    """A sandbox that stays, for commands that come later: then `argv` is empty."""
     landlock_minimum: int = 0
     """The least Landlock ABI; more than 0 only where `landlock` is required."""
 

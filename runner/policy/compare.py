@@ -21,7 +21,7 @@ from runner.model.action import Facts
 from runner.model.decision import STRICTNESS, Decision, Effect
 from runner.model.event import EventKind
 from runner.model.principal import Principal
-from runner.model.request import Argv, ExecRequest, Program, Script, ShellText
+from runner.model.request import Argv, ExecRequest, Hold, Program, Script, ShellText
 from runner.model.rule import CountOf
 
 DECIDED = frozenset({EventKind.RUN_DECIDED.value, EventKind.DECISION_CHECKED.value})
@@ -29,6 +29,7 @@ DECIDED = frozenset({EventKind.RUN_DECIDED.value, EventKind.DECISION_CHECKED.val
 _PROGRAM_KEYS = {
     "argv": ("argv", "sha256"),
     "shell": ("text", "language", "sha256"),
+    "session": ("lifetime_s", "idle_s", "sha256"),
     "script": ("path", "language", "interpreter", "name", "args", "sha256"),
 }
 """What is read of a program, by its kind."""
@@ -72,6 +73,8 @@ class Logged:
             return " ".join(self.program["argv"])
         if self.program["kind"] == "shell":
             return str(self.program["text"])
+        if self.program["kind"] == "session":
+            return "a session"
         return " ".join([self.program["name"], *self.program["args"]])
 
     def request(self, program: Program) -> ExecRequest:
@@ -151,6 +154,8 @@ def program_of(logged: Logged, contents: Callable[[Logged], Iterable[bytes]]) ->
     file as it is now. It counts if its digest is the logged one.
     """
     program = logged.program
+    if program["kind"] == "session":
+        return Hold(program["lifetime_s"], program["idle_s"])
     held = _held(program)
     if held is None or not _is_it(held, program):
         held = next((each for each in contents(logged) if _is_it(each, program)), None)

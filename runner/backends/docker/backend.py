@@ -65,6 +65,8 @@ class DockerBackend:
 
     def acquire(self, spec: SandboxSpec, run_id: str) -> DockerLease:
         """Build a container whose init is ready, with the workspace's copy in it."""
+        if spec.hold is not None:
+            raise BackendError("the docker backend holds no sessions; use --backend native")
         if spec.network is not NetworkMode.NONE:
             raise BackendError(
                 f"the docker backend can't give a run the network {spec.network.value!r}; "

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from runner.backends.native.launcher.protocol import (
 from runner.backends.native.lease import NativeLease
 from runner.backends.native.orphans import sweep_processes
 from runner.backends.native.plan_process import plan_process
+from runner.backends.native.session import NativeSession
 from runner.backends.native.zygote import Zygote, can_be_delegated
 from runner.errors import BackendError, ProtectionMissingError
 from runner.model.profile import CgroupMode, Isolation
@@ -82,6 +84,11 @@ class NativeBackend:
             spec.cgroup is CgroupMode.REQUIRED or Protection.CGROUP in spec.requires
         ):
             raise ProtectionMissingError(Protection.CGROUP, self._no_hierarchy)
+        if spec.hold is not None and spec.isolation is Isolation.PROCESS:
+            raise BackendError(
+                "a session needs isolation: full, which keeps its processes together; use another "
+                "profile"
+            )
         refused = refusals(spec.syscalls)
         folder = None
         if spec.isolation is Isolation.PROCESS:
@@ -260,7 +267,9 @@ class _Build:
         cgroup: cgroups.Cgroup | None = None
         if self._hierarchy is not None:
             try:
-                cgroup = self.belongings.cgroup = self._hierarchy.create(self._run_id, spec.limits)
+                cgroup = self.belongings.cgroup = self._hierarchy.create(
+                    self._run_id, spec.limits, as_one=spec.hold is None
+                )
             except OSError as error:
                 raise BackendError(f"a control group could not be made: {error}") from error
         host = plan.Host(
@@ -297,7 +306,10 @@ class _Build:
         message, fds = self._hear("built")
         control.settimeout(None)
         protections, degraded = self._tier(message["protections"])
-        return NativeLease(
+        kind: Callable[..., NativeLease] = NativeLease
+        if spec.hold is not None:
+            kind = partial(NativeSession, outer_id=host.outer_id if host.rootful else None)
+        return kind(
             spec=spec,
             control=control,
             builder=watched,

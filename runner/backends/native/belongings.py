@@ -27,6 +27,7 @@ class Watched:
 
     def __init__(self, pid: int, role: str) -> None:
         """`role`: what it is to the sandbox. BackendError: this kernel gives no descriptor."""
+        self.pid = pid
         self._name = f"process {pid} (the {role})"
         self._fd: int | None = None
         try:

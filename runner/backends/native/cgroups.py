@@ -53,6 +53,9 @@ class Cgroup(Protocol):
     def read(self) -> Reading:
         """What was counted."""
 
+    def members(self) -> list[int]:
+        """Processes that are in it now."""
+
     def kill(self) -> None:
         """SIGKILL to every process in it, until there is none."""
 
@@ -67,8 +70,11 @@ class Hierarchy(Protocol):
     def detail(self) -> str:
         """What it is, for people."""
 
-    def create(self, run_id: str, limits: Limits) -> Cgroup:
-        """Make a group and set its limits; OSError when the kernel refuses."""
+    def create(self, run_id: str, limits: Limits, *, as_one: bool = True) -> Cgroup:
+        """Make a group and set its limits; OSError when the kernel refuses.
+
+        `as_one`: when memory runs out, all of it is ended together where the kernel can do that.
+        """
 
     def sweep(self, within_s: float = REMOVE_WITHIN_S) -> Swept:
         """Remove groups whose owner is dead; none takes longer than `within_s`."""
@@ -212,7 +218,7 @@ class UnifiedHierarchy:
         """What it is, for people."""
         return self._detail
 
-    def create(self, run_id: str, limits: Limits) -> Cgroup:
+    def create(self, run_id: str, limits: Limits, *, as_one: bool = True) -> Cgroup:
         """Make a group and set its limits."""
         group = self._parent / owner_name(run_id)
         group.mkdir()
@@ -221,7 +227,7 @@ class UnifiedHierarchy:
                 _write(group / "memory.max", limits.memory_bytes)
                 with contextlib.suppress(OSError):  # no swap accounting: then nothing to close
                     _write(group / "memory.swap.max", 0)
-                _write(group / "memory.oom.group", 1)
+                _write(group / "memory.oom.group", int(as_one))
             if not isinstance(limits.processes, Unlimited):
                 # One more: the sandbox's init is in the group too.
                 _write(group / "pids.max", limits.processes + 1)
@@ -255,6 +261,9 @@ class _UnifiedGroup:
             forks_refused=_read_counter(group / "pids.events", "max"),
         )
 
+    def members(self) -> list[int]:
+        return _pids(self._group)
+
     def kill(self) -> None:
         with contextlib.suppress(OSError):  # Linux before 5.14: one by one then
             _write(self._group / "cgroup.kill", 1)
@@ -276,8 +285,9 @@ class LegacyHierarchy:
         """What it is, for people."""
         return f"cgroup v1 ({', '.join(sorted(self._parents))})"
 
-    def create(self, run_id: str, limits: Limits) -> Cgroup:
-        """Make the folders and set the limits."""
+    def create(self, run_id: str, limits: Limits, *, as_one: bool = True) -> Cgroup:
+        """Make the folders and set the limits; this version ends one process at a time."""
+        del as_one
         name = owner_name(run_id)
         groups = {controller: parent / name for controller, parent in self._parents.items()}
         group = _LegacyGroup(groups)
@@ -326,6 +336,9 @@ class _LegacyGroup:
             out_of_memory_kills=_read_counter(memory / "memory.oom_control", "oom_kill"),
             forks_refused=_read_counter(self._groups["pids"] / "pids.events", "max"),
         )
+
+    def members(self) -> list[int]:
+        return _pids(self._groups["pids"])
 
     def kill(self) -> None:
         for folder in self._groups.values():

@@ -46,6 +46,15 @@ processes are taken for a run that wants more."""
 UNREAD_S = 1.0
 """How long the output of a run that was ended by a limit may stand unread before it is dropped."""
 
+STOPPED = "stopped"
+"""Why a session was ended that somebody wanted no more."""
+
+_UNFORCED: dict[str, Any] = {
+    "cancelled": {"termination": Termination.CANCELLED},
+    STOPPED: {"termination": Termination.EXITED, "exit_code": 0},
+}
+"""Ways to be ended that are no limit."""
+
 NOT_A_PROGRAM = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC, errno.EPERM,
                            errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR})  # fmt: skip
 
@@ -224,7 +233,7 @@ class NativeLease:
         else:
             self._sample()
         if limit := self._crossed():
-            self._kill(limit)
+            self._on_crossed(limit)
         if (
             streams.meter is not None
             and self._killed_for is None
@@ -235,6 +244,9 @@ class NativeLease:
         wall_s = self._spec.limits.wall_s
         if not isinstance(wall_s, Unlimited) and time.monotonic() > started_s + wall_s + LATE_S:
             self._builder.kill()
+
+    def _on_crossed(self, limit: LimitName) -> None:
+        self._kill(limit)
 
     def _look_at(self, reading: Reading) -> None:
         self._last = reading
@@ -248,11 +260,10 @@ class NativeLease:
 
         samples = []
         with contextlib.suppress(psutil.Error):
-            init = psutil.Process(self._init)
             # Init too, only for the time of those it waited for: their parents had ended before.
-            for process in (init, *init.children(recursive=True)):
+            for process in psutil.Process(self._builder.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
-                    samples.append(sample(process, with_memory=process is not init))
+                    samples.append(sample(process, with_memory=process.pid != self._init))
         bound = self._spec.limits.memory_bytes
         if not isinstance(bound, Unlimited) and sum(s.rss_bytes for s in samples) > bound:
             # A hundred forks share most of their pages, which would count a hundred times.
@@ -315,10 +326,10 @@ class NativeLease:
             workspace_identity=self._workspace_identity,
         )
         if ended["exec_errno"] is not None:
-            return _not_executed(ending, self._spec, ended["exec_errno"])
+            return not_executed(ending, self._spec, ended["exec_errno"])
         by = ended["by"]
-        if by == "cancelled":
-            return replace(ending, termination=Termination.CANCELLED)
+        if by in _UNFORCED:
+            return replace(ending, **_UNFORCED[by])
         limit = LimitName(by) if by in set(LimitName) else None
         status = ended["status"]
         if limit is None and (status is None or status != 0 or ended["scratch_full"]):
@@ -368,7 +379,8 @@ class NativeLease:
         )
 
 
-def _not_executed(ending: Ending, spec: SandboxSpec, code: int) -> Ending:
+def not_executed(ending: Ending, spec: SandboxSpec, code: int) -> Ending:
+    """How a run ended whose program could not be executed: `code` is the errno."""
     program = spec.argv[0]
     if code in (errno.ENOENT, errno.ENOTDIR):
         why = "is not there; nothing outside of the profile's root, 'read' and workspace is"

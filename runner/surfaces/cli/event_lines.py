@@ -123,6 +123,8 @@ def _of_people(kind: str, data: dict[str, Any]) -> str:
 
 def _program(data: dict[str, Any]) -> str:
     told = data["program"]
+    if told.get("kind") == "session":
+        return "a session"
     return _one_line(told.get("argv") or told.get("text") or told.get("name"))
 
 

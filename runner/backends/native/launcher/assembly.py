@@ -175,10 +175,13 @@ def _inject(plan: Message, root: int, blobs: list[bytes]) -> None:
     os.rmdir(f"{ROOT}/run/.injected")
 
 
-def open_terminal() -> tuple[int, int]:
-    """A terminal of the sandbox's own devpts: descriptors of master and slave (pts(4))."""
+def open_terminal(root: str = ROOT) -> tuple[int, int]:
+    """A terminal of the sandbox's own devpts: descriptors of master and slave (pts(4)).
+
+    `root`: where the sandbox's root is; empty once it was entered.
+    """
     tiocsptlck, tiocgptpeer = 0x40045431, 0x5441
-    master = os.open(f"{ROOT}/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    master = os.open(f"{root}/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, tiocsptlck, struct.pack("=i", 0))
     slave = fcntl.ioctl(master, tiocgptpeer, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     return master, slave

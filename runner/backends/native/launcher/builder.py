@@ -101,6 +101,9 @@ def _step(protection: str, action: Callable[[], Any]) -> Any:
 class Builder:
     """The state of one run in the builder's process."""
 
+    _most_fds = 0
+    """Descriptors that come with a word of the supervisor's while the program runs."""
+
     def __init__(
         self,
         control: socket.socket,
@@ -122,6 +125,8 @@ class Builder:
         self._exec_errno: int | None = None
         self._keep = False
         self._since_ns = 0
+        self._poller = select.poll()
+        """What the watch wakes for."""
 
     def serve(self) -> None:
         """The whole run, from namespaces to the list of changes."""
@@ -264,7 +269,7 @@ class Builder:
     def _watch(self, stage: staging.Stage) -> None:
         """Until init is gone: the supervisor's word, the deadline, a full scratch."""
         init = os.pidfd_open(self._init)
-        poller = select.poll()
+        poller = self._poller
         poller.register(init, select.POLLIN)
         poller.register(self._control, select.POLLIN)
         poller.register(self._report, select.POLLIN)
@@ -278,20 +283,30 @@ class Builder:
                 self._read_exec_result()
             if self._control.fileno() in ready:
                 try:
-                    message, _ = receive(self._control)
+                    message, fds = receive(self._control, self._most_fds)
                 except PeerGoneError:
                     self._kill("supervisor")
                     poller.unregister(self._control)
                 else:
-                    self._kill(str(message.get("why", "cancelled")))
+                    self._obey(message, fds)
             if init in ready:
                 os.close(init)
                 return
             if self._deadline_s is not None and time.monotonic() >= self._deadline_s:
                 self._deadline_s = None
                 self._kill("wall")
-            if self._is_full(stage):
-                self._kill("workspace")
+            self._look(stage)
+
+    def _obey(self, message: Message, fds: list[int]) -> None:
+        """The supervisor's word while the program runs."""
+        for fd in fds:
+            os.close(fd)
+        self._kill(str(message.get("why", "cancelled")))
+
+    def _look(self, stage: staging.Stage) -> None:
+        """What is done now and then while the program runs."""
+        if self._is_full(stage):
+            self._kill("workspace")
 
     def _is_full(self, stage: staging.Stage, *, now: bool = False) -> bool:
         """Whether what may be written is used up; `now`: not by a look that is a little old."""

@@ -87,7 +87,8 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter) -> NoRe
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     last_capability = kernel.last_capability()
-    reporter.step("setup", go_first_when_memory_runs_out, required=False)
+    if not plan["hold"]:
+        reporter.step("setup", go_first_when_memory_runs_out, required=False)
     if os.read(ends.enter, 1) != GO:
         os._exit(125)
     required = set(plan["required"])
@@ -109,7 +110,7 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter) -> NoRe
                 ends,
                 reporter,
                 Walls(
-                    landlock=lambda: _landlock(plan),
+                    landlock=lambda: restrict_files(plan),
                     capabilities=lambda: kernel.drop_capabilities(last_capability),
                     seccomp=lambda: kernel.install_seccomp(seccomp),
                 ),
@@ -119,6 +120,8 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter) -> NoRe
     reporter.step("no_new_privileges", lambda: kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1))
     reporter.step("no_capabilities", lambda: kernel.drop_capabilities(last_capability))
     (status,) = keep_only(ends.status)
+    if plan["hold"]:
+        _hold()
     while True:
         pid, wait_status = os.waitpid(-1, 0)
         # Not a stop, which comes from a program that asked to be traced by its parent (ptrace(2)),
@@ -126,6 +129,16 @@ def _init(plan: Message, seccomp: bytes, ends: Ends, reporter: Reporter) -> NoRe
         if pid == program and not os.WIFSTOPPED(wait_status):
             os.write(status, str(wait_status).encode())
             os._exit(0)  # the kernel kills whatever is left in here
+
+
+def _hold() -> NoReturn:
+    """Be there, and reap what commands leave behind them, until somebody ends the sandbox."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            signal.sigwait({signal.SIGCHLD})
 
 
 def keep_only(*fds: int) -> tuple[int, ...]:
@@ -164,8 +177,18 @@ class Walls:
 KEPT_FD = 5
 
 
-def become_program(plan: Message, ends: Ends, reporter: Reporter, walls: Walls) -> NoReturn:
-    """Give up every privilege, wait for the word to go, and execute."""
+def become_program(
+    plan: Message,
+    ends: Ends,
+    reporter: Reporter,
+    walls: Walls,
+    work: Callable[[], None] | None = None,
+) -> NoReturn:
+    """Give up every privilege, wait for the word to go, and execute.
+
+    `ends`: `enter` and `status` are not used. With `hold` in the plan nothing is executed; `work`:
+    what is done instead of that.
+    """
     for number in signal.Signals:
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
@@ -194,12 +217,18 @@ def become_program(plan: Message, ends: Ends, reporter: Reporter, walls: Walls) 
     required = set(plan["required"])
     reporter.step("landlock", walls.landlock, "landlock" in required)
     reporter.step("no_capabilities", walls.capabilities)
-    program = programs.look(plan["argv"], plan["env"])
+    program = programs.look(plan["argv"], plan["env"]) if plan["argv"] else []
     reporter.step("seccomp", walls.seccomp)
     reporter.say({"ready": sorted(set(reporter.applied))})
     if os.read(4, 1) != GO:
         os._exit(125)
+    if plan["hold"]:
+        os._exit(0)  # that the walls stand has been shown; commands come later
     os.umask(0o022)
+    if work is not None:
+        os.close(3)
+        work()
+        os._exit(0)
     try:
         programs.execute(program, plan["argv"], plan["env"])
     except OSError as error:
@@ -227,12 +256,16 @@ def _confine_to_processors(count: int) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
 
 
-def _landlock(plan: Message) -> None:
+def restrict_files(plan: Message) -> None:
+    """Landlock: write where the run's own files are, read what is there. OSError: it can't be."""
     writable = ["/tmp", "/dev/shm", assembly.HOME]
     if plan["workspace"]["mode"] != "none":
         writable.append(plan["workspace"]["target"])
     # /proc: a program may set its own name, oom score and the like; the mount guards the rest.
     abi = landlock.found(plan["landlock_minimum"])
     landlock.restrict(
-        abi, landlock.Hierarchies(readable=("/",), writable=writable, devices=["/dev", "/proc"])
+        abi,
+        landlock.Hierarchies(readable=("/",), writable=writable, devices=["/dev", "/proc"]),
+        # One command of a session may end what another one started: the namespace keeps them in.
+        together=plan["together"],
     )

@@ -74,17 +74,21 @@ def covers(abi: int) -> str:
     return ", ".join(word for since, word in _COVERS if abi >= since)
 
 
-def restrict(abi: int, allowed: Hierarchies, *, no_tcp: bool = False) -> None:
+def restrict(
+    abi: int, allowed: Hierarchies, *, no_tcp: bool = False, together: bool = False
+) -> None:
     """Restrict the calling thread to `allowed`, and its signals and abstract sockets to its own.
 
     `no_tcp`: neither bind nor connect TCP, where the ABI knows it; else the network namespace
-    decides. Needs no_new_privs or CAP_SYS_ADMIN. Raises OSError.
+    decides. `together`: leave signals and abstract sockets to the namespaces, for processes that
+    are restricted one by one and belong together. Needs no_new_privs or CAP_SYS_ADMIN. Raises
+    OSError.
     """
     rights = _ABI_1_RIGHTS
     for since, right in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
         rights |= right if abi >= since else 0
     network = BIND_TCP | CONNECT_TCP if no_tcp and abi >= 4 else 0
-    ruleset = _ruleset(abi, rights, network)
+    ruleset = _ruleset(abi, rights, network, scoped=not together)
     for paths, granted in (
         (allowed.readable, _READ),
         (allowed.writable, rights & ~IOCTL_DEV),
@@ -110,9 +114,9 @@ def keep_signals_inside() -> None:
     os.close(ruleset)
 
 
-def _ruleset(abi: int, rights: int, network: int) -> int:
-    scoped = SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL if abi >= 6 else 0
-    attributes = struct.pack("=QQQ", rights, network, scoped)
+def _ruleset(abi: int, rights: int, network: int, *, scoped: bool) -> int:
+    scopes = SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL if abi >= 6 and scoped else 0
+    attributes = struct.pack("=QQQ", rights, network, scopes)
     # Older kernels know a shorter structure; what they don't know is zero.
     return kernel.landlock_create(attributes[: 8 if abi < 4 else 16 if abi < 6 else 24])
 

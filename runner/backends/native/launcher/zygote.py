@@ -16,6 +16,7 @@ from typing import NoReturn
 from runner.backends.native.launcher import builder, kernel
 from runner.backends.native.launcher.process_builder import ProcessBuilder
 from runner.backends.native.launcher.protocol import PeerGoneError, read_plan, receive, send
+from runner.backends.native.launcher.session_builder import SessionBuilder
 
 CHANNEL_FD = 3
 REQUEST_FDS = 5
@@ -72,7 +73,11 @@ def _become_builder(channel: socket.socket, fds: list[int]) -> NoReturn:
         control = socket.socket(fileno=control_fd)
         plan, blobs = read_plan(plan_fd)
         os.close(plan_fd)
-        kind = ProcessBuilder if plan["isolation"] == "process" else builder.Builder
+        kind: type[builder.Builder] = builder.Builder
+        if plan["isolation"] == "process":
+            kind = ProcessBuilder
+        elif plan["hold"]:
+            kind = SessionBuilder
         builder.main(kind, control, plan, blobs, (streams[0], streams[1], streams[2]))
     except BaseException as error:  # never return into the zygote's loop
         os.write(2, f"runner launcher: {type(error).__name__}: {error}\n".encode())
