@@ -54,6 +54,7 @@ from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
 from runner.proposed import Proposed
 from runner.recording import Plan
 from runner.schema.profiles import load_profile, profile_documents, shipped_profiles
+from runner.sessions.starting import Sessions
 from runner.settings import Settings, host_environment, load_settings
 from runner.stores.changes import ChangeArchive
 from runner.stores.redacting import redactor_of
@@ -127,6 +128,8 @@ class Runner:
         """The log: searched, checkpointed, and runs proved to be in it."""
         self.keys = Keys(self._store, clock)
         """Keys of the API: making, listing and revoking them."""
+        self.sessions = Sessions(self._store, settings)
+        """Sandboxes whose files and processes live on between commands."""
         self._changes = ChangesOfRuns(self._store, self._archive, clock, self._write_rules)
         self._clock = clock
         self._looked_s: float | None = None
@@ -249,24 +252,26 @@ class Runner:
         caller: Caller,
         cancel: CancelToken | None = None,
         *,
-        backend: str | None = None,
+        backend: str | Backend | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Outcome:
         """Run a request that was built already; what the surfaces call.
 
+        `backend`: by its name, or one that is at hand, as for the commands of a session.
         `environment`: what the profile inherits from; this process's own else.
         """
         with contextlib.ExitStack() as stack:
             token = cancel if cancel is not None else stack.enter_context(Cancellation())
             with self.refusals_recorded(request.principal.agent, request.profile):
                 self._bound_output()
-                holder = self.backend(backend)
-                policy = self.policy(request, holder.name)
+                if backend is None or isinstance(backend, str):
+                    backend = self.backend(backend)
+                policy = self.policy(request, backend.name)
                 inherited = host_environment(inherited_names(request, policy.profile), environment)
                 return self._supervisor.run(
                     request,
                     policy,
-                    backend=holder,
+                    backend=backend,
                     caller=caller,
                     cancel=token,
                     inherited=inherited,

@@ -21,11 +21,12 @@ from runner.changes.manifest import Manifest, has_content
 from runner.changes.plan import Fate, Result, leads_out, ordered, unsupported
 from runner.changes.protected import names, protected
 from runner.changes.results import Applied, RunChanges
-from runner.deciding import Policy, decide_write
+from runner.deciding import Policy, decide_path
 from runner.errors import RequestError, StateError
 from runner.metering.keeping import to_drop
 from runner.model.action import Facts
 from runner.model.event import EventDraft, EventKind
+from runner.model.intent import Access
 from runner.model.keeping import KeepBounds, Kept
 from runner.model.limits import UNLIMITED
 from runner.model.outcome import Change, ChangeKind
@@ -238,7 +239,7 @@ def _refused(change: Change, held: HeldChanges, against: _Against) -> Result | N
         return Result(change, Fate.WITHHELD, str(error))
     if reason is not None:
         return Result(change, Fate.PROTECTED, reason)
-    decision = decide_write(against.request, path, against.policy, against.facts)
+    decision = decide_path(against.request, path, Access.WRITE, against.policy, against.facts)
     return None if decision.permits else Result(change, Fate.DENIED, decision.reason)
 
 

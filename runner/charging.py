@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from runner.audit.canonical import escape
@@ -15,7 +15,7 @@ from runner.model.budget import Budget, BudgetOf, Charge, PerRun, Resource, Spen
 from runner.model.decision import Effect, MatchedRule
 from runner.model.limits import spelled
 from runner.model.profile import Profile
-from runner.model.request import ExecRequest
+from runner.model.request import ExecRequest, Hold
 
 BUDGET_RULE = "budget"
 """What a refusal is recorded under, in the place of a rule's id."""
@@ -26,10 +26,27 @@ def charges(stated: Stated, request: ExecRequest, profile: Profile) -> tuple[Cha
     return tuple(
         Charge(layer, budget, scope)
         for layer, budgets in stated
-        for budget in budgets
-        if _concerns(budget, request, profile)
+        for each in budgets
+        if _concerns(each, request, profile)
+        and (budget := _without(each, _not_charged(request))).amounts
         for scope in _scopes(budget, request, profile)
     )
+
+
+def _not_charged(request: ExecRequest) -> frozenset[Resource]:
+    """What a session and its commands would be charged with twice.
+
+    A session's wall time is that of its commands; of runs at once it is one, whatever goes on.
+    """
+    if isinstance(request.program, Hold):
+        return frozenset({Resource.WALL})
+    return frozenset() if request.within is None else frozenset({Resource.AT_ONCE})
+
+
+def _without(budget: Budget, resources: frozenset[Resource]) -> Budget:
+    if not resources:
+        return budget
+    return replace(budget, amounts=tuple(a for a in budget.amounts if a[0] not in resources))
 
 
 def _concerns(budget: Budget, request: ExecRequest, profile: Profile) -> bool:

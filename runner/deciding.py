@@ -200,12 +200,15 @@ def _links(
     return find_links(action.workspace, paths) if paths else {}
 
 
-def decide_write(request: ExecRequest, path: str, policy: Policy, facts: Facts) -> Decision:
-    """Whether a path (absolute) may be written, as if the request were `> PATH` and no more.
+def decide_path(
+    request: ExecRequest, path: str, access: Access, policy: Policy, facts: Facts
+) -> Decision:
+    """Whether a path (absolute) may be written, or read, as if the request were `> PATH` and no
+    more, or `< PATH`.
 
     No run begins by that, so no budget is held against it.
     """
-    use = PathUse(Word(path), Access.WRITE)
+    use = PathUse(Word(path), access)
     intent = Intent("sh", (SimpleCommand((), redirects=(use,)),))
     return _asked(request, intent, policy, facts, begins=False)
 

@@ -262,6 +262,10 @@ class SessionLease(Lease, Protocol):
         (`memory`, `processes`) end the commands that run when they are crossed.
         """
 
+    @property
+    def idle_s(self) -> float:
+        """For how long no command has run; 0: one runs."""
+
     def stop(self) -> None:
         """Nobody wants it any more: `run` ends as exited with 0."""
 

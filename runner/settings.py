@@ -48,6 +48,10 @@ DEFAULT_KEEP_OUTPUT_DAYS = 30
 DEFAULT_KEEP_OUTPUT_TOTAL_BYTES = 2 << 30
 """A thousand runs that fill what is kept of each stream."""
 
+DEFAULT_SESSION_LIFETIME_S = 8 * 3600.0
+"""A working day."""
+DEFAULT_SESSION_IDLE_S = 1800.0
+
 _RULES = CheckpointRules()
 
 # What no setting can be: it would be taken for unset, or break a path.
@@ -116,6 +120,10 @@ class Settings:
     """Who is told of new questions."""
     approvals_secret: Setting[Path | None]
     """The file with what webhooks of questions are signed by."""
+    session_lifetime: Setting[float]
+    """Seconds after which a session ends at the latest; it can be begun with less."""
+    session_idle: Setting[float]
+    """Seconds without a command after which it ends; likewise."""
     policy_dirs: Setting[tuple[PolicyFolder, ...]]
     """In the order of their layers; the organisation's is always the first."""
     wrapper_dirs: Setting[tuple[PolicyFolder, ...]]
@@ -195,6 +203,10 @@ def load_settings(
             "approvals_secret", partial(_path, folders.home), lambda: None
         ),
         ask_wait=sources.take("ask_wait", parse_wait, float),
+        session_lifetime=sources.take(
+            "session_lifetime", _time, lambda: DEFAULT_SESSION_LIFETIME_S
+        ),
+        session_idle=sources.take("session_idle", _time, lambda: DEFAULT_SESSION_IDLE_S),
         policy_dirs=_policy_dirs(sources, folders, etc, "policy"),
         wrapper_dirs=_policy_dirs(sources, folders, etc, "wrapper"),
         profile_dirs=sources.take(
@@ -375,6 +387,13 @@ def _number(value: object) -> int:
     if isinstance(count, Unlimited):
         raise ValueError("'unlimited' would leave the log unsigned; give a number")
     return count
+
+
+def _time(value: object) -> float:
+    time_s = parse_wait(value)
+    if time_s <= 0:
+        raise ValueError(f"{value!r} must be above 0")
+    return time_s
 
 
 def _patterns(value: object) -> tuple[Pattern, ...]:

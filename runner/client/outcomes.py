@@ -13,6 +13,8 @@ from typing import Any
 
 from runner.client.parsing import Fields, member, refuse, text
 from runner.errors import error_of
+from runner.model.approval import Answer as Said
+from runner.model.approval import Approval, ApprovalState
 from runner.model.budget import Resource, Spent, Window
 from runner.model.decision import Approved, AskTerms, Decision, Effect, MatchedRule
 from runner.model.kill import Kill, KillScope
@@ -27,6 +29,7 @@ from runner.model.outcome import (
     Output,
     Termination,
 )
+from runner.model.principal import Principal
 from runner.model.profile import WorkspaceMode
 from runner.model.usage import Usage
 
@@ -253,5 +256,41 @@ def _kill(value: object, where: str) -> Kill:
 def _audit(value: object, where: str) -> AuditRange:
     f = Fields(value, where)
     found = AuditRange(f.integer("first_seq"), f.integer("last_seq"), f.text("head"))
+    f.done()
+    return found
+
+
+def approval_of(value: object, where: str) -> Approval:
+    """A question from its JSON. AnswerError: it is none."""
+    f = Fields(value, where)
+    found = Approval(
+        id=f.text("id"),
+        digest="",
+        principal=Principal(
+            uid=f.integer("uid"),
+            agent=f.text("agent"),
+            parent=f.maybe("parent", f.text),
+            session=f.maybe("session", f.text),
+            tenant=f.maybe("tenant", f.text),
+        ),
+        profile=f.text("profile"),
+        directory=f.text("directory"),
+        program=f.text("program"),
+        reason=f.text("reason"),
+        rules=f.texts("rules"),
+        approvers=f.each("approvers", texts_of),
+        asked_s=f.inner("asked", moment_of),
+        expires_s=f.inner("expires", moment_of),
+        state=f.member("state", ApprovalState),
+        answer=f.maybe_inner("answer", _said),
+        run_id=f.maybe("run_id", f.text),
+    )
+    f.done()
+    return found
+
+
+def _said(value: object, where: str) -> Said:
+    f = Fields(value, where)
+    found = Said(f.text("by"), f.text("reason"), f.inner("at", moment_of))
     f.done()
     return found

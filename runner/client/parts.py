@@ -9,15 +9,13 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from runner.client.channel import Answer, Channel
-from runner.client.outcomes import moment_of, spent_of, texts_of
+from runner.client.outcomes import approval_of, moment_of, spent_of
 from runner.client.parsing import Fields, refuse
 from runner.errors import RunnerError
-from runner.model.approval import Answer as Said
-from runner.model.approval import Approval, ApprovalState
+from runner.model.approval import Approval
 from runner.model.budget import Spent
 from runner.model.event import AuditEvent
 from runner.model.kill import Kill, KillScope
-from runner.model.principal import Principal
 
 _ROW = re.compile(rb'\{"leaf_hash":"([0-9a-f]{64})","event":')
 
@@ -54,18 +52,18 @@ class RemoteApprovals:
     def get(self, identity: str) -> Approval:
         """By its whole id. NotFoundError."""
         answer = self._channel.call("GET", f"/v1/approvals/{quote(identity, safe='')}")
-        return _approval(answer.document(), "the question")
+        return approval_of(answer.document(), "the question")
 
     def answer(self, identity: str, reason: str, *, yes: bool) -> Approval:
         """Say yes or no, in the name of who calls; the question as it stands then."""
         body = {"answer": "approve" if yes else "deny", "reason": reason}
         path = f"/v1/approvals/{quote(identity, safe='')}"
-        return _approval(self._channel.call("POST", path, body).document(), "the question")
+        return approval_of(self._channel.call("POST", path, body).document(), "the question")
 
     def _list(self, query: dict[str, object]) -> Sequence[Approval]:
         answer = self._channel.call("GET", "/v1/approvals", query=query)
         f = Fields(answer.document(), "the questions")
-        found = f.each("approvals", _approval)
+        found = f.each("approvals", approval_of)
         f.done()
         return found
 
@@ -187,41 +185,6 @@ def _hash(text: str) -> bytes:
         return bytes.fromhex(text)
     except ValueError:
         refuse("an event", "names no hash as the one before it")
-
-
-def _approval(value: object, where: str) -> Approval:
-    f = Fields(value, where)
-    found = Approval(
-        id=f.text("id"),
-        digest="",
-        principal=Principal(
-            uid=f.integer("uid"),
-            agent=f.text("agent"),
-            parent=f.maybe("parent", f.text),
-            session=f.maybe("session", f.text),
-            tenant=f.maybe("tenant", f.text),
-        ),
-        profile=f.text("profile"),
-        directory=f.text("directory"),
-        program=f.text("program"),
-        reason=f.text("reason"),
-        rules=f.texts("rules"),
-        approvers=f.each("approvers", texts_of),
-        asked_s=f.inner("asked", moment_of),
-        expires_s=f.inner("expires", moment_of),
-        state=f.member("state", ApprovalState),
-        answer=f.maybe_inner("answer", _said),
-        run_id=f.maybe("run_id", f.text),
-    )
-    f.done()
-    return found
-
-
-def _said(value: object, where: str) -> Said:
-    f = Fields(value, where)
-    found = Said(f.text("by"), f.text("reason"), f.inner("at", moment_of))
-    f.done()
-    return found
 
 
 def _kills(answer: Answer) -> tuple[Kill, ...]:

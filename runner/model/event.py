@@ -56,6 +56,11 @@ class EventKind(StrEnum):
     beginning: which, and why."""
     KILL_LIFTED = "kill.lifted"
     """They may begin again: who said so, and why."""
+    SESSION_FILE = "session.file"
+    """A file of a session is about to be read, written, listed or removed from outside, or that was
+    refused: which, and what was decided. Of what commands do with files nothing is here."""
+    SESSION_SIGNAL = "session.signal"
+    """A process of a session is about to be sent a signal from outside."""
     OUTPUT_DISCARDED = "output.discarded"
     """Kept output goes, the oldest first: it is too old, or there is too much. Written before."""
     LOG_ARCHIVED = "log.archived"

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from runner.compile import grants, is_named
-from runner.deciding import Policy, decide, decide_write
+from runner.deciding import Policy, decide, decide_path
 from runner.errors import PolicyError
 from runner.intake import build_request
 from runner.model.action import Facts
 from runner.model.decision import Effect
 from runner.model.grant import CallBudget
+from runner.model.intent import Access
 from runner.model.rule import CountOf
 from runner.policy.engine import create as decision_point
 from runner.schema.base import published
@@ -145,9 +146,9 @@ def test_nothing_begins_by_applying_a_change(tmp_path):
     request = build_request(argv=["true"], cwd=tmp_path, agent="build-1")
     facts = Facts(0.0, dict.fromkeys(held.counted, 99))
     assert not decide(request, held, facts).permitted
-    assert decide_write(request, str(tmp_path / "x"), held, facts).permits
+    assert decide_path(request, str(tmp_path / "x"), Access.WRITE, held, facts).permits
     stranger = replace(request, principal=replace(request.principal, agent="stranger"))
-    assert not decide_write(stranger, str(tmp_path / "x"), held, facts).permits
+    assert not decide_path(stranger, str(tmp_path / "x"), Access.WRITE, held, facts).permits
 
 
 def test_the_digest_covers_budgets(tmp_path):

@@ -29,6 +29,7 @@ from runner.backends.native.launcher.protocol import (
 )
 from runner.backends.native.lease import TICK_S, UNREAD_S, not_executed
 from runner.backends.native.sampling import sample
+from runner.backends.native.window import Window
 from runner.backends.pump import Pump
 from runner.errors import BackendError
 from runner.metering.limits import crossed
@@ -215,6 +216,7 @@ class NativeCommand:
         self._kill_by_s = 0.0
         self._blamed: LimitName | None = None
         self._started_s = self._ended_s = 0.0
+        self._window = Window(master)
         self._used = False
         self._released = False
 
@@ -252,6 +254,7 @@ class NativeCommand:
             with contextlib.suppress(BrokenPipeError):  # killed meanwhile, which the end tells
                 os.write(self._ours["go"], GO)
             os.close(self._ours.pop("go"))
+            self._window.follow(streams.terminal)
             pump.run(
                 until=lambda: self._over(pump),
                 tick=lambda: self._tick(pump, streams),
@@ -366,6 +369,7 @@ class NativeCommand:
             and not streams.meter.look(replace(self._usage(), wall_s=now_s - self._started_s))
         ):
             self._kill(LimitName.BUDGET)
+        self._window.follow(streams.terminal)
 
     def _members(self) -> Iterator[int]:
         """Its processes. One whose namespace can't be told is taken for one of them."""

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import socket
-import struct
-import termios
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +19,7 @@ from runner.backends.native.launcher.listing import MOST_FDS
 from runner.backends.native.launcher.protocol import PeerGoneError, receive, send
 from runner.backends.native.resident import proportional_bytes
 from runner.backends.native.sampling import sample
+from runner.backends.native.window import Window
 from runner.backends.pump import Pump
 from runner.errors import BackendError
 from runner.metering.limits import crossed
@@ -104,7 +102,7 @@ class NativeLease:
         self._ticks_after_end = 0
         self._full_looks = 0
         self._killed_for: str | None = None
-        self._window: bytes | None = None
+        self._window = Window(master)
         self._used = False
         self._released = False
 
@@ -128,11 +126,12 @@ class NativeLease:
             pump.on_readable(self._control.fileno(), lambda: self._hear(pump, streams))
             pump.on_readable(cancel.fileno(), lambda: self._cancelled(pump, cancel))
             started_s = time.monotonic()
-            self._follow_terminal(streams)
+            self._window.follow(streams.terminal)
             try:
                 send(self._control, {"do": "run", "keep": streams.contents is not None})
             except PeerGoneError:
                 self._lost()
+            self._begun()
             pump.run(
                 until=lambda: self._done and pump.drained,
                 tick=lambda: self._tick(pump, streams, started_s),
@@ -240,10 +239,13 @@ class NativeLease:
             and not streams.meter.look(self._so_far(time.monotonic() - started_s))
         ):
             self._kill(LimitName.BUDGET)
-        self._follow_terminal(streams)
+        self._window.follow(streams.terminal)
         wall_s = self._spec.limits.wall_s
         if not isinstance(wall_s, Unlimited) and time.monotonic() > started_s + wall_s + LATE_S:
             self._builder.kill()
+
+    def _begun(self) -> None:
+        """The builder has the word to go."""
 
     def _on_crossed(self, limit: LimitName) -> None:
         self._kill(limit)
@@ -300,18 +302,6 @@ class NativeLease:
         counted_s = self._last.cpu_s if self._cgroup is not None else cpu_s(self._seen)
         known = counted_s is not None
         return Usage(wall_s=wall_s, cpu_user_s=counted_s, cpu_system_s=0.0 if known else None)
-
-    def _follow_terminal(self, streams: Streams) -> None:
-        """Give the program's terminal the size of the caller's, and again when that changes."""
-        if self._master is None or streams.terminal is None:
-            return
-        try:
-            window = fcntl.ioctl(streams.terminal, termios.TIOCGWINSZ, bytes(8))
-            if window != self._window and any(struct.unpack("4H", window)):
-                fcntl.ioctl(self._master, termios.TIOCSWINSZ, window)
-                self._window = window
-        except OSError:
-            return  # either side hung up: nothing to follow any more
 
     def _ending(self, streams: Streams) -> Ending:
         ended = self._ended

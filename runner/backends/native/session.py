@@ -27,6 +27,9 @@ from runner.ports import Lease, Streams
 if TYPE_CHECKING:
     import psutil
 
+OPEN_WITHIN_S = 30.0
+"""A command is waited with for so long until `run` has begun."""
+
 
 class NativeSession(NativeLease):
     """Implements `ports.SessionLease`."""
@@ -45,6 +48,13 @@ class NativeSession(NativeLease):
         self._pardoned = (0, 0)
         """Processes that memory ended and forks that were refused, as far as told to somebody."""
         self._busy_s = time.monotonic()
+        self._is_open = threading.Event()
+
+    @property
+    def idle_s(self) -> float:
+        """For how long no command has run; 0: one runs."""
+        with self._guard:
+            return 0.0 if self._running else time.monotonic() - self._busy_s
 
     @property
     def commands(self) -> Within:
@@ -86,7 +96,7 @@ class NativeSession(NativeLease):
                 "the profile, or what stands above it, is another than when the session began, "
                 "and its sandbox is as it was; begin a new session"
             )
-        if not self._used or self._ended is not None:
+        if not self._is_open.wait(OPEN_WITHIN_S) or self._ended is not None:
             raise BackendError("the session has ended; begin a new one")
         build = CommandBuild(self, spec, run_id, self._cgroup, self._outer_id)
         command = build.command(task)
@@ -127,11 +137,12 @@ class NativeSession(NativeLease):
             return self._killed_for
         return None if self._ended is None else str(self._ended["by"])
 
+    def _begun(self) -> None:
+        self._is_open.set()
+
     def _tick(self, pump: Pump, streams: Streams, started_s: float) -> None:
         hold = self._spec.hold
-        with self._guard:
-            quiet_s = 0.0 if self._running else time.monotonic() - self._busy_s
-        if hold is not None and quiet_s > hold.idle_s:
+        if hold is not None and self.idle_s > hold.idle_s:
             self._kill(LimitName.IDLE)
         super()._tick(pump, streams, started_s)
 

@@ -1,0 +1,513 @@
+"""The process that keeps one session: holds its sandbox, and carries out what comes for it.
+
+It is started by whoever begins a session and outlives them. It has a `Runner` of its own, so what
+it decides, meters and records is what every other one would; the session itself is a run, with the
+lifetime for its limit of wall time, so that it is killed, recovered and listed like any other. What
+ends it: `stop`, its lifetime, its idle limit, a budget, a kill, SIGTERM; and if this process dies,
+the sandbox dies with it, and the next start of any runner closes its record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import cast
+
+from runner.app import Runner
+from runner.caller import Caller
+from runner.deciding import decide_path
+from runner.errors import RequestError, RunnerError
+from runner.intake import build_request
+from runner.model.approval import Approval
+from runner.model.decision import Decision
+from runner.model.event import EventDraft, EventKind
+from runner.model.intent import Access
+from runner.model.limits import LIMIT_KEYS, UNLIMITED, LimitOverrides
+from runner.model.outcome import Outcome
+from runner.model.protection import ProtectionStatus
+from runner.model.request import Argv, ExecRequest, Hold
+from runner.model.session import FileDeed, FileTask
+from runner.model.spec import SandboxSpec
+from runner.model.swept import Swept
+from runner.model.usage import Usage
+from runner.ports import Backend, Lease, SessionLease, Streams
+from runner.records import decision_data
+from runner.schema.outcome import decision_document, outcome_document
+from runner.schema.quantities import parse_wait
+from runner.sessions import wire
+from runner.settings import load_settings
+from runner.streams import Cancellation, FdSink, Gate, NullSink
+from runner.surfaces.http.peers import peer_of
+from runner.surfaces.standing import approval_document
+
+AT_ONCE = 64
+"""Connections; each has a thread."""
+HEAR_WITHIN_S = 30.0
+"""Who connects says what it wants within this."""
+SAID_BYTES = 1 << 20
+"""Of what there is to say about a file; a listing goes another way."""
+_OF_A_COMMAND = frozenset({"wall_s", "cpu_time_s", "output_bytes", "open_files"})
+"""Limits that a command can have for itself."""
+
+
+class Holding:
+    """A backend that remembers the sandbox of the session, so that commands can come into it."""
+
+    def __init__(self, backend: Backend) -> None:
+        """`backend`: what builds it."""
+        self._backend = backend
+        self.lease: SessionLease | None = None
+
+    @property
+    def name(self) -> str:
+        """The backend's."""
+        return self._backend.name
+
+    def probe(self) -> Sequence[ProtectionStatus]:
+        """See `ports.Backend`."""
+        return self._backend.probe()
+
+    def acquire(self, spec: SandboxSpec, run_id: str) -> Lease:
+        """Build it; see `ports.Backend`."""
+        lease = self._backend.acquire(spec, run_id)
+        self.lease = cast("SessionLease", lease)  # with `spec.hold` it is one
+        return lease
+
+    def usages(self, run_ids: Collection[str]) -> Mapping[str, Usage]:
+        """See `ports.Backend`."""
+        return self._backend.usages(run_ids)
+
+    def kill(self, run_id: str) -> bool:
+        """See `ports.Backend`."""
+        return self._backend.kill(run_id)
+
+    def sweep(self) -> Swept:
+        """See `ports.Backend`."""
+        return self._backend.sweep()
+
+    def take_swept(self) -> Swept:
+        """See `ports.Backend`."""
+        return self._backend.take_swept()
+
+    def close(self) -> None:
+        """It is the runner's to close."""
+
+
+class Keeper:
+    """One session, from its start to its end."""
+
+    def __init__(self, runner: Runner, request: ExecRequest, session_id: str) -> None:
+        """`request`: of the session; its program is a `Hold`."""
+        if not isinstance(request.program, Hold):
+            raise RequestError("a session is begun with a hold")
+        self._runner = runner
+        self._request = request
+        self._hold = request.program
+        self._id = session_id
+        self._holding = Holding(runner.backend())
+        self._cancel = Cancellation()
+        self._decided = threading.Event()
+        self._over = threading.Event()
+        self._result: wire.Document = {}
+        self._began_s = time.time()
+        self._guard = threading.Lock()
+        self._runs: set[str] = set()
+        self._room = threading.Semaphore(AT_ONCE)
+
+    def begin(self) -> threading.Thread:
+        """Let the session begin; see `await_begun`."""
+        thread = threading.Thread(target=self._carry, name="session")
+        thread.start()
+        return thread
+
+    def await_begun(self) -> wire.Document:
+        """Wait until commands can come: `id`, or what came of it instead."""
+        while not self._over.is_set():
+            if self._decided.is_set() and self._holding.lease is not None:
+                return {"id": self._id}
+            self._over.wait(0.002)
+        return self._result
+
+    def end(self) -> None:
+        """Whoever began it, or an operator, wants it no more."""
+        if self._holding.lease is not None:
+            self._holding.lease.stop()
+        else:
+            self._cancel.set()
+
+    def serve(self, listener: socket.socket) -> None:
+        """Take what comes until the session is over."""
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        while not self._over.is_set():
+            if not poll.poll(50):
+                continue
+            with contextlib.suppress(BlockingIOError):
+                channel, _ = listener.accept()
+                if not self._room.acquire(blocking=False):
+                    channel.close()
+                    continue
+                threading.Thread(
+                    target=self._answer, args=(channel,), name="session call", daemon=True
+                ).start()
+
+    # What the session's own run tells (`ports.Observer`).
+
+    def asked(self, approval: Approval) -> None:
+        """Nothing asks about a session that holds no program."""
+
+    def decided(self, run_id: str, decision: Decision) -> None:
+        """It stands in the log."""
+        del run_id, decision
+        self._decided.set()
+
+    def used(self, usage: Usage) -> None:
+        """Whoever asks looks it up."""
+
+    def _carry(self) -> None:
+        caller = Caller(None, NullSink(), NullSink(), observer=self, run_id=self._id)
+        try:
+            outcome = self._runner.execute(
+                self._request, caller, self._cancel, backend=self._holding
+            )
+            self._result = {"outcome": _document(outcome)}
+        except RunnerError as error:
+            self._result = _told(error)
+        finally:
+            self._over.set()
+
+    def _answer(self, channel: socket.socket) -> None:
+        try:
+            with contextlib.closing(channel):
+                peer = peer_of(channel)
+                if peer is None or peer.confined or peer.uid not in (0, os.geteuid()):
+                    return
+                channel.settimeout(HEAR_WITHIN_S)
+                what, document, fds = wire.hear(channel)
+                channel.settimeout(None)
+                try:
+                    self._do(what, document, fds, channel)
+                except RunnerError as error:
+                    wire.say(channel, "over", _told(error))
+                except (KeyError, TypeError, ValueError, IndexError) as error:
+                    wrong = RequestError(f"that is no message of this version: {error}")
+                    wire.say(channel, "over", _told(wrong))
+                finally:
+                    for fd in fds:
+                        os.close(fd)
+        except (RunnerError, OSError):
+            return  # whoever asked has gone away
+        finally:
+            self._room.release()
+
+    def _do(
+        self, what: str, document: wire.Document, fds: list[int], channel: socket.socket
+    ) -> None:
+        match what:
+            case "run":
+                wire.say(channel, "over", self._run(document, fds, channel))
+            case "file":
+                wire.say(channel, "over", self._file(document, fds, channel))
+            case "show":
+                wire.say(channel, "over", self._state())
+            case "processes":
+                found = [asdict(each) for each in self._lease.processes()]
+                wire.say(channel, "over", {"processes": found})
+            case "end":
+                wire.say(channel, "over", self._end_process(document))
+            case "stop":
+                self.end()
+                self._over.wait()
+                wire.say(channel, "over", dict(self._result))
+            case _:
+                raise RequestError(f"a session knows no {what!r}")
+
+    @property
+    def _lease(self) -> SessionLease:
+        lease = self._holding.lease
+        if lease is None:
+            raise RequestError("the session has not begun")
+        return lease
+
+    def _run(
+        self, document: wire.Document, fds: list[int], channel: socket.socket
+    ) -> wire.Document:
+        request = self._command(document)
+        wait_s = document["ask_wait_s"]
+        telling = _Telling(channel, self)
+        caller = Caller(
+            fds[0],
+            FdSink(fds[1]),
+            FdSink(fds[2]),
+            terminal=fds[3] if len(fds) > 3 else None,
+            ask_wait_s=self._runner.settings.ask_wait.value if wait_s is None else wait_s,
+            observer=telling,
+            run_id=document["run_id"],
+        )
+        try:
+            outcome = self._runner.execute(
+                request, caller, _Gone(channel), backend=self._lease.commands
+            )
+        finally:
+            with self._guard:
+                self._runs.discard(telling.run_id)
+        return {"outcome": _document(outcome)}
+
+    def _command(self, document: wire.Document) -> ExecRequest:
+        own = wire.limits_of(document["limits"])
+        words = [key for key, name in LIMIT_KEYS.items() if name not in _OF_A_COMMAND
+                 and getattr(own, name) is not None]  # fmt: skip
+        if words:
+            raise RequestError(
+                f"{', '.join(words)}: holds for the session as a whole; state it where that begins"
+            )
+        mine = self._request.limits
+        whole = {name: getattr(mine, name) for name in LIMIT_KEYS.values()}
+        stated = {name: getattr(own, name) for name in _OF_A_COMMAND}
+        for name, bound in stated.items():
+            if bound is not None:
+                whole[name] = bound
+        return replace(
+            self._request,
+            program=wire.program_of(document["program"], document["blobs"]),
+            environment=(*self._request.environment, *map(tuple, document["environment"])),
+            limits=LimitOverrides(**whole),
+            labels=tuple(dict((*self._request.labels, *map(tuple, document["labels"]))).items()),
+            terminal=bool(document["terminal"]),
+            within=self._id,
+        )
+
+    def _file(
+        self, document: wire.Document, fds: list[int], channel: socket.socket
+    ) -> wire.Document:
+        task = FileTask(**{**document, "do": FileDeed(document["do"])})
+        if not task.path or "\0" in task.path:
+            raise RequestError("a file is named by its path")
+        path = os.path.normpath(os.path.join(self._request.directory, task.path))  # noqa: PTH118
+        access = Access.WRITE if task.do in {FileDeed.WRITE, FileDeed.REMOVE} else Access.READ
+        request = replace(self._request, program=Argv(("file",)), within=self._id)
+        policy, facts = self._runner.held_against(request)
+        decision = decide_path(request, path, access, policy, facts)
+        data = {
+            "do": task.do.value,
+            "path": path,
+            "size_bytes": task.size_bytes,
+            "decision": decision_data(decision),
+        }
+        self._record(EventKind.SESSION_FILE, data)
+        answer: wire.Document = {"decision": decision_document(decision), "told": {}}
+        if not decision.permits:
+            return {**answer, "problem": None, "errno": None}
+        told = self._worked(task, fds, channel)
+        if "errno" in told:
+            return {**answer, "problem": told["why"], "errno": told["errno"]}
+        return {**answer, "told": told, "problem": None, "errno": None}
+
+    def _worked(self, task: FileTask, fds: list[int], channel: socket.socket) -> wire.Document:
+        lease = self._lease.work(task)
+        gate = Gate(UNLIMITED, SAID_BYTES)
+        try:
+            said = _Kept()
+            lease.run(Streams(fds[0], FdSink(fds[1]), said, gate), _Gone(channel))
+        finally:
+            lease.release()
+        try:
+            found = json.loads(said.text)
+        except ValueError:
+            return {"errno": 5, "why": "it was ended before it was done"}
+        return found if isinstance(found, dict) else {"errno": 5, "why": "it said nothing"}
+
+    def _end_process(self, document: wire.Document) -> wire.Document:
+        number, sent = int(document["number"]), int(document["signal"])
+        if sent not in set(signal.Signals):
+            raise RequestError(f"there is no signal {sent}")
+        known = {each.number: each.name for each in self._lease.processes()}
+        if number not in known:
+            return {"found": False}
+        data = {"number": number, "name": known[number], "signal": sent}
+        self._record(EventKind.SESSION_SIGNAL, data)
+        return {"found": self._lease.end_process(number, sent)}
+
+    def _record(self, kind: EventKind, data: Mapping[str, object]) -> None:
+        with self._runner.store.transaction() as tx:
+            tx.append(EventDraft(kind, data, self._request.principal, self._id))
+
+    def _state(self) -> wire.Document:
+        with self._guard:
+            runs = sorted(self._runs)
+        lease = self._lease
+        return {
+            "id": self._id,
+            "principal": asdict(self._request.principal),
+            "profile": self._request.profile,
+            "backend": self._holding.name,
+            "directory": self._request.directory,
+            "began_s": self._began_s,
+            "ends_s": self._began_s + self._hold.lifetime_s,
+            "idle_limit_s": self._hold.idle_s,
+            "idle_s": lease.idle_s,
+            "runs": runs,
+            "processes": len(lease.processes()),
+        }
+
+    def running(self, run_id: str) -> None:
+        """A command has begun."""
+        with self._guard:
+            self._runs.add(run_id)
+
+
+class _Telling:
+    """`ports.Observer` of a command: tells whoever asked for it."""
+
+    def __init__(self, channel: socket.socket, keeper: Keeper) -> None:
+        self._channel = channel
+        self._keeper = keeper
+        self.run_id = ""
+
+    def asked(self, approval: Approval) -> None:
+        self._say("asked", {"approval": approval_document(approval)})
+
+    def decided(self, run_id: str, decision: Decision) -> None:
+        self.run_id = run_id
+        self._keeper.running(run_id)
+        self._say("decided", {"run_id": run_id, "decision": decision_document(decision)})
+
+    def used(self, usage: Usage) -> None:
+        self._say("used", {"usage": asdict(usage)})
+
+    def _say(self, what: str, document: wire.Document) -> None:
+        """Where nobody takes it, it is not said: the outcome has it all."""
+        if select.select([], [self._channel], [], 0)[1]:
+            with contextlib.suppress(RunnerError):
+                wire.say(self._channel, what, document)
+
+
+class _Gone:
+    """`ports.CancelToken`: set when whoever asked says something more, or has gone away."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    @property
+    def is_set(self) -> bool:
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        return bool(poll.poll(0))
+
+
+class _Kept:
+    """`ports.OutputSink` that keeps what comes."""
+
+    def __init__(self) -> None:
+        self.text = b""
+
+    def fileno(self) -> int | None:
+        return None
+
+    def write(self, data: bytes) -> int:
+        if len(self.text) < SAID_BYTES:
+            self.text += data
+        return len(data)
+
+
+def main(channel_fd: int) -> None:
+    """Begin the session that is described on that socket, and keep it to its end."""
+    starter = socket.socket(fileno=channel_fd)
+    try:
+        _, document, _ = wire.hear(starter)
+        settings = load_settings(document["settings"])
+        with Runner(settings=settings) as runner:
+            keeper = Keeper(runner, _request(document, runner), document["id"])
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, lambda *_: keeper.end())
+            with _listening(settings.home.value, document["id"]) as listener:
+                thread = keeper.begin()
+                wire.say(starter, "begun", keeper.await_begun())
+                starter.close()
+                keeper.serve(listener)
+            thread.join()
+    except RunnerError as error:
+        with contextlib.suppress(RunnerError, OSError):
+            wire.say(starter, "refused", _told(error))
+        raise SystemExit(error.exit_code) from error
+
+
+def _request(document: wire.Document, runner: Runner) -> ExecRequest:
+    asked = document["asked"]
+    settings = runner.settings
+    profile = asked["profile"] or settings.profile.value
+    with runner.refusals_recorded(asked["agent"], profile):
+        request = build_request(
+            argv=["session"],
+            **{
+                **asked,
+                "profile": profile,
+                "session": asked["session"] or document["id"],
+                "limits": wire.limits_of(asked["limits"]),
+            },
+        )
+        hold = Hold(
+            _bound(document["lifetime"], settings.session_lifetime.value, "lifetime"),
+            _bound(document["idle"], settings.session_idle.value, "idle"),
+        )
+    return replace(request, program=hold)
+
+
+def _bound(asked: str | float | None, most_s: float, name: str) -> float:
+    if asked is None:
+        return most_s
+    try:
+        wanted_s = parse_wait(asked)
+    except ValueError as error:
+        raise RequestError(f"{name} {asked!r}: {error}") from None
+    if not 0 < wanted_s <= most_s:
+        raise RequestError(
+            f"{name} {asked!r} is not above 0 and at most {most_s:.0f} s, which the setting "
+            f"session_{name} allows"
+        )
+    return wanted_s
+
+
+@contextlib.contextmanager
+def _listening(home: Path, session_id: str) -> Iterator[socket.socket]:
+    fd = wire.opened_folder(home)
+    path = f"/proc/self/fd/{fd}/{session_id}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as made:
+        try:
+            before = os.umask(0o177)
+            try:
+                made.bind(path)
+            finally:
+                os.umask(before)
+            made.listen(16)
+            made.setblocking(False)
+            yield made
+        except OSError as error:
+            raise RequestError(f"can't listen for the session: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(session_id, dir_fd=fd)
+            os.close(fd)
+
+
+def _document(outcome: Outcome) -> dict[str, object]:
+    return outcome_document(outcome, with_output=True)
+
+
+def _told(error: RunnerError) -> wire.Document:
+    told: wire.Document = {"error": {"code": error.code, "message": str(error)}}
+    if isinstance(error.outcome, Outcome):
+        told["outcome"] = _document(error.outcome)
+    return told
