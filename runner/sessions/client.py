@@ -86,7 +86,7 @@ class Session:
         source = checked_stdin(stdin)
         request = build_request(
             argv=argv, shell=shell, script=script, code=code, language=language, args=args,
-            cwd="/", env=env, limits=limits, labels=labels,
+            env=env, limits=limits, labels=labels,
         )  # fmt: skip
         caller = Caller(
             source,

@@ -53,6 +53,8 @@ AT_ONCE = 64
 """Connections; each has a thread."""
 HEAR_WITHIN_S = 30.0
 """Who connects says what it wants within this."""
+LEAVE_WITHIN_S = 5.0
+"""And goes within this once it has its answer."""
 SAID_BYTES = 1 << 20
 """Of what there is to say about a file; a listing goes another way."""
 _OF_A_COMMAND = frozenset({"wall_s", "cpu_time_s", "output_bytes", "open_files"})
@@ -204,6 +206,7 @@ class Keeper:
                 finally:
                     for fd in fds:
                         os.close(fd)
+                _let_read(channel)
         except (RunnerError, OSError):
             return  # whoever asked has gone away
         finally:
@@ -478,6 +481,17 @@ def _bound(asked: str | float | None, most_s: float, name: str) -> float:
             f"session_{name} allows"
         )
     return wanted_s
+
+
+def _let_read(channel: socket.socket) -> None:
+    """Wait until the other side has gone: what it said last, unread, would undo what it was told.
+
+    Closing a socket with something in it resets the connection (unix(7)).
+    """
+    channel.settimeout(LEAVE_WITHIN_S)
+    with contextlib.suppress(OSError):
+        while channel.recv(1):
+            pass
 
 
 @contextlib.contextmanager

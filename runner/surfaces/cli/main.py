@@ -30,6 +30,7 @@ from runner.surfaces.cli import (
     run,
     running,
     serve,
+    session,
 )
 
 EPILOG = (
@@ -105,6 +106,7 @@ config.register(app)
 serve.register(app)
 app.add_typer(profile.app, name="profile")
 app.add_typer(policy.app, name="policy")
+app.add_typer(session.app, name="session")
 
 
 def say_error(error: RunnerError) -> None:

@@ -123,6 +123,8 @@ def _program(program: dict[str, Any]) -> str:
         text = shlex.join(program["argv"])
     elif program["kind"] == "shell":
         text = f"{program['language']}: {program['text']}"
+    elif program["kind"] == "session":
+        text = f"a session of {program['lifetime_s']:g} s, {program['idle_s']:g} s idle"
     else:
         args = shlex.join(program["args"])
         text = f"{program['language']} script {program['name']}, {program['bytes']} bytes {args}"
