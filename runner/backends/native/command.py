@@ -436,7 +436,7 @@ class NativeCommand:
         if self._exec_errno is not None:
             return not_executed(ending, self._spec, self._exec_errno)
         told = self._ended is not None and self._ended["at"] == "ended"
-        why = self._killed_for or (None if told else self._session.ended_by)
+        why = self._killed_for or (self._ended_with if told else self._session.ended_by)
         if why is None and not told:
             raise BackendError("the session's sandbox was ended from outside, and its runs with it")
         if why is None:
@@ -446,6 +446,14 @@ class NativeCommand:
         if why in set(LimitName):
             return replace(ending, termination=Termination.LIMIT, limit=LimitName(why))
         return replace(ending, termination=Termination.CANCELLED)
+
+    @property
+    def _ended_with(self) -> str | None:
+        """Why the session was ended that this was killed with; None: it was not."""
+        if self._ended is None or self._ended["status"] != signal.SIGKILL:
+            return None
+        by: str | None = self._ended["by"]
+        return by
 
     def _limit_behind(self, streams: Streams) -> str | None:
         """The limit that made it fail by itself, before anybody looked."""

@@ -50,7 +50,7 @@ def _read(task: Task) -> Task:
     """The content, from `offset` on, at most `length` bytes (None: all)."""
     # O_NONBLOCK: a FIFO would be waited for.
     fd = os.open(task["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    found = os.fstat(fd)
+    found = _not_of_proc(os.fstat(fd))
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL, "")
     left = task["length"]
@@ -92,10 +92,12 @@ def _write(task: Task) -> Task:
 
 def _list(task: Task) -> Task:
     """A folder's entries by name, one JSON object a line on stdout."""
-    names = sorted(os.listdir(task["path"]))
+    fd = os.open(task["path"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _not_of_proc(os.fstat(fd))
+    names = sorted(os.listdir(fd))
     for name in names[:MOST_ENTRIES]:
         with contextlib.suppress(FileNotFoundError):
-            entry = _told(f"{task['path']}/{name}")
+            entry = _told(name, fd)
             _write_all(1, json.dumps({"name": name, **entry}).encode("ascii") + b"\n")
     return {"entries": min(len(names), MOST_ENTRIES), "truncated": len(names) > MOST_ENTRIES}
 
@@ -113,10 +115,17 @@ def _remove(task: Task) -> Task:
     return {}
 
 
-def _told(path: str) -> Task:
-    found = os.lstat(path)
+def _not_of_proc(found: os.stat_result) -> os.stat_result:
+    """What /proc has of this process is the launcher's, with paths of the host."""
+    if found.st_dev == os.stat("/proc").st_dev:
+        raise OSError(errno.EACCES, "")
+    return found
+
+
+def _told(path: str, at: int | None = None) -> Task:
+    found = _not_of_proc(os.stat(path, dir_fd=at, follow_symlinks=False))
     kind = next((name for is_it, name in _TYPES if is_it(found.st_mode)), "device")
-    target = {"target": os.readlink(path)} if kind == "symlink" else {}
+    target = {"target": os.readlink(path, dir_fd=at)} if kind == "symlink" else {}
     return {
         "type": kind,
         "size_bytes": found.st_size,

@@ -134,6 +134,7 @@ class SessionBuilder(Builder):
                 {
                     "at": "ended",
                     "status": status,
+                    "by": self._ended_by,
                     "scratch_full": stage is not None and self._is_full(stage, now=True),
                     "cpu_user_s": used.ru_utime,
                     "cpu_system_s": used.ru_stime,
