@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from runner.model.policy_text import PolicyTexts
 from runner.model.profile import Profile, Restrictions
 from runner.ports import DecisionPoint
 from runner.schema.policies import load_policy_dir, load_policy_texts
+from runner.schema.profiles import profile_documents
 from runner.schema.wrappers import load_wrapper_dir
 from runner.settings import Settings
 
@@ -97,3 +99,17 @@ def with_own_python(profile: Profile, directory: str, denied: Sequence[str]) -> 
     ):
         return profile
     return replace(profile, read=(*profile.read, prefix))
+
+
+def decided_by(profile: str, settings: Settings) -> list[tuple[str, str]]:
+    """What later runs are decided and contained by: a name and a resolved path for each."""
+    search = settings.profile_dirs.value
+    found = [("the profile", document.source) for document in profile_documents(profile, search)]
+    found += [("profiles", str(path)) for path in search]
+    found += [("policies", str(folder.path)) for folder in settings.policy_dirs.value]
+    found += [("wrappers", str(folder.path)) for folder in settings.wrapper_dirs.value]
+    found += [("runner itself", str(Path(__file__).parent))]
+    found += [("the Python of runner", path) for path in (sys.executable, os.__file__)]
+    if sys.prefix != sys.base_prefix:
+        found.append(("the Python of runner", sys.prefix))
+    return [(what, str(Path(path).resolve())) for what, path in found]

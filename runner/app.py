@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Unpack
 
 from runner import records
 from runner.adapters import (
+    decided_by,
     find_adapter,
     points_in_force,
     policy_in_force,
@@ -53,7 +53,7 @@ from runner.policy.combined import combine
 from runner.ports import Backend, CancelToken, DecisionPoint, OutputSink, Store
 from runner.proposed import Proposed
 from runner.recording import Plan
-from runner.schema.profiles import load_profile, profile_documents, shipped_profiles
+from runner.schema.profiles import load_profile, shipped_profiles
 from runner.sessions.starting import Sessions
 from runner.settings import Settings, host_environment, load_settings
 from runner.stores.changes import ChangeArchive
@@ -311,7 +311,7 @@ class Runner:
         if profile.workspace is not WorkspaceMode.NONE:
             self._check_workspace(request.directory)
             if profile.workspace is WorkspaceMode.BIND:
-                check_bound(request.directory, self._deciding(request.profile))
+                check_bound(request.directory, decided_by(request.profile, self._settings))
             if backend == "native":
                 denied = [pattern for layer in self._restrictions for pattern in layer.read_deny]
                 profile = with_own_python(profile, request.directory, denied)
@@ -471,22 +471,6 @@ class Runner:
             str(Path(self._settings.home.value).resolve()),
             denied,
         )
-
-    def _deciding(self, profile: str) -> list[tuple[str, str]]:
-        """What later runs are decided and contained by: a name and a resolved path for each."""
-        settings = self._settings
-        search = settings.profile_dirs.value
-        found = [
-            ("the profile", document.source) for document in profile_documents(profile, search)
-        ]
-        found += [("profiles", str(path)) for path in search]
-        found += [("policies", str(folder.path)) for folder in settings.policy_dirs.value]
-        found += [("wrappers", str(folder.path)) for folder in settings.wrapper_dirs.value]
-        found += [("runner itself", str(Path(__file__).parent))]
-        found += [("the Python of runner", path) for path in (sys.executable, os.__file__)]
-        if sys.prefix != sys.base_prefix:
-            found.append(("the Python of runner", sys.prefix))
-        return [(what, str(Path(path).resolve())) for what, path in found]
 
     @contextlib.contextmanager
     def refusals_recorded(self, agent: str | None, profile: str | None) -> Iterator[None]:

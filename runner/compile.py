@@ -58,8 +58,7 @@ _MAX_WHOLE = 2**53 - 1
 # A process before it becomes the program, and the descriptors that an exec takes.
 _LEAST = {"memory_bytes": 4 << 20, "open_files": 8}
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,63}")
-_DEFAULT_TERM = "xterm"
-_ACCOUNT_HOMES = "/home"
+_DEFAULT_TERM, _ACCOUNT_HOMES = "xterm", "/home"
 _SYSTEM_FOLDERS = (
     *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32"),
     *("/proc", "/run", "/sbin", "/sys", "/usr", "/var"),
@@ -140,7 +139,7 @@ def compile_spec(
     limits = _limits(request.limits, profile)
     workspace = _workspace(request.directory, profile.workspace)
     hold = request.program if isinstance(request.program, Hold) else None
-    argv, files = _program(request, workspace) if hold is None else ((), ())
+    argv, files = _program(request, workspace)
     if hold is not None:
         # Each command has these for itself; the rest holds for all that goes on in it together.
         limits = replace(
@@ -366,7 +365,7 @@ def _program(
         case Script() as script:
             argv, files = _script(script, workspace, within=request.within is not None)
         case Hold():
-            argv = ()
+            return (), ()
     if not argv or not argv[0]:
         raise RequestError("there is no program to run; give a command, a script or a text")
     for position, word in enumerate(argv):

@@ -27,7 +27,7 @@ from runner.settings import Settings
 _BOOT = (
     "import json, os, sys; sys.path[:] = json.loads(sys.argv[1])\n"
     "if os.fork(): os._exit(0)\n"
-    "from runner.surfaces import keeper; keeper.main(int(sys.argv[2]))"
+    "from runner.surfaces.keeping import process; process.main(int(sys.argv[2]))"
 )
 BEGIN_WITHIN_S = 60.0
 

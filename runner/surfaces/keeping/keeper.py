@@ -17,36 +17,29 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import cast
 
 from runner.app import Runner
 from runner.caller import Caller
 from runner.deciding import decide_path
 from runner.errors import RequestError, RunnerError
-from runner.intake import build_request
 from runner.model.approval import Approval
 from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Access
 from runner.model.limits import LIMIT_KEYS, UNLIMITED, LimitOverrides
 from runner.model.outcome import Outcome
-from runner.model.protection import ProtectionStatus
 from runner.model.request import Argv, ExecRequest, Hold
 from runner.model.session import FileDeed, FileTask
-from runner.model.spec import SandboxSpec
-from runner.model.swept import Swept
 from runner.model.usage import Usage
-from runner.ports import Backend, Lease, SessionLease, Streams
+from runner.ports import SessionLease, Streams
 from runner.records import decision_data
 from runner.schema.outcome import decision_document, outcome_document
-from runner.schema.quantities import parse_wait
 from runner.sessions import wire
-from runner.settings import load_settings
 from runner.streams import Cancellation, FdSink, Gate, NullSink
 from runner.surfaces.http.peers import peer_of
+from runner.surfaces.keeping.holding import Holding
 from runner.surfaces.standing import approval_document
 
 AT_ONCE = 64
@@ -59,49 +52,6 @@ SAID_BYTES = 1 << 20
 """Of what there is to say about a file; a listing goes another way."""
 _OF_A_COMMAND = frozenset({"wall_s", "cpu_time_s", "output_bytes", "open_files"})
 """Limits that a command can have for itself."""
-
-
-class Holding:
-    """A backend that remembers the sandbox of the session, so that commands can come into it."""
-
-    def __init__(self, backend: Backend) -> None:
-        """`backend`: what builds it."""
-        self._backend = backend
-        self.lease: SessionLease | None = None
-
-    @property
-    def name(self) -> str:
-        """The backend's."""
-        return self._backend.name
-
-    def probe(self) -> Sequence[ProtectionStatus]:
-        """See `ports.Backend`."""
-        return self._backend.probe()
-
-    def acquire(self, spec: SandboxSpec, run_id: str) -> Lease:
-        """Build it; see `ports.Backend`."""
-        lease = self._backend.acquire(spec, run_id)
-        self.lease = cast("SessionLease", lease)  # with `spec.hold` it is one
-        return lease
-
-    def usages(self, run_ids: Collection[str]) -> Mapping[str, Usage]:
-        """See `ports.Backend`."""
-        return self._backend.usages(run_ids)
-
-    def kill(self, run_id: str) -> bool:
-        """See `ports.Backend`."""
-        return self._backend.kill(run_id)
-
-    def sweep(self) -> Swept:
-        """See `ports.Backend`."""
-        return self._backend.sweep()
-
-    def take_swept(self) -> Swept:
-        """See `ports.Backend`."""
-        return self._backend.take_swept()
-
-    def close(self) -> None:
-        """It is the runner's to close."""
 
 
 class Keeper:
@@ -183,7 +133,7 @@ class Keeper:
             )
             self._result = {"outcome": _document(outcome)}
         except RunnerError as error:
-            self._result = _told(error)
+            self._result = told(error)
         finally:
             self._over.set()
 
@@ -199,10 +149,10 @@ class Keeper:
                 try:
                     self._do(what, document, fds, channel)
                 except RunnerError as error:
-                    wire.say(channel, "over", _told(error))
+                    wire.say(channel, "over", told(error))
                 except (KeyError, TypeError, ValueError, IndexError) as error:
                     wrong = RequestError(f"that is no message of this version: {error}")
-                    wire.say(channel, "over", _told(wrong))
+                    wire.say(channel, "over", told(wrong))
                 finally:
                     for fd in fds:
                         os.close(fd)
@@ -310,10 +260,10 @@ class Keeper:
         answer: wire.Document = {"decision": decision_document(decision), "told": {}}
         if not decision.permits:
             return {**answer, "problem": None, "errno": None}
-        told = self._worked(task, fds, channel)
-        if "errno" in told:
-            return {**answer, "problem": told["why"], "errno": told["errno"]}
-        return {**answer, "told": told, "problem": None, "errno": None}
+        found = self._worked(task, fds, channel)
+        if "errno" in found:
+            return {**answer, "problem": found["why"], "errno": found["errno"]}
+        return {**answer, "told": found, "problem": None, "errno": None}
 
     def _worked(self, task: FileTask, fds: list[int], channel: socket.socket) -> wire.Document:
         lease = self._lease.work(task)
@@ -425,64 +375,6 @@ class _Kept:
         return len(data)
 
 
-def main(channel_fd: int) -> None:
-    """Begin the session that is described on that socket, and keep it to its end."""
-    starter = socket.socket(fileno=channel_fd)
-    try:
-        _, document, _ = wire.hear(starter)
-        settings = load_settings(document["settings"])
-        with Runner(settings=settings) as runner:
-            keeper = Keeper(runner, _request(document, runner), document["id"])
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, lambda *_: keeper.end())
-            with _listening(settings.home.value, document["id"]) as listener:
-                thread = keeper.begin()
-                wire.say(starter, "begun", keeper.await_begun())
-                starter.close()
-                keeper.serve(listener)
-            thread.join()
-    except RunnerError as error:
-        with contextlib.suppress(RunnerError, OSError):
-            wire.say(starter, "refused", _told(error))
-        raise SystemExit(error.exit_code) from error
-
-
-def _request(document: wire.Document, runner: Runner) -> ExecRequest:
-    asked = document["asked"]
-    settings = runner.settings
-    profile = asked["profile"] or settings.profile.value
-    with runner.refusals_recorded(asked["agent"], profile):
-        request = build_request(
-            argv=["session"],
-            **{
-                **asked,
-                "profile": profile,
-                "session": asked["session"] or document["id"],
-                "limits": wire.limits_of(asked["limits"]),
-            },
-        )
-        hold = Hold(
-            _bound(document["lifetime"], settings.session_lifetime.value, "lifetime"),
-            _bound(document["idle"], settings.session_idle.value, "idle"),
-        )
-    return replace(request, program=hold)
-
-
-def _bound(asked: str | float | None, most_s: float, name: str) -> float:
-    if asked is None:
-        return most_s
-    try:
-        wanted_s = parse_wait(asked)
-    except ValueError as error:
-        raise RequestError(f"{name} {asked!r}: {error}") from None
-    if not 0 < wanted_s <= most_s:
-        raise RequestError(
-            f"{name} {asked!r} is not above 0 and at most {most_s:.0f} s, which the setting "
-            f"session_{name} allows"
-        )
-    return wanted_s
-
-
 def _let_read(channel: socket.socket) -> None:
     """Wait until the other side has gone: what it said last, unread, would undo what it was told.
 
@@ -494,34 +386,13 @@ def _let_read(channel: socket.socket) -> None:
             pass
 
 
-@contextlib.contextmanager
-def _listening(home: Path, session_id: str) -> Iterator[socket.socket]:
-    fd = wire.opened_folder(home)
-    path = f"/proc/self/fd/{fd}/{session_id}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as made:
-        try:
-            before = os.umask(0o177)
-            try:
-                made.bind(path)
-            finally:
-                os.umask(before)
-            made.listen(16)
-            made.setblocking(False)
-            yield made
-        except OSError as error:
-            raise RequestError(f"can't listen for the session: {error.strerror}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(session_id, dir_fd=fd)
-            os.close(fd)
-
-
 def _document(outcome: Outcome) -> dict[str, object]:
     return outcome_document(outcome, with_output=True)
 
 
-def _told(error: RunnerError) -> wire.Document:
-    told: wire.Document = {"error": {"code": error.code, "message": str(error)}}
+def told(error: RunnerError) -> wire.Document:
+    """An error as whoever asked hears of it."""
+    document: wire.Document = {"error": {"code": error.code, "message": str(error)}}
     if isinstance(error.outcome, Outcome):
-        told["outcome"] = _document(error.outcome)
-    return told
+        document["outcome"] = _document(error.outcome)
+    return document
