@@ -35,8 +35,9 @@ from runner.model.outcome import Change, ChangeKind, Output
 from runner.model.principal import Principal
 from runner.schema.profiles import load_profile
 from runner.stores import sqlite
-from runner.stores.checkpoints import key_in_force, newest
+from runner.stores.checkpoints import key_in_force
 from runner.stores.keys import KeyFolder
+from runner.stores.stored_checkpoint import newest
 from runner.testing.fakes import FakeClock
 
 EVERY = 256

@@ -12,7 +12,7 @@ keeps as lone surrogates (PEP 383) and JSON can't hold. They are escaped first, 
 so no two strings are written alike. All other strings stay as they are.
 
 RFC 8785 is written by `rfc8785`, in Python. Nearly all that is recorded is plain enough that
-`orjson` writes the same bytes, some thirty times as fast; `_as_orjson_writes` tells when.
+`orjson` writes the same bytes, some thirty times as fast; `written_fast` tells when.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ MAX_DEPTH = 64
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 _EXPONENT = re.compile(rb"e[-+]?[0-9]+[,\]}]")
 
+_ASTRAL = re.compile(rb"[\xf0-\xf4]")  # first bytes in UTF-8 of what is beyond U+FFFF
+_REPLACEMENT = "\ufffd".encode()
+_PLAIN, _FLOATS = 1, 2
+
 _UNSAFE = re.compile("[\ud800-\udfff\ufffd]")
 _SCALARS = frozenset({str, int, bool, type(None)})
 _ESCAPED = re.compile("\ufffd(?:(\ufffd)|([0-9a-f]{4}))")
@@ -58,15 +62,27 @@ def canonical(value: object) -> bytes:
     RecordError: it holds something else, an integer beyond 2^53, a number that is not finite, or
     is nested deeper than `MAX_DEPTH`; the message says where in `value`.
     """
-    if type(value) is dict and _is_plain(value, 0):
-        try:
-            data = orjson.dumps(value, option=_OPTIONS)
-        except TypeError:  # a lone surrogate, an integer beyond 2^53
-            pass
-        else:
-            if _as_orjson_writes(data):
-                return data
+    if type(value) is dict:
+        data = written_fast(value)
+        if data is not None:
+            return data
     return canonical_again(_plain(value, "", 0))
+
+
+def written_fast(value: dict[str, object], depth: int = 0) -> bytes | None:
+    """The same bytes, where it can be told at little cost that `orjson` writes them; else None.
+
+    Strings in them hold no U+FFFD and no surrogate, so each is what it is in `value`. `depth`: how
+    deep `value` will stand in what is written in the end.
+    """
+    plain = _plainness(value, depth)
+    if not plain:
+        return None
+    try:
+        data = orjson.dumps(value, option=_OPTIONS)
+    except TypeError:  # a lone surrogate, an integer beyond 2^53, a key that is no string
+        return None
+    return data if _same_texts(data) and (plain < _FLOATS or _same_numbers(data)) else None
 
 
 def parse_canonical(data: bytes) -> object:
@@ -75,7 +91,7 @@ def parse_canonical(data: bytes) -> object:
     ValueError: `data` is not JSON, or not in its canonical spelling.
     """
     value: object
-    if data[:1] == b"{" and _as_orjson_writes(data):
+    if data[:1] == b"{" and _same_texts(data) and _same_numbers(data):
         try:
             value = orjson.loads(data)
             if orjson.dumps(value, option=_OPTIONS) == data:
@@ -102,17 +118,24 @@ def canonical_again(value: Any) -> bytes:
     return rfc8785.dumps(value)
 
 
-def _as_orjson_writes(data: bytes) -> bool:
-    """Whether an object's bytes, as orjson writes them, are those of RFC 8785 too.
+def _same_texts(data: bytes) -> bool:
+    """Whether the strings in what orjson wrote are written, and sorted, as RFC 8785 does it.
 
-    Both write strings alike, and floats by their shortest digits. They differ in numbers that
-    orjson gives an exponent, a trailing `.0` or many zeros, and in how keys outside of ASCII are
-    sorted, all of which stands out; of integers beyond 2^53, `OPT_STRICT_INTEGER` tells. And what
-    is escaped has characters outside of ASCII. False where it can't be told so simply.
+    Both write strings alike. Keys are sorted by code points and by UTF-16, which differ only where
+    there are characters beyond U+FFFF. U+FFFD is what `escape` writes twice.
+    """
+    return data.isascii() or (_REPLACEMENT not in data and _ASTRAL.search(data) is None)
+
+
+def _same_numbers(data: bytes) -> bool:
+    """Whether the numbers in what orjson wrote are those of RFC 8785 too.
+
+    Both write floats by their shortest digits. They differ in numbers that orjson gives an
+    exponent, a trailing `.0` or many zeros, all of which stands out; of integers beyond 2^53,
+    `OPT_STRICT_INTEGER` tells. False where it can't be told so simply.
     """
     return (
-        data.isascii()
-        and b".0}" not in data
+        b".0}" not in data
         and b".0," not in data
         and b".0]" not in data
         and b"0.000000" not in data
@@ -120,25 +143,30 @@ def _as_orjson_writes(data: bytes) -> bool:
     )
 
 
-def _is_plain(value: dict[object, object] | list[object], depth: int) -> bool:
-    """Whether it is made of the very types that JSON has; else `_plain` says what is to be done."""
-    if depth >= MAX_DEPTH:
-        return False
-    if type(value) is dict:
-        for key in value:
-            if type(key) is not str:
-                return False
-    for item in value.values() if type(value) is dict else value:
-        kind = type(item)
-        if kind is dict or kind is list:
-            if not _is_plain(item, depth + 1):  # type: ignore[arg-type]
-                return False
-        elif kind is float:
-            if not math.isfinite(item):  # type: ignore[arg-type]
-                return False
-        elif kind not in _SCALARS:
-            return False
-    return True
+def _plainness(value: dict[str, object], depth: int) -> int:
+    """Whether it is made of the very types that JSON has: `_PLAIN`, or `_FLOATS` with such in it.
+
+    0: `_plain` says what is to be done. Of keys that are no strings, orjson tells.
+    """
+    found = _PLAIN
+    level: list[Any] = [value]
+    for _ in range(depth, MAX_DEPTH):
+        below: list[Any] = []
+        for each in level:
+            for item in each.values() if type(each) is dict else each:
+                kind = type(item)
+                if kind in _SCALARS:
+                    continue
+                if kind is dict or kind is list:
+                    below.append(item)
+                elif kind is float and math.isfinite(item):
+                    found = _FLOATS
+                else:
+                    return 0
+        if not below:
+            return found
+        level = below
+    return 0
 
 
 def _escape_one(match: re.Match[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from runner.audit.canonical import canonical, escape
+from runner.audit.canonical import canonical, escape, written_fast
 from runner.audit.merkle import HASH_BYTES, leaf_hash
 from runner.errors import RecordError
 from runner.model.event import EVENT_VERSION, AuditEvent, EventDraft
@@ -21,33 +21,50 @@ NO_PREVIOUS = bytes(HASH_BYTES)
 """What the first event names as the one before it."""
 
 
-def seal(draft: EventDraft, seq: int, now_s: float, previous: bytes) -> AuditEvent:
+def seal(
+    draft: EventDraft, seq: int, now_s: float, previous: bytes, data: bytes | None = None
+) -> AuditEvent:
     """Give `draft` its place: number, time (seconds since the epoch) and the hash before it.
 
+    `data`: what `data_of` gave for this very draft, where it was asked before.
     RecordError: the draft holds what can't be written as JSON (see `canonical`).
     """
     time = rfc3339(now_s)
-    body = canonical(
-        {
-            "v": EVENT_VERSION,
-            "seq": seq,
-            "time": time,
-            "kind": draft.kind.value,
-            "run": draft.run_id,
-            "principal": None if draft.principal is None else _principal(draft.principal),
-            "data": draft.data,
-            "prev": previous.hex(),
-        }
-    )
+    kind = draft.kind.value
+    rest: dict[str, object] = {
+        "kind": kind,
+        "prev": previous.hex(),
+        "principal": None if draft.principal is None else _principal(draft.principal),
+        "run": draft.run_id,
+        "seq": seq,
+        "time": time,
+        "v": EVENT_VERSION,
+    }
+    if data is None:
+        data = data_of(draft)
+    told = None if data is None else written_fast(rest)
+    if data is None or told is None:
+        body = canonical({"data": draft.data, **rest})
+    else:  # as it is written: "data" is the first of the keys
+        body = b'{"data":%b,%b' % (data, told[1:])
     return AuditEvent(
         seq=seq,
         time=time,
-        kind=draft.kind.value,
+        kind=kind,
         run_id=None if draft.run_id is None else escape(draft.run_id),
         body=body,
         leaf_hash=leaf_hash(body),
         previous=previous,
     )
+
+
+def data_of(draft: EventDraft) -> bytes | None:
+    """A draft's data as they stand in its event's bytes; None: it takes more than a look to tell.
+
+    Strings in them are those of the draft, as JSON has them.
+    """
+    data = draft.data
+    return written_fast(data, 1) if type(data) is dict else None
 
 
 def rfc3339(now_s: float) -> str:

@@ -38,7 +38,13 @@ class Tree:
 
     def appended(self, leaf: bytes) -> Tree:
         """This tree with one more leaf, whose leaf hash is `leaf`."""
-        return self.extended((leaf,))
+        peaks, bits = self.peaks, self.size
+        kept = len(peaks)
+        while bits & 1:
+            kept -= 1
+            leaf = node_hash(peaks[kept], leaf)
+            bits >>= 1
+        return Tree(self.size + 1, (*peaks[:kept], leaf))
 
     def extended(self, leaves: Iterable[bytes]) -> Tree:
         """This tree with more leaves, read once, in constant memory."""

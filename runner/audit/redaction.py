@@ -71,6 +71,7 @@ def _by_stem(needles: Needles) -> tuple[tuple[str, Needles], ...]:
 
 
 _BY_STEM = _by_stem((*NEEDLES, *((name, _ANY[1]) for name in NAME_NEEDLES)))
+_STEM_TEXTS = tuple(stem for stem, _ in _BY_STEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +191,12 @@ class Redactor:
             return who
         return replace(who, agent=agent, parent=parent, session=session, tenant=tenant)
 
-    def draft(self, draft: EventDraft) -> EventDraft:
-        """The event without secrets, at any depth, in keys as well."""
-        needles = self._needles(draft)
+    def draft(self, draft: EventDraft, written: bytes | None = None) -> EventDraft:
+        """The event without secrets, at any depth, in keys as well; itself, if it holds none.
+
+        `written`: what `event.data_of` gave for it, where that was asked before.
+        """
+        needles = self._needles(draft, written)
         if not needles:
             return draft
         data, changed = self._mapping(draft.data, 0, needles)
@@ -228,7 +232,7 @@ class Redactor:
                 at = text.find(form, at + len(form))
         return found
 
-    def _needles(self, draft: EventDraft) -> Needles:
+    def _needles(self, draft: EventDraft, written: bytes | None) -> Needles:
         """Which needles stand in an event, in one look at all of it; none: nothing is to be done.
 
         In JSON each character is written by itself, so what is in a text is in the text's JSON.
@@ -236,12 +240,15 @@ class Redactor:
         who = draft.principal
         names = () if who is None else (who.agent, who.parent, who.session, who.tenant)
         try:
-            whole = orjson.dumps([draft.data, names]).decode()
+            whole = ((written or orjson.dumps(draft.data)) + orjson.dumps(names)).decode()
         except TypeError:  # bytes that are no UTF-8, no plain dicts, or `canonical` refuses it
             return (*NEEDLES, _ANY)
+        own = self._own and any(map(whole.__contains__, self._own))
         lowered = whole.lower()
         for word in _OWN_WORDS:
             lowered = lowered.replace(word, "")
+        if not own and not any(map(lowered.__contains__, _STEM_TEXTS)):
+            return ()
         found = {
             each
             for stem, needles in _BY_STEM
@@ -249,7 +256,7 @@ class Redactor:
             for each in needles
             if each[0] in lowered
         }
-        if any(map(whole.__contains__, self._own)):
+        if own:
             found.add(_ANY)
         return tuple(found)
 

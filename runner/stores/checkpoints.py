@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
 from datetime import datetime
 
 from runner.audit.checkpoint import Checkpoint
@@ -26,26 +25,10 @@ from runner.model.event import EventDraft, EventKind
 from runner.ports import Clock
 from runner.stores.database import roll_back
 from runner.stores.keys import KeyFolder, SigningKeyError
+from runner.stores.stored_checkpoint import StoredCheckpoint
 from runner.stores.transaction import DAMAGED, LogEnd
 
 _NO_KEY = "the log's table of keys is empty: start runner again, which makes it of the events"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCheckpoint:
-    """The newest checkpoint of a log."""
-
-    size: int
-    time: str
-    note: str
-
-
-def newest(connection: sqlite3.Connection) -> StoredCheckpoint | None:
-    """The checkpoint over the most events; None: there is none."""
-    row = connection.execute(
-        "SELECT size, time, note FROM checkpoints ORDER BY size DESC LIMIT 1"
-    ).fetchone()
-    return None if row is None else StoredCheckpoint(*row)
 
 
 def key_in_force(connection: sqlite3.Connection) -> str | None:
@@ -122,7 +105,7 @@ class Checkpointer:
 
     def before_commit(self, log: LogEnd) -> bool:
         """Make a checkpoint if one is due; whether one was made. RecordError: the log is cut."""
-        last = newest(log.connection)
+        last = log.newest_checkpoint()
         covered = 0 if last is None else last.size
         if covered > log.tree.size:
             raise RecordError(
@@ -189,7 +172,7 @@ class Checkpointer:
         if old is None:
             raise SigningKeyError(_NO_KEY)
         signers = [] if lost else [self._keys.signer(old)]
-        last = newest(log.connection)
+        last = log.newest_checkpoint()
         if not lost and (last is None or last.size < log.tree.size):
             self._make(log)
         new = self._keys.make(old.partition("+")[0])
@@ -229,10 +212,11 @@ class Checkpointer:
             self._keys.check(vkey)
         text = Checkpoint(self._signer.name, log.tree.size, log.tree.root).text
         note = sign(text, [self._signer])
+        made = StoredCheckpoint(log.tree.size, rfc3339(self._clock.now()), note)
         log.connection.execute(
-            "INSERT INTO checkpoints VALUES (?, ?, ?)",
-            (log.tree.size, rfc3339(self._clock.now()), note),
+            "INSERT INTO checkpoints VALUES (?, ?, ?)", (made.size, made.time, made.note)
         )
+        log.checkpoint = made
 
     def _note_trouble(self, log: LogEnd, why: str) -> None:
         if signing_trouble(log.connection) is not None:

@@ -21,8 +21,8 @@ from runner.errors import RunnerError
 from runner.model.checkpoints import Destination, Unsent
 from runner.model.event import EventDraft, EventKind
 from runner.ports import Clock
-from runner.stores.checkpoints import StoredCheckpoint, newest
 from runner.stores.delivery import NotDeliveredError, deliver
+from runner.stores.stored_checkpoint import StoredCheckpoint, newest
 from runner.stores.transaction import SqliteTransaction
 
 CLOSE_WAIT_S = 5.0

@@ -35,7 +35,7 @@ from runner.model.swept import Swept
 from runner.ports import Clock, Head, Totals
 from runner.stores import kills
 from runner.stores.books import SqliteBooks
-from runner.stores.checkpoints import Checkpointer, has_begun, key_in_force, newest, signing_trouble
+from runner.stores.checkpoints import Checkpointer, has_begun, key_in_force, signing_trouble
 from runner.stores.damage import ERRORS, sentence
 from runner.stores.database import (
     BUSY_TIMEOUT_S,
@@ -56,6 +56,7 @@ from runner.stores.queue import WriterQueue
 from runner.stores.reader import LogReader
 from runner.stores.redacting import redactor_of
 from runner.stores.sending import Sender, unsent
+from runner.stores.stored_checkpoint import newest
 from runner.stores.transaction import SqliteTransaction, write_first_event
 from runner.stores.writer import Writer
 

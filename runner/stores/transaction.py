@@ -8,10 +8,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from typing import NamedTuple
 
 from runner.audit.canonical import canonical, escape, unescape
-from runner.audit.event import NO_PREVIOUS, rfc3339, seal
+from runner.audit.event import NO_PREVIOUS, data_of, rfc3339, seal
 from runner.audit.merkle import HASH_BYTES, Tree
 from runner.audit.redaction import Redactor
 from runner.errors import RecordError
@@ -29,6 +30,7 @@ from runner.ports import Clock
 from runner.stores import api_keys, approvals, counting, kills, ledger, loops
 from runner.stores.books import SqliteBooks
 from runner.stores.kept import check_run_id
+from runner.stores.stored_checkpoint import StoredCheckpoint, newest
 
 _BEFORE_THE_PROGRAM = frozenset({EventKind.RUN_DECIDED, EventKind.RUN_STARTED})
 _ENDS = frozenset({EventKind.RUN_ENDED, EventKind.RUN_RECOVERED})
@@ -38,12 +40,14 @@ DAMAGED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """Where a log ends: the tree over its events, and the hash of the last one."""
+class End(NamedTuple):
+    """Where a log ends."""
 
     tree: Tree
     previous: bytes
+    """The hash of the last event."""
+    checkpoint: StoredCheckpoint | None = None
+    """The newest one; None: nobody looked."""
 
     @staticmethod
     def read(connection: sqlite3.Connection) -> End:
@@ -79,14 +83,27 @@ class LogEnd:
         """
         self.connection = connection
         self.redactor = redactor
-        end = End.read(connection) if known is None else known
-        self.stored_size = end.tree.size
-        self.tree = end.tree
-        self.previous = end.previous
+        self.end = End.read(connection) if known is None else known
+        self.stored_size = self.tree.size
         self.checkpoint_wanted = False
         """Whether one is to be made with this commit, however few events are past the last one."""
         self.starting: set[str] = set()
         """Runs whose program starts once this is durable."""
+
+    @property
+    def end(self) -> End:
+        """Where it is now; set it to go back to where it was."""
+        return End(self.tree, self.previous, self.checkpoint)
+
+    @end.setter
+    def end(self, end: End) -> None:
+        self.tree, self.previous, self.checkpoint = end
+
+    def newest_checkpoint(self) -> StoredCheckpoint | None:
+        """The one over the most events; None: there is none."""
+        if self.checkpoint is None:
+            self.checkpoint = newest(self.connection)
+        return self.checkpoint
 
     def append(self, draft: EventDraft, now_s: float) -> AuditEvent:
         """Write the next event. RecordError: the draft can't be recorded.
@@ -96,9 +113,12 @@ class LogEnd:
         if draft.run_id is not None and draft.kind in _ENDS:
             count = self._events_of(draft.run_id) + 1
             draft = replace(draft, data={**draft.data, "events": count})
+        data = data_of(draft)
         if self.redactor is not None:
-            draft = self.redactor.draft(draft)
-        event = seal(draft, self.tree.size, now_s, self.previous)
+            told = self.redactor.draft(draft, data)
+            if told is not draft:
+                draft, data = told, None
+        event = seal(draft, self.tree.size, now_s, self.previous, data)
         agent = None if draft.principal is None else escape(draft.principal.agent)
         self.connection.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -34,14 +34,25 @@ _RESCUE_S = 0.1  # how long to wait before looking whether those who were to com
 class _Batch:
     """The transactions of one commit."""
 
+    __slots__ = ("error", "log", "members", "settled", "version", "waiters")
+
     def __init__(self, log: LogEnd, version: int) -> None:
         self.log = log
         self.version = version
         """Of the database, as this connection counts what others commit."""
         self.members = 0
         """How many succeeded and wait for the commit."""
-        self.settled = threading.Event()
+        self.settled = False
+        self.waiters: list[threading.Lock] = []
+        """Each is held, and released once this is settled: the cheapest way to wake a thread."""
         self.error: RecordError | None = None
+
+    def settle(self) -> None:
+        """Tell everybody who waits; by who holds the turn."""
+        self.settled = True
+        for each in self.waiters:
+            each.release()
+        self.waiters.clear()
 
 
 class Writer:
@@ -68,6 +79,7 @@ class Writer:
         self._clock = clock
         self._supervisor_id = supervisor_id
         self._checkpointer = checkpointer
+        self._check_key = checkpointer.check_key
         self._checkpoint_made = checkpoint_made
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -83,20 +95,52 @@ class Writer:
     @contextmanager
     def transaction(self) -> Iterator[SqliteTransaction]:
         """One durable, all-or-nothing step; what its block raises undoes it and passes on."""
-        with self._my_turn():
+        # All in one: every event passes here, and a context manager costs as much as a statement.
+        told: threading.Lock | None = None
+        self._enter()
+        try:
             batch = self._batch or self._begin()
             try:
-                with self._member(batch) as member:
+                log, shared = batch.log, batch.members > 0  # else all that it takes back is its own
+                before = log.end
+                member = SqliteTransaction(log, self._clock, self._supervisor_id, self._check_key)
+                try:
+                    if shared:
+                        log.connection.execute("SAVEPOINT member")
                     yield member
+                    if shared:
+                        log.connection.execute("RELEASE member")
+                    batch.members += 1
+                except BaseException as error:
+                    log.end = before
+                    if shared:
+                        self._undo(batch, error)
+                    if isinstance(error, (*ERRORS, OverflowError)):
+                        raise self._not_recorded(error) from error
+                    raise
+                finally:
+                    member.end()
             finally:
-                if not (self._waiting and 0 < batch.members < _BATCH) or batch.settled.is_set():
+                if batch.settled or not (self._waiting and 0 < batch.members < _BATCH):
                     self._settle(batch)
-        self._await(batch)
+                else:
+                    told = threading.Lock()
+                    told.acquire()
+                    batch.waiters.append(told)
+        finally:
+            self._leave()
+        if told is not None:
+            self._await(told)
+        if batch.error is not None:
+            raise RecordError(str(batch.error)) from batch.error
 
     def close(self) -> None:
         """Commit what waits and let go of the file; the next transaction opens it again."""
-        with self._my_turn():
+        self._enter()
+        try:
             self.close_in_turn()
+        finally:
+            self._leave()
 
     def close_in_turn(self) -> None:
         """`close`, for who holds the turn."""
@@ -121,23 +165,24 @@ class Writer:
         """Those that are open now."""
         return [] if self._connection is None else [self._connection]
 
-    @contextmanager
-    def _my_turn(self) -> Iterator[None]:
-        if self._holder == threading.get_ident():
+    def _enter(self) -> None:
+        """Wait for the turn."""
+        me = threading.get_ident()
+        if self._holder == me:
             raise RecordError("a transaction was opened inside another one of the same thread")
-        with self._count:
-            self._waiting += 1
-        try:
-            self._turn.acquire()
-        finally:
+        if not self._turn.acquire(blocking=False):
             with self._count:
-                self._waiting -= 1
-        self._holder = threading.get_ident()
-        try:
-            yield
-        finally:
-            self._holder = None
-            self._turn.release()
+                self._waiting += 1
+            try:
+                self._turn.acquire()
+            finally:
+                with self._count:
+                    self._waiting -= 1
+        self._holder = me
+
+    def _leave(self) -> None:
+        self._holder = None
+        self._turn.release()
 
     def _begin(self) -> _Batch:
         try:
@@ -169,31 +214,6 @@ class Writer:
             )
         return self._connection
 
-    @contextmanager
-    def _member(self, batch: _Batch) -> Iterator[SqliteTransaction]:
-        log, connection = batch.log, batch.log.connection
-        before = (log.tree, log.previous)
-        member = SqliteTransaction(
-            log, self._clock, self._supervisor_id, self._checkpointer.check_key
-        )
-        shared = batch.members > 0  # else all that it takes back is its own
-        try:
-            if shared:
-                connection.execute("SAVEPOINT member")
-            yield member
-            if shared:
-                connection.execute("RELEASE member")
-            batch.members += 1
-        except BaseException as error:
-            log.tree, log.previous = before
-            if shared:
-                self._undo(batch, error)
-            if isinstance(error, (*ERRORS, OverflowError)):
-                raise self._not_recorded(error) from error
-            raise
-        finally:
-            member.end()
-
     def _undo(self, batch: _Batch, error: BaseException) -> None:
         """Take back one member; when SQLite has undone all of them, all of them failed."""
         connection = batch.log.connection
@@ -203,7 +223,7 @@ class Writer:
                 connection.execute("RELEASE member")
                 return
         batch.error = self._not_recorded(error)
-        batch.settled.set()
+        batch.settle()
 
     def _settle(self, batch: _Batch) -> None:
         """Commit, or find that there is nothing to commit, and tell everybody who waits."""
@@ -214,7 +234,7 @@ class Writer:
                 made = self._checkpointer.before_commit(batch.log)
                 batch.log.store_tree()
                 batch.log.connection.execute("COMMIT")
-                self._known = batch.version, End(batch.log.tree, batch.log.previous)
+                self._known = batch.version, batch.log.end
                 if made:
                     self._checkpointer.after_commit(batch.log.connection)
             done = True
@@ -224,7 +244,7 @@ class Writer:
             if not done and batch.error is None:  # an interrupt
                 batch.error = RecordError("the record was interrupted: nothing of it is in the log")
             self._let_go()
-            batch.settled.set()
+            batch.settle()
         if made and batch.error is None:
             self._checkpoint_made()
 
@@ -239,14 +259,15 @@ class Writer:
         finally:
             self._queue.leave()
 
-    def _await(self, batch: _Batch) -> None:
-        while not batch.settled.wait(_RESCUE_S):
+    def _await(self, told: threading.Lock) -> None:
+        while not told.acquire(timeout=_RESCUE_S):
             # Who was waiting behind us was to commit, but may have been interrupted.
-            with self._my_turn():
+            self._enter()
+            try:
                 if self._batch is not None and not self._waiting:
                     self._settle(self._batch)
-        if batch.error is not None:
-            raise RecordError(str(batch.error)) from batch.error
+            finally:
+                self._leave()
 
     def _not_recorded(self, error: BaseException) -> RecordError:
         if isinstance(error, RecordError):
