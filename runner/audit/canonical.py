@@ -21,7 +21,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import orjson
 import rfc8785
@@ -42,7 +42,7 @@ _REPLACEMENT = "\ufffd".encode()
 _PLAIN, _FLOATS = 1, 2
 
 _UNSAFE = re.compile("[\ud800-\udfff\ufffd]")
-_SCALARS = frozenset({str, int, bool, type(None)})
+_SCALARS = frozenset({int, bool, type(None)})
 _ESCAPED = re.compile("\ufffd(?:(\ufffd)|([0-9a-f]{4}))")
 
 
@@ -63,26 +63,40 @@ def canonical(value: object) -> bytes:
     is nested deeper than `MAX_DEPTH`; the message says where in `value`.
     """
     if type(value) is dict:
-        data = written_fast(value)
-        if data is not None:
-            return data
+        written = written_fast(value)
+        if written is not None:
+            return written.data
     return canonical_again(_plain(value, "", 0))
 
 
-def written_fast(value: dict[str, object], depth: int = 0) -> bytes | None:
+class Written(NamedTuple):
+    """An object's canonical bytes, and what was seen while they were written."""
+
+    data: bytes
+    keys: list[str]
+    """Of all objects in it, at any depth."""
+    texts: list[str]
+    """All other strings in it."""
+
+
+def written_fast(value: dict[str, object], depth: int = 0) -> Written | None:
     """The same bytes, where it can be told at little cost that `orjson` writes them; else None.
 
     Strings in them hold no U+FFFD and no surrogate, so each is what it is in `value`. `depth`: how
     deep `value` will stand in what is written in the end.
     """
-    plain = _plainness(value, depth)
+    keys: list[str] = []
+    texts: list[str] = []
+    plain = _plainness(value, depth, keys, texts)
     if not plain:
         return None
     try:
         data = orjson.dumps(value, option=_OPTIONS)
     except TypeError:  # a lone surrogate, an integer beyond 2^53, a key that is no string
         return None
-    return data if _same_texts(data) and (plain < _FLOATS or _same_numbers(data)) else None
+    if not _same_texts(data) or (plain == _FLOATS and not _same_numbers(data)):
+        return None
+    return Written(data, keys, texts)
 
 
 def parse_canonical(data: bytes) -> object:
@@ -143,21 +157,28 @@ def _same_numbers(data: bytes) -> bool:
     )
 
 
-def _plainness(value: dict[str, object], depth: int) -> int:
+def _plainness(value: dict[str, object], depth: int, keys: list[str], texts: list[str]) -> int:
     """Whether it is made of the very types that JSON has: `_PLAIN`, or `_FLOATS` with such in it.
 
-    0: `_plain` says what is to be done. Of keys that are no strings, orjson tells.
+    0: `_plain` says what is to be done. Of keys that are no strings, orjson tells. Keys and all
+    other strings are added to `keys` and `texts`.
     """
     found = _PLAIN
     level: list[Any] = [value]
     for _ in range(depth, MAX_DEPTH):
         below: list[Any] = []
         for each in level:
-            for item in each.values() if type(each) is dict else each:
+            items = each
+            if type(each) is dict:
+                keys += each
+                items = each.values()
+            for item in items:
                 kind = type(item)
-                if kind in _SCALARS:
+                if kind is str:
+                    texts.append(item)
+                elif kind in _SCALARS:
                     continue
-                if kind is dict or kind is list:
+                elif kind is dict or kind is list:
                     below.append(item)
                 elif kind is float and math.isfinite(item):
                     found = _FLOATS

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from runner.audit.canonical import canonical, escape, written_fast
+from runner.audit.canonical import Written, canonical, escape, written_fast
 from runner.audit.merkle import HASH_BYTES, leaf_hash
 from runner.errors import RecordError
 from runner.model.event import EVENT_VERSION, AuditEvent, EventDraft
@@ -20,33 +20,30 @@ from runner.model.principal import Principal
 NO_PREVIOUS = bytes(HASH_BYTES)
 """What the first event names as the one before it."""
 
+_BODY = b'{"data":%b,"kind":"%b","prev":"%b",%b,"seq":%d,"time":"%b","v":%d}'
+
 
 def seal(
-    draft: EventDraft, seq: int, now_s: float, previous: bytes, data: bytes | None = None
+    draft: EventDraft, seq: int, now_s: float, previous: bytes, written: Written | None = None
 ) -> AuditEvent:
     """Give `draft` its place: number, time (seconds since the epoch) and the hash before it.
 
-    `data`: what `data_of` gave for this very draft, where it was asked before.
+    `written`: what `data_of` gave for this very draft, where it was asked before.
     RecordError: the draft holds what can't be written as JSON (see `canonical`).
     """
-    time = rfc3339(now_s)
-    kind = draft.kind.value
-    rest: dict[str, object] = {
-        "kind": kind,
-        "prev": previous.hex(),
+    time, kind, prev = rfc3339(now_s), draft.kind.value, previous.hex()
+    who: dict[str, object] = {
         "principal": None if draft.principal is None else _principal(draft.principal),
         "run": draft.run_id,
-        "seq": seq,
-        "time": time,
-        "v": EVENT_VERSION,
     }
-    if data is None:
-        data = data_of(draft)
-    told = None if data is None else written_fast(rest)
-    if data is None or told is None:
+    data = written or data_of(draft)
+    about = None if data is None else written_fast(who)
+    if data is None or about is None:
+        rest = {"v": EVENT_VERSION, "seq": seq, "time": time, "kind": kind, "prev": prev, **who}
         body = canonical({"data": draft.data, **rest})
-    else:  # as it is written: "data" is the first of the keys
-        body = b'{"data":%b,%b' % (data, told[1:])
+    else:  # the same, put together of what is written already
+        told = kind.encode(), prev.encode(), about.data[1:-1], seq, time.encode(), EVENT_VERSION
+        body = _BODY % (data.data, *told)
     return AuditEvent(
         seq=seq,
         time=time,
@@ -58,7 +55,7 @@ def seal(
     )
 
 
-def data_of(draft: EventDraft) -> bytes | None:
+def data_of(draft: EventDraft) -> Written | None:
     """A draft's data as they stand in its event's bytes; None: it takes more than a look to tell.
 
     Strings in them are those of the draft, as JSON has them.

@@ -14,12 +14,14 @@ import hashlib
 import hmac
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from string import ascii_lowercase, ascii_uppercase
 
 import orjson
 
+from runner.audit.canonical import Written
 from runner.audit.known_secrets import forms
 from runner.audit.redact_patterns import Pattern
 from runner.audit.secret_shapes import (
@@ -58,10 +60,12 @@ _STEMS = ("--", "gh", "gl", "ldap", "pass")
 """Parts of several needles, seldom in an event."""
 
 
-def _by_stem(needles: Needles) -> tuple[tuple[str, Needles], ...]:
+def _by_stem(
+    needles: Needles, stems_too: Sequence[str] = _STEMS
+) -> tuple[tuple[str, Needles], ...]:
     """Needles that hold another text, behind that: where it is not, they are not either."""
     texts = sorted(
-        {*_STEMS, *(needle for needle, _ in needles)}, key=lambda text: (len(text), text)
+        {*stems_too, *(needle for needle, _ in needles)}, key=lambda text: (len(text), text)
     )
     stems: dict[str, list[tuple[str, int]]] = {}
     for needle, number in sorted(needles):
@@ -71,7 +75,43 @@ def _by_stem(needles: Needles) -> tuple[tuple[str, Needles], ...]:
 
 
 _BY_STEM = _by_stem((*NEEDLES, *((name, _ANY[1]) for name in NAME_NEEDLES)))
-_STEM_TEXTS = tuple(stem for stem, _ in _BY_STEM)
+
+# For most events a quicker look is enough: at what is left of their texts without the digits of
+# hashes. What holds a needle holds, without these, what is left of the needle.
+_DROPPED = b"0123456789abcdefABCDEF"
+_TO_LOWER = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode())
+_STEMS_LEFT = ("gh", "gl", "lp", "pss")
+_TELLING = 3  # characters that must be left; fewer stand in too many texts
+
+
+def _left_of(text: str) -> str:
+    """An ASCII text in lower case without the digits of hashes."""
+    return text.encode().translate(_TO_LOWER, _DROPPED).decode()
+
+
+def _looked_for(needles: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What to look for in what is left of texts, and what in the texts; one or the other tells."""
+    texts = {*needles}
+    short = {each for each in texts if len(_left_of(each)) < _TELLING}
+    left = {(_left_of(each), 0) for each in texts - short}
+    return tuple(stem for stem, _ in _by_stem(tuple(left), _STEMS_LEFT)), tuple(sorted(short))
+
+
+_LEFT, _WHOLE = _looked_for((*(needle for needle, _ in NEEDLES), *NAME_NEEDLES))
+
+
+def _is_quiet(written: Written, names: Sequence[str | None]) -> bool:
+    """Whether no needle stands in an event, but for runner's own words; False: it may be."""
+    keys = "\0".join(("", *written.keys, "")).replace("\0tokens\0", "\0")
+    told = "\0".join((*written.texts, *filter(None, names), ""))
+    text = keys + told.replace("\0private_proc\0", "\0")
+    if not text.isascii():
+        return False
+    left = _left_of(text)
+    if [each for each in _LEFT if each in left]:
+        return False
+    lowered = text.lower()
+    return not [each for each in _WHOLE if each in lowered]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +231,7 @@ class Redactor:
             return who
         return replace(who, agent=agent, parent=parent, session=session, tenant=tenant)
 
-    def draft(self, draft: EventDraft, written: bytes | None = None) -> EventDraft:
+    def draft(self, draft: EventDraft, written: Written | None = None) -> EventDraft:
         """The event without secrets, at any depth, in keys as well; itself, if it holds none.
 
         `written`: what `event.data_of` gave for it, where that was asked before.
@@ -232,23 +272,23 @@ class Redactor:
                 at = text.find(form, at + len(form))
         return found
 
-    def _needles(self, draft: EventDraft, written: bytes | None) -> Needles:
+    def _needles(self, draft: EventDraft, written: Written | None) -> Needles:
         """Which needles stand in an event, in one look at all of it; none: nothing is to be done.
 
         In JSON each character is written by itself, so what is in a text is in the text's JSON.
         """
         who = draft.principal
         names = () if who is None else (who.agent, who.parent, who.session, who.tenant)
+        if written is not None and not self._own and _is_quiet(written, names):
+            return ()
         try:
-            whole = ((written or orjson.dumps(draft.data)) + orjson.dumps(names)).decode()
+            data = orjson.dumps(draft.data) if written is None else written.data
+            whole = (data + orjson.dumps(names)).decode()
         except TypeError:  # bytes that are no UTF-8, no plain dicts, or `canonical` refuses it
             return (*NEEDLES, _ANY)
-        own = self._own and any(map(whole.__contains__, self._own))
         lowered = whole.lower()
         for word in _OWN_WORDS:
             lowered = lowered.replace(word, "")
-        if not own and not any(map(lowered.__contains__, _STEM_TEXTS)):
-            return ()
         found = {
             each
             for stem, needles in _BY_STEM
@@ -256,7 +296,7 @@ class Redactor:
             for each in needles
             if each[0] in lowered
         }
-        if own:
+        if self._own and any(map(whole.__contains__, self._own)):
             found.add(_ANY)
         return tuple(found)
 

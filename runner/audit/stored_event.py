@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from runner.audit.canonical import parse_canonical
 from runner.audit.event import NO_PREVIOUS
@@ -27,9 +27,11 @@ _HEX_HASH = re.compile(r"[0-9a-f]{64}")
 _PRINCIPAL_FIELDS = frozenset({"agent", "parent", "session", "tenant", "uid"})
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An event as it is stored: columns of any type, since nobody vouches for them."""
+class Row(NamedTuple):
+    """An event as it is stored: columns of any type, since nobody vouches for them.
+
+    A tuple, since it is made for each event of a log.
+    """
 
     seq: object
     time: object

@@ -6,6 +6,7 @@ part as `encode` writes it; nothing stands for one that does not hold.
 
 from __future__ import annotations
 
+import gc
 import struct
 from contextlib import closing
 from pathlib import Path
@@ -62,6 +63,7 @@ def undecoded(data: bytes) -> str:
 
 def main(path: str, mode: str, asked: BinaryIO, answers: BinaryIO) -> None:
     """Serve until there is nothing more to be read."""
+    gc.disable()  # events hold no cycles, and looking for some takes a part of the time
     with closing(connect(Path(path), mode)) as connection:
         connection.text_factory = undecoded
         for line in asked:

@@ -113,12 +113,12 @@ class LogEnd:
         if draft.run_id is not None and draft.kind in _ENDS:
             count = self._events_of(draft.run_id) + 1
             draft = replace(draft, data={**draft.data, "events": count})
-        data = data_of(draft)
+        written = data_of(draft)
         if self.redactor is not None:
-            told = self.redactor.draft(draft, data)
+            told = self.redactor.draft(draft, written)
             if told is not draft:
-                draft, data = told, None
-        event = seal(draft, self.tree.size, now_s, self.previous, data)
+                draft, written = told, None
+        event = seal(draft, self.tree.size, now_s, self.previous, written)
         agent = None if draft.principal is None else escape(draft.principal.agent)
         self.connection.execute(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -21,6 +21,7 @@ from runner.audit.canonical import (
     escape,
     parse_canonical,
     unescape,
+    written_fast,
 )
 from runner.errors import RecordError
 
@@ -186,6 +187,27 @@ _spelled = st.sampled_from(
     """0 -0 1 1.0 -1.5 0.00001 0.0000001 1e5 1e-7 1E5 1e+21 1e21 10000000000000000
     9007199254740991 9007199254740993 1e400 NaN "e5" ".0," 1.5e-6""".split()  # noqa: SIM905  (read more easily so)
 )
+
+
+@pytest.mark.parametrize("keys", [["\ufb33", "😀"], ["ö", "o", "\ue000"], ["a\ufffd", "a"]])
+def test_the_fast_way_sorts_keys_alike(keys: list[str]) -> None:
+    value = {"k": dict.fromkeys(keys, "\ufb33"), **dict.fromkeys(keys, 1)}
+    assert canonical(value) == _written_slowly(value)
+
+
+@pytest.mark.parametrize("text", ["plain", "ö €", "\x7f\u2028\ufeff", '\\u0041 "\0'])
+def test_the_fast_way_is_taken_for_what_is_usual(text: str) -> None:
+    value = {"a": [text, {text: 1.5}], "b": None}
+    written = written_fast(value)
+    assert written is not None
+    assert written.data == _written_slowly(value)
+    assert (written.keys, written.texts) == (["a", "b", text], [text])
+
+
+def test_the_fast_way_leaves_no_room_for_an_event_around_it() -> None:
+    """What is written for a place in something else counts the levels above it."""
+    assert written_fast({"a": _nested(MAX_DEPTH - 1)}) is not None
+    assert written_fast({"a": _nested(MAX_DEPTH - 1)}, 1) is None
 
 
 @settings(max_examples=500)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import asdict
 
-from runner.audit.event import NO_PREVIOUS, rfc3339, seal
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.audit.canonical import _plain, canonical_again
+from runner.audit.event import NO_PREVIOUS, data_of, rfc3339, seal
 from runner.audit.merkle import tree_of
 from runner.errors import RecordError
 from runner.model.event import EventDraft, EventKind
@@ -70,3 +75,41 @@ def test_time(now_s: float, said: str) -> None:
 def test_a_clock_that_says_nonsense(now_s: float) -> None:
     with pytest.raises(RecordError, match="set the clock"):
         rfc3339(now_s)
+
+
+names = st.none() | st.text(max_size=8)
+
+
+@settings(max_examples=300)
+@given(
+    st.dictionaries(
+        st.text(max_size=4),
+        st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text()
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.sampled_from(["\udcff", "\ufffd", "e5,", "ö"]),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner),
+            max_leaves=8,
+        ),
+        max_size=4,
+    ),
+    st.none() | st.builds(Principal, st.integers(0, 2**32), st.text(), names, names, names),
+    names,
+)  # fmt: skip
+def test_an_event_is_the_canonical_object_of_its_fields(
+    data: dict[str, object], who: Principal | None, run_id: str | None
+) -> None:
+    draft = EventDraft(EventKind.RUN_ENDED, data, who, run_id)
+    fields = {
+        "v": 1,
+        "seq": 7,
+        "time": "2026-01-02T03:04:05.678901Z",
+        "kind": "run.ended",
+        "run": run_id,
+        "principal": None if who is None else asdict(who),
+        "data": data,
+        "prev": "01" * 32,
+    }
+    expected = canonical_again(_plain(fields, "", 0))
+    assert seal(draft, 7, NOW_S, b"\x01" * 32).body == expected
+    assert seal(draft, 7, NOW_S, b"\x01" * 32, data_of(draft)).body == expected

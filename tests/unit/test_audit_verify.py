@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -69,33 +68,33 @@ def test_an_empty_log_holds() -> None:
 def _resealed(row: Row, **changes: object) -> Row:
     """`row` with other bytes and a leaf hash that fits them: only the chain and tree can tell."""
     body = canonical({**json.loads(row.body), **changes})  # type: ignore[arg-type]
-    return replace(row, body=body, leaf_hash=leaf_hash(body))
+    return row._replace(body=body, leaf_hash=leaf_hash(body))
 
 
 @pytest.mark.parametrize("seq", [0, 1, 5, SIZE - 1])
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda r: replace(r, body=r.body[:-2] + b"2}"), "leaf hash"),
-        (lambda r: replace(r, leaf_hash=bytes(32)), "leaf hash"),
-        (lambda r: replace(r, leaf_hash=None), "leaf hash"),
-        (lambda r: replace(r, leaf_hash="x"), "leaf hash"),
-        (lambda r: replace(r, body=r.body.decode()), "not stored as bytes"),
-        (lambda r: replace(r, body=None), "not stored as bytes"),
-        (lambda r: replace(r, time="1970"), "column time"),
-        (lambda r: replace(r, kind="run.started"), "column kind"),
-        (lambda r: replace(r, run_id="r99"), "column run_id"),
-        (lambda r: replace(r, run_id=b"r1"), "column run_id"),
-        (lambda r: replace(r, agent="root"), "column agent"),
-        (lambda r: replace(r, previous=b"\x01" * 32), "column previous"),
-        (lambda r: replace(r, seq=r.seq + 1), "it is missing"),
-        (lambda r: replace(r, seq=-1), "numbered -1"),
-        (lambda r: replace(r, seq=float(r.seq) + 0.5), "stands in its place"),
+        (lambda r: r._replace(body=r.body[:-2] + b"2}"), "leaf hash"),
+        (lambda r: r._replace(leaf_hash=bytes(32)), "leaf hash"),
+        (lambda r: r._replace(leaf_hash=None), "leaf hash"),
+        (lambda r: r._replace(leaf_hash="x"), "leaf hash"),
+        (lambda r: r._replace(body=r.body.decode()), "not stored as bytes"),
+        (lambda r: r._replace(body=None), "not stored as bytes"),
+        (lambda r: r._replace(time="1970"), "column time"),
+        (lambda r: r._replace(kind="run.started"), "column kind"),
+        (lambda r: r._replace(run_id="r99"), "column run_id"),
+        (lambda r: r._replace(run_id=b"r1"), "column run_id"),
+        (lambda r: r._replace(agent="root"), "column agent"),
+        (lambda r: r._replace(previous=b"\x01" * 32), "column previous"),
+        (lambda r: r._replace(seq=r.seq + 1), "it is missing"),
+        (lambda r: r._replace(seq=-1), "numbered -1"),
+        (lambda r: r._replace(seq=float(r.seq) + 0.5), "stands in its place"),
         (
-            lambda r: replace(r, body=b" " + r.body, leaf_hash=leaf_hash(b" " + r.body)),
+            lambda r: r._replace(body=b" " + r.body, leaf_hash=leaf_hash(b" " + r.body)),
             "not canonical",
         ),
-        (lambda r: replace(r, body=b"[]", leaf_hash=leaf_hash(b"[]")), "no event of version"),
+        (lambda r: r._replace(body=b"[]", leaf_hash=leaf_hash(b"[]")), "no event of version"),
         (lambda r: _resealed(r, v=2), "no event of version"),
         (lambda r: _resealed(r, extra=1), "fields of an event"),
         (lambda r: _resealed(r, data=[]), "fields of an event"),
@@ -199,7 +198,7 @@ def test_events_are_read_once_and_not_past_the_first_that_fails() -> None:
         nonlocal taken
         for row in ROWS:
             taken += 1
-            yield replace(row, agent="x") if row.seq == 2 else row
+            yield row._replace(agent="x") if row.seq == 2 else row
 
     verify(rows(), STORED)
     assert taken == 3

@@ -8,12 +8,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.audit.event import data_of
 from runner.audit.redact_patterns import parse_pattern
 from runner.audit.redacting_stream import MOST_HELD, StreamRedactor
-from runner.audit.redaction import MARK, Redactor, is_secret_name
+from runner.audit.redaction import MARK, Redactor, _is_quiet, is_secret_name
+from runner.audit.secret_shapes import NAME_NEEDLES, NEEDLES
 from runner.model.event import EventDraft, EventKind
 from runner.model.principal import Principal
 
@@ -340,3 +342,49 @@ def test_a_configured_pattern(pattern, text, secret):
 def test_a_pattern_that_could_hang_or_matches_too_much_is_refused(pattern, why):
     with pytest.raises(ValueError, match=why):
         parse_pattern(pattern)
+
+
+_pieces = st.sampled_from(
+    [needle for needle, _ in NEEDLES]
+    + [*NAME_NEEDLES, *(text for text, _ in SECRETS), "tokens", "private_proc", "password"]
+    + ["=", ":", "0", "aB3", "e" * 64, "\0", '"', "\\", "\u212a", "ö", " ", "-", "_"]
+) | st.text(max_size=3)  # fmt: skip
+_texts = (
+    st.lists(_pieces, max_size=3)
+    .map("".join)
+    .flatmap(lambda text: st.sampled_from([text, text.upper(), text.swapcase()]))
+)
+_data = st.dictionaries(
+    _texts,
+    st.recursive(
+        st.none() | st.integers(0, 9) | _texts,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+        max_leaves=6,
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=1000)
+@given(_data, _texts)
+def test_the_quick_look_passes_nothing_that_the_full_one_would_change(
+    data: dict[str, object], agent: str
+) -> None:
+    draft = EventDraft(EventKind.RUN_DECIDED, data, Principal(uid=1, agent=agent))
+    everything = (*NEEDLES, ("\0", 0))
+    told, _ = REDACTOR._mapping(data, 0, everything)
+    found = REDACTOR.draft(draft, data_of(draft))
+    assert found.data == told
+    assert found.principal == REDACTOR.principal(draft.principal)
+    assert found == REDACTOR.draft(draft)
+
+
+def test_the_quick_look_is_enough_for_an_ordinary_event():
+    data = {
+        "program": {"argv": ["ls", "-l", "src/main.py"], "sha256": "0a" * 32},
+        "usage": {"tokens": None, "wall_s": 0.5},
+        "protections": ["private_proc", "seccomp"],
+    }
+    written = data_of(EventDraft(EventKind.RUN_ENDED, data))
+    assert _is_quiet(written, ("agent-1", "agent-1-2", None))
+    assert not _is_quiet(written, ("agent-1", "pass" + "word", None))
