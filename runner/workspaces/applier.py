@@ -167,7 +167,15 @@ class Applier:
         try:
             size_bytes = _copy(source, fd)
             os.ftruncate(fd, size_bytes)
-            os.fchmod(fd, self._mode(change, found))
+            mode = self._mode(change, found)
+            if (
+                found is not None
+                and stat.S_ISREG(found.mode)
+                and not self._folder.keep_group(fd, found)
+            ):
+                # Another group stands there instead, which gets no more than anybody has.
+                mode = mode & ~0o070 | (mode & 0o007) << 3
+            os.fchmod(fd, mode)
             os.fsync(fd)
         except BaseException:
             os.unlink(spare, dir_fd=folder_fd)

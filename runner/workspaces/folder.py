@@ -51,6 +51,8 @@ class Standing:
     identity: tuple[int, int, int, int]
     """Device, inode, size and modification time in nanoseconds."""
     mode: int
+    owner: tuple[int, int]
+    """User and group."""
 
 
 class WorkspaceFolder:
@@ -97,6 +99,29 @@ class WorkspaceFolder:
         finally:
             _libc.setfsuid(0)
             _libc.setfsgid(groups)
+
+    def keep_group(self, fd: int, found: Standing) -> bool:
+        """Give a new file the group of the one that it replaces; whether it has it then.
+
+        Within `as_owner`. An owner may give a file to a group that they are in (chown(2)). As root
+        which groups those are is not known: that of a file of theirs is taken for one.
+        """
+        user, group = found.owner
+        if os.fstat(fd).st_gid == group:
+            return True
+        as_root = os.geteuid() == 0 and user == self._owner[0] != 0
+        if as_root:
+            _libc.setfsuid(0)
+        try:
+            os.fchown(fd, -1, group)
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.EINVAL):  # not in it, or not mapped
+                return False
+            raise
+        finally:
+            if as_root:
+                _libc.setfsuid(user)
+        return True
 
     @contextmanager
     def parent(self, path: str) -> Iterator[tuple[int, bytes]]:
@@ -161,7 +186,8 @@ def standing(folder_fd: int, name: bytes) -> Standing | None:
         finally:
             os.close(fd)
     executable = kind == "file" and bool(found.st_mode & stat.S_IXUSR)
-    return Standing(Original(kind, digest, executable), identity(found), found.st_mode)
+    owner = (found.st_uid, found.st_gid)
+    return Standing(Original(kind, digest, executable), identity(found), found.st_mode, owner)
 
 
 def identity(found: os.stat_result) -> tuple[int, int, int, int]:

@@ -367,11 +367,11 @@ class Builder:
 
     def _changes(self, stage: staging.Stage) -> trees.Found:
         laid = stage.workspace
-        if laid.baseline is not None:
+        if laid.merged_fd < 0:
             found = trees.changed_in_copy(laid.upper_fd, laid.baseline)
         else:
             found = trees.changed_in_overlay(
-                laid.upper_fd, laid.merged_fd, laid.lower_fd, self._since_ns
+                laid.upper_fd, laid.merged_fd, laid.lower_fd, self._since_ns, laid.baseline
             )
         # Where an injected file stood was made by us, and the program could not touch it.
         ours = _mount_points(self._plan)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from runner.backends.native.launcher.trees import OPEN_FILE, Finding, Found, Record
+from runner.backends.native.launcher.copying import OPEN_FILE
+from runner.backends.native.launcher.trees import Finding, Found, Record
 
 MOST_CHANGES = 20_000
 """More are counted as truncated: the list is for people and goes into a record."""

@@ -20,12 +20,12 @@ from typing import NoReturn
 
 from runner.backends.native.launcher import (
     assembly,
+    copying,
     inside,
     kernel,
     landlock,
     process_inside,
     staging,
-    trees,
     workspace,
 )
 from runner.backends.native.launcher.builder import Builder, BuildError, _step
@@ -101,7 +101,7 @@ class ProcessBuilder(Builder):
                     "profile, and isolation: process works on a copy",
                 )
             stage.workspace = workspace.Laid(
-                upper_fd=target, baseline=trees.copy(source, target, owner)
+                upper_fd=target, baseline=copying.copy(source, target, owner)
             )
         finally:
             os.close(source)

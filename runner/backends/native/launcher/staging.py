@@ -63,12 +63,16 @@ def prepare(plan: Message) -> Stage:
     stage = Stage()
     _clone_host(stage, plan)
     folder = plan["workspace"]
-    source = workspace.clone(folder) if folder["source"] is not None else -1
+    source = opened = -1
+    if folder["source"] is not None:
+        source, opened = workspace.clone(folder)
     _make_scratch(plan)
     owner = plan["outer_id"] if plan["rootful"] else None
     stage.scratch_fd = os.open(f"{STAGE}/tmp", FOLDER)
     if folder["mode"] != "none":
-        stage.workspace = workspace.lay(folder["mode"], source, owner)
+        stage.workspace = workspace.lay(folder["mode"], source, owner, opened)
+    if opened >= 0:
+        os.close(opened)
     for name in ("tmp", "home", "shm"):
         if owner is not None:
             os.chown(f"{STAGE}/{name}", owner, owner)

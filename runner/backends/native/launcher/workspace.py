@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runner.backends.guards import mount_point_below
-from runner.backends.native.launcher import kernel, trees
+from runner.backends.native.launcher import copying, foreign, kernel
 from runner.backends.native.launcher.protocol import Message
 
 STAGE = "/tmp"  # any folder that exists: only this mount namespace sees it covered
@@ -36,8 +36,8 @@ class Laid:
     """The overlay as the program saw it; -1 for a copy."""
     lower_fd: int = -1
     """The original; -1 for a copy."""
-    baseline: trees.Baseline | None = None
-    """What the copy looked like at first; None for an overlay."""
+    baseline: copying.Baseline = field(default_factory=dict)
+    """What the copy looked like at first, and of an overlay what was laid into its upper layer."""
 
 
 def opened(workspace: Message) -> int:
@@ -56,8 +56,8 @@ def opened(workspace: Message) -> int:
     return folder
 
 
-def clone(workspace: Message) -> int:
-    """A detached mount of the folder that was decided about."""
+def clone(workspace: Message) -> tuple[int, int]:
+    """A detached mount of the folder that was decided about, and the folder itself, opened."""
     folder, source = opened(workspace), workspace["source"]
     # A clone without what is mounted below shows what that covers.
     if mount_point := mount_point_below(source):
@@ -66,20 +66,20 @@ def clone(workspace: Message) -> int:
             "folder that holds no mount point"
         )
     tree = kernel.open_tree(folder, "", recursive=False)
-    os.close(folder)
-    return tree
+    return tree, folder
 
 
-def lay(mode: str, source: int, owner: int | None) -> Laid:
+def lay(mode: str, source: int, owner: int | None, folder: int = -1) -> Laid:
     """The workspace in the way of `mode`, with the scratch mounted at STAGE.
 
-    `source`: what `clone` gave. `owner`: as root, the user outside that stands for the program's.
+    `source` and `folder`: what `clone` gave; a layer or a copy takes both. `owner`: as root, the
+    user outside that stands for the program's.
     """
     if mode == "bind":
         return _bound(source, owner)
     if mode == "tmpfs":
         return _empty(owner)
-    return _layered(source, owner, overlay=mode == "cow")
+    return _layered(source, owner, folder, overlay=mode == "cow")
 
 
 def _bound(source: int, owner: int | None) -> Laid:
@@ -109,37 +109,64 @@ def _empty(owner: int | None) -> Laid:
     return Laid(staged("workspace"), upper_fd=folder_fd, baseline={})
 
 
-def _layered(source: int, owner: int | None, *, overlay: bool) -> Laid:
+def _layered(source: int, owner: int | None, folder: int, *, overlay: bool) -> Laid:
     """Overlay where the kernel does it right, found by trying; a copy of the files else.
 
     No reflinks (FICLONE, ioctl_ficlonerange(2)): they need a copy on the folder's own file system,
     where nothing would hold its size.
     """
-    lower = source
-    if owner is not None and overlay:
-        lower = _idmapped(source, owner)
-    overlaid = False
-    if overlay and lower >= 0 and _keeps_attributes(owner is not None):
-        kernel.move_mount(lower, kernel.AT_FDCWD, f"{STAGE}/lower")
-        overlaid = _overlay(owner)
-        lower_fd = os.open(f"{STAGE}/lower", FOLDER)
-        kernel.umount(f"{STAGE}/lower", kernel.MNT_DETACH)
-    else:
-        lower_fd = os.open(".", FOLDER, dir_fd=source)
-    if overlaid:
-        tree = staged("workspace")
-        laid = Laid(
-            tree,
-            upper_fd=os.open(f"{STAGE}/upper", FOLDER),
-            merged_fd=os.open(".", FOLDER, dir_fd=tree),
-            lower_fd=lower_fd,
-        )
-        kernel.umount(f"{STAGE}/workspace", kernel.MNT_DETACH)
-        return laid
+    if overlay and _keeps_attributes(owner is not None):
+        lower = source if owner is None else _idmapped(source, owner)
+        laid = _overlaid(lower, owner, folder) if lower >= 0 else None
+        if laid is not None:
+            return laid
+    lower_fd = os.open(".", FOLDER, dir_fd=source)
     copy_fd = os.open(f"{STAGE}/workspace", FOLDER)
-    baseline = trees.copy(lower_fd, copy_fd, owner)
+    baseline = copying.copy(lower_fd, copy_fd, owner)
     os.close(lower_fd)
     return Laid(staged("workspace"), upper_fd=copy_fd, baseline=baseline)
+
+
+def _overlaid(lower: int, owner: int | None, folder: int) -> Laid | None:
+    """None: this file system can't be laid under an overlay."""
+    kernel.move_mount(lower, kernel.AT_FDCWD, f"{STAGE}/lower")
+    lower_fd = os.open(f"{STAGE}/lower", FOLDER)
+    upper_fd = os.open(f"{STAGE}/upper", FOLDER)
+    baseline = _lay_foreign(upper_fd, owner, folder)  # nothing may change beneath a mounted one
+    overlaid = _overlay(owner)
+    kernel.umount(f"{STAGE}/lower", kernel.MNT_DETACH)
+    if not overlaid:
+        _take_away(upper_fd, baseline)
+        os.close(lower_fd)
+        os.close(upper_fd)
+        return None
+    tree = staged("workspace")
+    merged_fd = os.open(".", FOLDER, dir_fd=tree)
+    kernel.umount(f"{STAGE}/workspace", kernel.MNT_DETACH)
+    return Laid(tree, upper_fd, merged_fd, lower_fd, baseline)
+
+
+def _lay_foreign(upper_fd: int, owner: int | None, folder: int) -> copying.Baseline:
+    source_fd = os.open(".", FOLDER, dir_fd=folder)
+    try:
+        return foreign.lay(source_fd, upper_fd, owner)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise WorkspaceError(
+            "what belongs to another user or group in the workspace has to be copied, and does not "
+            "fit into the limits 'workspace' and 'inodes' of the profile: raise them, or give the "
+            "files to one user and group (chown, chgrp)"
+        ) from error
+    finally:
+        os.close(source_fd)
+
+
+def _take_away(upper_fd: int, baseline: copying.Baseline) -> None:
+    """What was laid; it would count beside a copy."""
+    for path in sorted(baseline, reverse=True):  # what is in a folder before the folder
+        remove = os.rmdir if baseline[path].type == "directory" else os.unlink
+        remove(path, dir_fd=upper_fd)
 
 
 def staged(name: str) -> int:
