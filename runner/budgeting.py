@@ -22,11 +22,8 @@ from runner.model.budget import (
 from runner.model.principal import Principal
 from runner.ports import Clock, Store
 from runner.schema.budgets import parse_amount
-from runner.schema.matches import parse_bounded_duration
+from runner.schema.quantities import parse_bounded_duration
 from runner.spending import standing
-
-LONGEST_S = 366 * 86_400.0
-"""What is set holds at most so long; what is to stay belongs in the policy."""
 
 
 class Budgets:
@@ -69,12 +66,7 @@ class Budgets:
         Runs that go on take it with their next slice. RequestError: it can't be, nothing changes.
         """
         parsed = dict(_parsed(amounts))
-        try:
-            lasting_s = parse_bounded_duration(lasting)
-        except ValueError as error:
-            raise RequestError(f"--for {lasting!r}: {error}") from None
-        if not 1 <= lasting_s <= LONGEST_S:
-            raise RequestError(f"--for {lasting!r} is not between 1s and {LONGEST_S / 86_400:g}d")
+        lasting_s = _lasting_s(lasting)
         until_s = self._clock.now() + lasting_s
         overrides = {resource: Override(value, until_s) for resource, value in parsed.items()}
         return self._override(tuple(self._named(budget_id, scope, profile)), overrides, reason)
@@ -170,6 +162,18 @@ class Budgets:
                 "those that something was charged to"
             )
         return scopes
+
+
+def _lasting_s(lasting: str) -> float:
+    try:
+        lasting_s = parse_bounded_duration(lasting)
+    except ValueError as error:
+        raise RequestError(
+            f"--for {lasting!r}: {error}; what is to stay belongs in the policy"
+        ) from None
+    if lasting_s < 1:
+        raise RequestError(f"--for {lasting!r} is less than a second")
+    return lasting_s
 
 
 def _parsed(amounts: Mapping[str, str]) -> Iterator[tuple[Resource, int]]:

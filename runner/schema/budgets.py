@@ -24,9 +24,9 @@ from runner.model.limits import Unlimited
 from runner.policy.hours import UTC
 from runner.schema.base import Identifier, Strict, Words
 from runner.schema.grants import Uid
-from runner.schema.matches import Zone, parse_bounded_duration
+from runner.schema.matches import Zone
 from runner.schema.problems import Path, Problem
-from runner.schema.quantities import parse_size
+from runner.schema.quantities import parse_bounded_duration, parse_size
 from runner.schema.yaml import Document
 
 MICRODOLLARS = 1_000_000

@@ -9,12 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
-from runner.model.limits import Unlimited
 from runner.model.rule import CountOf, Frequency, Hours, Match
 from runner.policy.cel import compile_condition
 from runner.policy.hours import UTC, zone_of
 from runner.schema.base import NonEmpty, Strict, Words
-from runner.schema.quantities import DURATION_FORMS, parse_duration
+from runner.schema.quantities import BOUNDED_DURATION_FORMS, parse_bounded_duration
 
 MODEL_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -35,14 +34,6 @@ _LARGEST_UID = 2**32 - 2
 """(uid_t) -1 is no user (chown(2))."""
 
 
-def parse_bounded_duration(value: object) -> float:
-    """Seconds; ValueError with the accepted forms, `unlimited` not being one."""
-    seconds = parse_duration(value)
-    if isinstance(seconds, Unlimited):
-        raise ValueError("must have an end; give it as 15m, 1h or 1d")
-    return seconds
-
-
 BoundedDuration = Annotated[
     float,
     PlainValidator(parse_bounded_duration),
@@ -52,7 +43,7 @@ BoundedDuration = Annotated[
                 {"type": "number", "exclusiveMinimum": 0},
                 {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(ms|s|m|h|d)?$"},
             ],
-            "description": DURATION_FORMS.rpartition(",")[0],
+            "description": BOUNDED_DURATION_FORMS,
         }
     ),
 ]

@@ -20,6 +20,7 @@ from runner.model.limits import UNLIMITED, Unlimited
 LONGEST_WAIT_S = 7 * 86_400.0
 """Nobody waits longer for an answer."""
 DURATION_FORMS = "a number of seconds or one with a unit (500ms, 5s, 2m, 1h, 1d), or 'unlimited'"
+BOUNDED_DURATION_FORMS = DURATION_FORMS.rpartition(",")[0]
 SIZE_FORMS = (
     "a number of bytes or one with a unit (64MiB and 1GiB are binary, 10M and 10MB decimal), "
     "or 'unlimited'"
@@ -52,6 +53,16 @@ def parse_duration(value: object) -> float | Unlimited:
     seconds = _amount(value, "duration", DURATION_FORMS, _DURATION_UNITS)
     if seconds > MAX_SECONDS:
         raise ValueError(f"{value!r} is more than 366 days; say 'unlimited' if that is meant")
+    return float(seconds)
+
+
+def parse_bounded_duration(value: object) -> float:
+    """Seconds; ValueError with the accepted forms, `unlimited` not being one."""
+    if _unlimited(value):
+        raise ValueError("must have an end; give it as 15m, 1h or 1d")
+    seconds = _amount(value, "duration", BOUNDED_DURATION_FORMS, _DURATION_UNITS)
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"{value!r} is more than 366 days, the longest there is")
     return float(seconds)
 
 

@@ -144,7 +144,7 @@ def _folder(text: str) -> Path:
 
 
 def _grace(text: str) -> float:
-    from runner.schema.matches import parse_bounded_duration  # noqa: PLC0415
+    from runner.schema.quantities import parse_bounded_duration  # noqa: PLC0415
 
     try:
         return 0.0 if text in ("0", "0s") else parse_bounded_duration(text)
