@@ -368,8 +368,18 @@ class Transaction(Books, Protocol):
     def open_run(self, run_id: str, principal: Principal, profile: str, backend: str) -> None:
         """Note that this supervisor holds a run; charges the call to the agent, parent and uid."""
 
-    def charge(self, account: Account, buckets: Sequence[Bucket], amount: int) -> None:
-        """Add to a budget's counter, 0 or more, in each of these buckets."""
+    def charge(
+        self,
+        account: Account,
+        buckets: Sequence[Bucket],
+        amount: int,
+        run_id: str | None = None,
+    ) -> None:
+        """Add to a budget's counter, 0 or more, in each of these buckets.
+
+        `run_id`: the open run that used it, of what flows: if that dies, the event that closes it
+        tells what it was charged in all.
+        """
 
     def hold(self, run_id: str, account: Account, window: Window | None, amount: int) -> None:
         """Set what an open run holds of a budget; 0: nothing any more.

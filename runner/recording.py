@@ -238,9 +238,12 @@ class RunRecord:
                 self._watch.ended(tx, how, self.id, self._clock.now())
             if self._swept:
                 self._append(tx, records.swept(self._backend, self._swept))
+            spent = usage if self._started else UNUSED
+            if charged := self.meter.unmeasured(spent):
+                data = {**data, "charged": records.charged(charged)}
             last = self._append(tx, records.ended(self.id, self._request, data))
             # What is not known of a run that started is charged as far as it was held.
-            self.meter.settle(tx, usage if self._started else UNUSED)
+            self.meter.settle(tx, spent)
             tx.close_run(self.id, usage)
         self._last = last
 

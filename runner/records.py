@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +19,7 @@ from runner.audit.redaction import Redactor, is_mark
 from runner.compile import spec_digest
 from runner.metering.windows import encoded
 from runner.model.api_key import ApiKey
-from runner.model.budget import Charge, Override, Resource
+from runner.model.budget import Account, Charge, Override, Resource
 from runner.model.decision import Decision, MatchedRule
 from runner.model.event import EventDraft, EventKind
 from runner.model.intent import Intent
@@ -131,6 +131,14 @@ def started(
 def ended(run_id: str, request: ExecRequest, outcome: Mapping[str, Any]) -> EventDraft:
     """The last event of a run; `outcome` as `outcome_data` makes it."""
     return EventDraft(EventKind.RUN_ENDED, outcome, request.principal, run_id)
+
+
+def charged(found: Iterable[tuple[Account, int]]) -> list[dict[str, Any]]:
+    """What a run was charged of what flows, where its usage does not tell."""
+    return [
+        {**asdict(account), "resource": account.resource.value, "amount": amount}
+        for account, amount in found
+    ]
 
 
 def outcome_data(

@@ -225,6 +225,14 @@ class RunMeter:
                 return False
         return True
 
+    def unmeasured(self, usage: Usage) -> list[tuple[Account, int]]:
+        """What it is charged in all of what `usage` does not tell: what it held, at the end too."""
+        return [
+            (flow.bound.account, flow.charged + flow.held)
+            for flow in self._flows
+            if not flow.own and _used_of(flow, usage) is None and flow.charged + flow.held > 0
+        ]
+
     def settle(self, tx: Transaction, usage: Usage) -> None:
         """What was used in the place of what is held; the rest is free.
 
@@ -241,7 +249,7 @@ class RunMeter:
         """Move what was used to the counters, and hold nothing; how much was moved."""
         fresh = max(0, used - flow.charged)
         bound = flow.bound
-        tx.charge(bound.account, _places(bound.counts, now_s), fresh)
+        tx.charge(bound.account, _places(bound.counts, now_s), fresh, self._run_id)
         tx.hold(self._run_id, bound.account, bound.window, 0)
         return fresh
 

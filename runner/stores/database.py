@@ -235,6 +235,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE UNIQUE INDEX api_keys_named ON api_keys (name) WHERE revoked_s IS NULL",
         "CREATE INDEX api_keys_changed ON api_keys (changed)",
     ),
+    (
+        """CREATE TABLE budget_charged (
+            run_id TEXT NOT NULL,
+            budget TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            resource TEXT NOT NULL,
+            amount INTEGER NOT NULL CHECK (amount > 0),
+            PRIMARY KEY (run_id, budget, scope, resource)
+        ) WITHOUT ROWID""",
+    ),
 )
 
 

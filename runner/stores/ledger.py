@@ -117,6 +117,16 @@ def charge(
     )
 
 
+def note(connection: sqlite3.Connection, run_id: str, account: Account, amount: int) -> None:
+    """Remember until a run is closed that it was charged so much more."""
+    if amount > 0:
+        connection.execute(
+            "INSERT INTO budget_charged VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+            (run_id, *_key(account), amount),
+        )
+
+
 def hold(
     connection: sqlite3.Connection,
     run_id: str,
@@ -178,22 +188,33 @@ def forget_outdated(connection: sqlite3.Connection, now_s: float) -> int:
 def settle_whole(
     connection: sqlite3.Connection, run_id: str, now_s: float
 ) -> list[tuple[Account, int]]:
-    """Charge all that a run still holds, and let go of it; what that was, of what has a window."""
+    """Charge all that a run still holds, and let go of it.
+
+    What it was charged in all of what flows, or is held, of what has a window.
+    """
+    before = connection.execute(
+        "SELECT budget, scope, resource, amount FROM budget_charged WHERE run_id = ?", (run_id,)
+    ).fetchall()
+    charged = {
+        Account(unescape(budget), unescape(scope), _resource(resource)): _whole(amount)
+        for budget, scope, resource, amount in before
+    }
     rows = connection.execute(
         "SELECT budget, scope, resource, span, amount FROM budget_holds WHERE run_id = ?",
         (run_id,),
     ).fetchall()
-    charged = []
     for budget, scope, resource, span, amount in rows:
         account = Account(unescape(budget), unescape(scope), _resource(resource))
         window = _window(span)
         if window is not None:
             at = (windows.place(window, now_s), windows.history(now_s))
             charge(connection, account, at, _whole(amount))
-            charged.append((account, _whole(amount)))
+            charged[account] = charged.get(account, 0) + _whole(amount)
     if rows:
         connection.execute("DELETE FROM budget_holds WHERE run_id = ?", (run_id,))
-    return charged
+    if before:
+        connection.execute("DELETE FROM budget_charged WHERE run_id = ?", (run_id,))
+    return sorted(charged.items(), key=lambda each: _key(each[0]))
 
 
 def _resource(value: object) -> Resource:

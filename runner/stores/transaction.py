@@ -244,9 +244,18 @@ class SqliteTransaction(SqliteBooks):
         except ValueError:
             raise RecordError(DAMAGED) from None
 
-    def charge(self, account: Account, buckets: Sequence[Bucket], amount: int) -> None:
-        """Add to a budget's counter. RecordError: less than nothing."""
-        ledger.charge(self._open().connection, self.told_account(account), buckets, amount)
+    def charge(
+        self,
+        account: Account,
+        buckets: Sequence[Bucket],
+        amount: int,
+        run_id: str | None = None,
+    ) -> None:
+        """Add to a budget's counter, for an open run. RecordError: less than nothing."""
+        told = self.told_account(account)
+        ledger.charge(self._open().connection, told, buckets, amount)
+        if run_id is not None:
+            ledger.note(self._open().connection, run_id, told, amount)
 
     def hold(self, run_id: str, account: Account, window: Window | None, amount: int) -> None:
         """Set what a run holds of a budget. RecordError: the run is not open."""
@@ -364,7 +373,8 @@ class SqliteTransaction(SqliteBooks):
             (supervisor_id,),
         ).fetchall()
         for run_id, profile, backend, opened, *who in rows:
-            # Nobody knows what it used since it was last looked at: no more than it held.
+            # Nobody knows what it used since it was last looked at: no more than it held. With what
+            # it was charged before, so that the event tells all that the ledger knows.
             charged = ledger.settle_whole(log.connection, run_id, self._clock.now())
             data = {
                 "termination": "unknown",

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from contextlib import closing
 
@@ -89,6 +90,22 @@ class BudgetContract(ABC):
             _same((store.held(ACCOUNT), store.held(place)), (0, 0))
             _same(_all(store, ACCOUNT, 60), 30)
             _same(_all(store, place, 60), 0)
+
+    def test_the_event_of_a_run_that_died_tells_all_that_it_was_charged(self) -> None:
+        with closing(self.make_store()) as store:
+            _begin(store, "run-1")
+            with store.transaction() as transaction:
+                for amount in (7, 0, 4):
+                    transaction.charge(ACCOUNT, [Bucket(60, 1)], amount, "run-1")
+                transaction.charge(OTHER, [Bucket(60, 1)], 2, "run-1")
+            _hold(store, "run-1", 30)
+        with closing(self.make_store()) as store:
+            _same(store.recover(), ["run-1"])
+            (told,) = [e for e in store.events("run-1") if e.kind == EventKind.RUN_RECOVERED]
+            charged = json.loads(told.body)["data"]["charged"]
+            found = [(each["scope"], each["amount"]) for each in charged]
+            _same(found, [("agent:coder", 41), ("agent:other", 2)])
+            _same((_all(store, ACCOUNT, 60), _all(store, OTHER, 60)), (41, 2))
 
     def test_a_reset_leaves_history_and_what_is_held(self) -> None:
         with closing(self.make_store()) as store:

@@ -243,6 +243,69 @@ def test_what_the_dead_held_is_charged_once_and_their_places_are_free(native, wo
         assert isinstance(account, Account)
 
 
+def test_a_repair_frees_nothing_of_what_a_killed_run_used(native, work, tmp_path):
+    """Not even what it used before the last slice that it held."""
+    chosen = profile(tmp_path, "  - {id: time, of: agent, per: 1h, wall: 4s}\n")
+    home, output = tmp_path / "home", tmp_path / "output"
+    output.touch()
+
+    def spent(runner: Runner) -> int:
+        accounts = [a for a in runner.store.accounts() if a.resource is Resource.WALL]
+        return sum(runner.store.spent(a, Bucket(HISTORY, 0)) for a in accounts)
+
+    stuck = subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(work), chosen, str(home), str(output)]
+    )
+    try:
+        deadline_s = time.monotonic() + 120
+        with Runner(home=home) as runner:
+            while not (before := spent(runner)) and time.monotonic() < deadline_s:
+                time.sleep(0.05)
+            assert before > 0
+    finally:
+        os.kill(stuck.pid, signal.SIGKILL)
+        stuck.wait(timeout=60)
+    with Runner(home=home) as runner:
+        assert len(runner.recovered) == 1
+        (recovered,) = events(runner, "run.recovered")
+        (charged,) = recovered["charged"]
+        expected = spent(runner)
+        assert charged["amount"] == expected > before
+    repaired(home)
+    with Runner(home=home) as runner:
+        assert spent(runner) == expected
+
+
+class _Interrupting:
+    """A sink in which somebody presses Control-C: what the run used is not asked for then."""
+
+    def fileno(self) -> None:
+        return None
+
+    def write(self, data: bytes) -> int:
+        raise KeyboardInterrupt
+
+
+def test_what_an_unmeasured_run_held_is_charged_after_a_repair_too(native, work, tmp_path):
+    chosen = profile(tmp_path, "  - {id: time, of: agent, per: 1h, cpu: 60s}\n")
+    home = tmp_path / "home"
+
+    def spent(runner: Runner) -> int:
+        return sum(runner.store.spent(a, Bucket(HISTORY, 0)) for a in runner.store.accounts())
+
+    with Runner(home=home) as runner:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(["echo"], cwd=work, profile=chosen, stdout=_Interrupting())
+        (ended,) = events(runner, "run.ended")
+        (charged,) = ended["charged"]
+        expected = spent(runner)
+        assert (charged["resource"], charged["amount"]) == ("cpu", expected)
+        assert expected > 0
+    repaired(home)
+    with Runner(home=home) as runner:
+        assert spent(runner) == expected
+
+
 def test_a_reset_begins_the_window_anew_and_is_recorded(runner, work, tmp_path):
     chosen = profile(tmp_path, "  - {id: one, of: agent, per: 1h, calls: 1}\n")
     for agent in ("a", "b"):

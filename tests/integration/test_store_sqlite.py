@@ -280,6 +280,7 @@ def test_shipped_migrations_do_not_change() -> None:
         "f1bc767cbe4076b0455d9dfed2afcbe13c6ccb0fc3022b9d799316ed0c8454b5",
         "beb2ccf31098673f8aac02f9ca6f9ee785eccff8871d764f99219cc9f27701bb",
         "cad6656226c04d0c3321014493ffe7743dde3e158d6c5c6460bc718d754524ea",
+        "bfdb208e96c7e0444f31ca1b82d5391bde4127a458926cf4164a32f1da89af31",
     ]
 
 
