@@ -3,7 +3,8 @@
 A command that came to the same so often in a row within the window has to pause. Whatever is tried
 in a pause is refused and changes nothing. After it there is one try: if it comes to the same, the
 next pause begins at once and is twice as long. Another outcome, or a window in which nothing was
-tried after a pause, and all begins anew.
+tried after a pause, and all begins anew. What began before a pause and ends in it changes nothing,
+unless it succeeded: then all begins anew as well.
 """
 
 from __future__ import annotations
@@ -139,14 +140,16 @@ def after(
 
     None: nothing is to be remembered of it, because nobody counts that.
     """
+    if pausing(looped, guard, now_s) is not None:
+        return looped, False  # it began before the pause, beside others
     bound = _bound(Trigger(sign.partition(":")[0]), guard)
     if bound is None:
         return None, False
-    if looped is None or looped.sign != sign:
-        looped = Looped(sign, ())
-    elif looped.began_s <= now_s < looped.until_s:
-        return looped, False  # it began before the pause, beside others
-    elif looped.pauses and looped.until_s + guard.within_s < now_s:
+    if (
+        looped is None
+        or looped.sign != sign
+        or (looped.pauses and looped.until_s + guard.within_s < now_s)
+    ):
         looped = Looped(sign, ())
     # Of a clock that was set back: what was tried later than now was tried just now.
     before = tuple(min(at_s, now_s) for at_s in looped.times_s)

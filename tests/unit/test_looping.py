@@ -96,6 +96,15 @@ def test_runs_that_began_before_the_pause_do_not_double_it():
     assert tried([3, 4, 5], looped=looped) == (looped, [])
 
 
+def test_nor_do_they_end_it_by_failing_another_way():
+    looped, _ = tried([0, 1, 2])
+    assert tried([3], FAILED, looped) == (looped, [])
+    # Also where that other way is not counted; but a pause that nobody states is none.
+    assert after(looped, FAILED, replace(GUARD, failing=None), NOW_S + 3) == (looped, False)
+    other, _ = after(looped, FAILED, replace(GUARD, refused=None), NOW_S + 3)
+    assert (other.sign, other.pauses) == (FAILED, 0)
+
+
 def test_a_clock_that_is_set_back_ends_the_pause_and_not_the_count():
     looped, _ = tried([0, 1, 2])
     assert pause_at(looped, -3600) is None
