@@ -46,16 +46,11 @@ def pages(home: Path, dice: Random, _: Oracle) -> str:
 
 def sectors(home: Path, dice: Random, _: Oracle) -> str:
     file = _one_of(home, dice, LOG)
-    data = bytearray(file.read_bytes() or b"\0")
-    said = []
-    for _each in range(dice.randint(1, 6)):
-        at = dice.randrange(len(data)) // _SECTOR * _SECTOR
-        length = _SECTOR * dice.randint(1, 20)
-        new = bytes(length) if dice.random() < 0.5 else dice.randbytes(length)
-        data[at : at + length] = new[: len(data) - at]
-        said.append(f"{length} at {at}")
-    file.write_bytes(data)
-    return f"{file.name}: sectors {', '.join(said)}"
+
+    def place(size: int) -> tuple[int, int]:
+        return dice.randrange(size) // _SECTOR * _SECTOR, _SECTOR * dice.randint(1, 20)
+
+    return f"{file.name}: sectors, {_overwritten(file, dice, dice.randint(1, 6), place, 0.5)}"
 
 
 def bits(home: Path, dice: Random, _: Oracle) -> str:
@@ -76,14 +71,11 @@ def heads(home: Path, dice: Random, oracle: Oracle) -> str:
     file = home / "runner.db-wal"
     if not oracle.frames:
         return pages(home, dice, oracle)
-    data = bytearray(file.read_bytes() or b"\0")
-    said = []
-    for _each in range(dice.randint(1, 3)):
-        at, size = (0, WAL_HEAD) if dice.random() < 0.4 else (dice.choice(oracle.frames), 24)
-        data[at : at + size] = bytes(size) if dice.random() < 0.3 else dice.randbytes(size)
-        said.append(f"{size} bytes at {at}")
-    file.write_bytes(data)
-    return f"runner.db-wal: headers, {', '.join(said)}"
+
+    def place(_: int) -> tuple[int, int]:
+        return (0, WAL_HEAD) if dice.random() < 0.4 else (dice.choice(oracle.frames), 24)
+
+    return f"{file.name}: headers, {_overwritten(file, dice, dice.randint(1, 3), place, 0.3)}"
 
 
 def torn(home: Path, dice: Random, oracle: Oracle) -> str:
@@ -122,16 +114,15 @@ def beside(home: Path, dice: Random, _: Oracle) -> str:
     """What lies beside the log: its shared memory, the search index, the key."""
     keys = [f"keys/{file.name}" for file in (home / "keys").iterdir()]
     file = _one_of(home, dice, ("runner.db-shm", "search.db", *keys))
-    data = bytearray(file.read_bytes() or b"\0")
     if dice.random() < 0.5:
-        del data[dice.randrange(len(data) + 1) :]
-    else:
-        at = dice.randrange(len(data))
-        size = dice.choice([1, 32, PAGE])
-        new = bytes(size) if dice.random() < 0.5 else dice.randbytes(size)
-        data[at : at + size] = new[: len(data) - at]
-    file.write_bytes(data)
-    return f"{file.name} is spoiled"
+        size = dice.randrange(file.stat().st_size + 1)
+        os.truncate(file, size)
+        return f"{file.name} cut at {size}"
+
+    def place(size: int) -> tuple[int, int]:
+        return dice.randrange(size), dice.choice([1, 32, PAGE])
+
+    return f"{file.name}: {_overwritten(file, dice, 1, place, 0.5)}"
 
 
 def several(home: Path, dice: Random, oracle: Oracle) -> str:
@@ -143,6 +134,24 @@ def several(home: Path, dice: Random, oracle: Oracle) -> str:
 DAMAGES: tuple[Callable[[Path, Random, Oracle], str], ...] = (
     cut, pages, sectors, bits, heads, torn, lost, beside, several,
 )  # fmt: skip
+
+
+def _overwritten(
+    file: Path, dice: Random, count: int, place: Callable[[int], tuple[int, int]], zeros: float
+) -> str:
+    """Zeros or chance at `count` places, never more than there is; where, in words.
+
+    `place`: from the size, at least 1, to a position and a length. `zeros`: how often it is zeros.
+    """
+    data = bytearray(file.read_bytes() or b"\0")
+    said = []
+    for _ in range(count):
+        at, length = place(len(data))
+        new = bytes(length) if dice.random() < zeros else dice.randbytes(length)
+        data[at : at + length] = new[: max(0, len(data) - at)]
+        said.append(f"{length} at {at}")
+    file.write_bytes(data)
+    return ", ".join(said)
 
 
 def _one_of(home: Path, dice: Random, names: tuple[str, ...]) -> Path:

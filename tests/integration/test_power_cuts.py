@@ -5,17 +5,14 @@ What is known to have been got wrong stands here by itself, as small as it can b
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
+from soaking import soaked
 
 from runner.errors import RequestError, StateError
 from runner.model.event import EventDraft, EventKind
@@ -25,27 +22,12 @@ from runner.stores.reader import open_log
 from runner.stores.repairing import Checkpoint, Repaired, repair
 from runner.testing.fakes import FakeClock
 
-CUTS = Path(__file__).resolve().parents[2] / "scripts" / "_power_cuts.py"
+CUTS = "_power_cuts.py"
 PAGE, FRAME, WAL_HEAD = 4096, 4096 + 24, 32
 
 
-def cuts(tmp_path: Path, *words: str, **environment: str) -> tuple[int, dict[str, Any], str]:
-    """The script's exit code, its summary, and what it printed."""
-    summary = tmp_path / "summary.json"
-    done = subprocess.run(
-        [sys.executable, CUTS, *words, "--json", summary],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    return done.returncode, json.loads(summary.read_text()) if summary.exists() else {}, said
-
-
 def test_nothing_provable_is_lost(tmp_path: Path) -> None:
-    code, found, said = cuts(tmp_path, "--mutations", "90", "--seed", "1")
+    code, found, said = soaked(CUTS, tmp_path, "--mutations", "90", "--seed", "1")
     assert code == 0, said
     assert found["violations"] == []
     assert found["seen"]["opened"] > 10
@@ -66,11 +48,7 @@ def test_nothing_provable_is_lost(tmp_path: Path) -> None:
 )
 def test_a_broken_runner_is_found_out(tmp_path: Path, broken: str, seen: str) -> None:
     """The twin: the same damages are violations when what they look for is there."""
-    custom = tmp_path / "custom"
-    custom.mkdir()
-    (custom / "sitecustomize.py").write_text(broken)
-    path = os.pathsep.join(filter(None, [str(custom), os.environ.get("PYTHONPATH")]))
-    code, found, said = cuts(tmp_path, "--mutations", "40", "--seed", "1", PYTHONPATH=path)
+    code, found, said = soaked(CUTS, tmp_path, "--mutations", "40", "--seed", "1", broken=broken)
     assert code == 1, said
     assert any(seen in violation for violation in found["violations"]), said
 

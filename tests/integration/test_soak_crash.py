@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
+from soaking import soaked
 
-SOAK = Path(__file__).resolve().parents[2] / "scripts" / "_soak_crash.py"
-
-
-def crashed(tmp_path: Path, *words: str, **environment: str) -> tuple[int, dict[str, Any], str]:
-    """The script's exit code, its summary, and what it printed."""
-    summary = tmp_path / "summary.json"
-    done = subprocess.run(
-        [sys.executable, SOAK, *words, "--json", summary],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    return done.returncode, json.loads(summary.read_text()) if summary.exists() else {}, said
+SOAK = "_soak_crash.py"
 
 
 @pytest.mark.slow
 def test_nothing_is_lost_and_no_budget_exceeded(native, tmp_path):
-    code, found, said = crashed(tmp_path, "--kills", "24", "--per-round", "12", "--seed", "1")
+    code, found, said = soaked(SOAK, tmp_path, "--kills", "24", "--per-round", "12", "--seed", "1")
     assert code == 0, said
     assert found["kills"] >= 24
     assert found["violations"] == []
@@ -55,13 +34,8 @@ def test_nothing_is_lost_and_no_budget_exceeded(native, tmp_path):
 )
 def test_a_broken_runner_is_found_out(native, tmp_path, broken, seen):
     """The twin: the same rounds fail when what they look for is there."""
-    custom = tmp_path / "custom"
-    custom.mkdir()
-    # sitecustomize is imported by each Python that starts, the soak's own among them.
-    (custom / "sitecustomize.py").write_text(broken)
-    path = os.pathsep.join(filter(None, [str(custom), os.environ.get("PYTHONPATH")]))
-    code, found, said = crashed(
-        tmp_path, "--kills", "16", "--per-round", "16", "--seed", "1", PYTHONPATH=path
+    code, found, said = soaked(
+        SOAK, tmp_path, "--kills", "16", "--per-round", "16", "--seed", "1", broken=broken
     )
     assert code == 1, said
     assert any(seen in violation for violation in found["violations"]), said
