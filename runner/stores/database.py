@@ -265,6 +265,9 @@ def connect(path: Path, mode: str, *, damaged: bool = False) -> sqlite3.Connecti
     try:
         if damaged:  # as `.recover` of SQLite's shell does; triggers and views stay untrusted
             connection.execute("PRAGMA writable_schema = ON")
+        # Some builds map the file by default: of one that is cut meanwhile, or whose disk fails, a
+        # read is then a SIGBUS that ends this process, instead of an error (sqlite.org/mmap.html).
+        connection.execute("PRAGMA mmap_size = 0")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA trusted_schema = OFF")
         if mode.startswith("rw"):

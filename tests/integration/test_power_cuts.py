@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -89,6 +92,49 @@ def _repaired(home: Path, *against: Checkpoint) -> Repaired:
 
 def _frames(home: Path) -> int:
     return ((home / "runner.db-wal").stat().st_size - WAL_HEAD) // FRAME
+
+
+MAPPED = """
+import ctypes, os, sys
+try:
+    library = ctypes.CDLL("libsqlite3.so.0")
+except OSError as error:
+    sys.exit(f"none: {error}")
+# SQLITE_CONFIG_MMAP_SIZE, before anything starts the library: as if it had been built so.
+library.sqlite3_config(22, ctypes.c_longlong(1 << 26), ctypes.c_longlong(1 << 30))
+from pathlib import Path
+from runner.stores import database
+import sqlite3
+path = Path(sys.argv[1])
+if sys.argv[2] == "runner":
+    reader = database.connect(path, "ro")
+else:
+    reader = sqlite3.connect(path)
+reader.execute("PRAGMA cache_size = 1")
+rows = reader.execute("SELECT x FROM t")
+rows.fetchone()
+os.truncate(path, 8192)
+try:
+    rows.fetchall()
+except sqlite3.DatabaseError:
+    print("told")
+"""
+
+
+def test_a_database_that_is_cut_while_it_is_read_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    """Its twin is a connection with what the library does by itself."""
+    ended = {}
+    for whose in ("runner", "sqlite"):
+        path = tmp_path / f"{whose}.db"
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("CREATE TABLE t (x)")
+            db.executemany("INSERT INTO t VALUES (?)", [("x" * 2000,)] * 500)
+        ended[whose] = subprocess.run(
+            [sys.executable, "-c", MAPPED, path, whose], capture_output=True, text=True, check=False
+        )
+    assert (ended["runner"].returncode, ended["runner"].stdout) == (0, "told\n"), ended
+    if ended["sqlite"].returncode != -signal.SIGBUS:
+        pytest.skip("this SQLite maps no file, whatever it is told")
 
 
 def test_what_stands_behind_a_damaged_frame_is_recovered(home: Path) -> None:
