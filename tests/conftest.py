@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,20 @@ def native_missing(profile: str = "agent", owner: int | None = None) -> str | No
         return None
     said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     return f"the native backend does not work here: {said[-1]}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where the environment forbids to write bytecode it is kept beside the clone, while we test.
+
+    The command line is started a thousand times, and would be compiled as often. In the process
+    that starts the others, which have their environment of it.
+    """
+    if hasattr(config, "workerinput") or not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        return
+    folder = tempfile.mkdtemp(prefix="runner-bytecode-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
+    os.environ["PYTHONPYCACHEPREFIX"] = folder
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
