@@ -21,9 +21,9 @@ BIND = COW + "workspace: bind\nlimits: {workspace: unlimited, inodes: unlimited}
 @pytest.mark.parametrize(
     ("mode", "words", "every", "first", "at_least"),
     [
-        ("cow", ["sh", "-c", PROGRAM], 12, 3, 8),
-        ("bind", ["sh", "-c", PROGRAM], 12, 9, 8),
-        ("cow", ["sudo", "id"], 4, 2, 4),
+        ("cow", ["sh", "-c", PROGRAM], 18, 3, 5),
+        ("bind", ["sh", "-c", PROGRAM], 18, 12, 5),
+        ("cow", ["sudo", "id"], 6, 2, 3),
     ],
 )
 def test_killed_at_steps_the_record_is_whole(tmp_path, native, mode, words, every, first, at_least):

@@ -43,7 +43,7 @@ REFUSING = (REWRITE, ASK, DENY)
 
 
 @given(ACTIONS, st.lists(layers(12), min_size=1, max_size=2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_index_and_the_memory_change_nothing(each: Exec, some: list[PolicyLayer]) -> None:
     naive = RulesDecisionPoint(some, indexed=False).decide(each)
     point = create(some)
@@ -87,7 +87,7 @@ def test_what_is_remembered_is_of_the_same_action(some: list[Exec], one: PolicyL
 
 
 @given(st.lists(RAW_INTENTS, min_size=1, max_size=3), layers(), st.text(max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_no_intent_fails_and_index_and_memory_change_nothing(
     intents: list[Intent], one: PolicyLayer, workspace: str
 ) -> None:
@@ -101,7 +101,7 @@ def test_no_intent_fails_and_index_and_memory_change_nothing(
 
 
 @given(ACTIONS, layers(), layers(), st.randoms())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_order_never_matters(
     each: Exec, one: PolicyLayer, other: PolicyLayer, chance: random.Random
 ) -> None:
@@ -132,7 +132,7 @@ def _looser(one: Effect, other: Effect) -> bool:
 
 
 @given(ACTIONS, layers(), layers(), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_another_layer_never_widens(
     each: Exec, base: PolicyLayer, more: PolicyLayer, first: bool
 ) -> None:
@@ -145,7 +145,7 @@ def test_another_layer_never_widens(
 
 
 @given(ACTIONS, layers(), rules(REFUSING))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_a_rule_that_refuses_never_widens(each: Exec, base: PolicyLayer, more: Rule) -> None:
     base = _complete(base)
     before = create([base]).decide(each)
@@ -159,7 +159,7 @@ def test_a_rule_that_refuses_never_widens(each: Exec, base: PolicyLayer, more: R
 
 
 @given(ACTIONS, layers(), layers(), rules((ASK, DENY)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_rule_that_refuses_in_one_of_two_layers_never_permits_more(
     each: Exec, base: PolicyLayer, other: PolicyLayer, more: Rule
 ) -> None:
@@ -214,7 +214,7 @@ def _both_flag_and_operand(word: Word) -> bool:
     MATCHES,
     st.sampled_from(list(Effect)),
 )
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_what_only_may_match_covers_what_comes(
     name: str, words: tuple[list[Word], list[Word]], match: Match, effect: Effect
 ) -> None:
@@ -262,7 +262,7 @@ ANYTHING = rule(ALLOW, Match(), name="anything")
     st.sampled_from(["bash", "sh", "ksh", "zsh", "python", "argv", "script", "node"]),
     layers(4),
 )
-@settings(max_examples=160, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_bytes_raise_or_pass_unread(data: bytes, language: str, one: PolicyLayer) -> None:
     text = data.decode("utf-8", "surrogateescape")
     if language == "argv":
