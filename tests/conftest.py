@@ -19,6 +19,9 @@ from runner import Runner
 from runner.backends.native.launcher import kernel
 from runner.model.protection import LANDLOCK_OF_PROCESS_TIER
 
+sys.path.insert(0, str(Path(__file__).parent))
+from warm_cli import WarmCommandLine, cold_part
+
 # No test asserts a time, Hypothesis' own deadlines included: machines are slow, or emulated. And
 # nothing is written into the clone. The same examples are tried each time, so that a change that
 # is tested says something about that change; looking for others is a deed of its own, with
@@ -182,11 +185,26 @@ def native() -> None:
         pytest.skip(why)
 
 
+@pytest.fixture(scope="session")
+def _warm() -> Iterator[WarmCommandLine]:
+    made = WarmCommandLine()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def run_cli(runner_home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_cli(
+    runner_home: Path, _warm: WarmCommandLine
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Call it with the words after `runner`; output is captured as text."""
 
     def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+        environment = dict(options.get("env") or os.environ)
+        if options.keys() <= {"input", "cwd", "env", "timeout"} and (
+            cold_part(environment) == _warm.cold
+        ):
+            folder, timeout_s = str(options.get("cwd") or Path.cwd()), options.get("timeout", 300)
+            return _warm.run(list(words), options.get("input"), folder, environment, timeout_s)
         chosen = {"capture_output": True, "text": True, "timeout": 300, "check": False, **options}
         return subprocess.run([*RUNNER_COMMAND, *words], **chosen)  # noqa: PLW1510
 
