@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import RequestError, RunnerError
-from runner.surfaces.cli.served import say_asked
 
 if TYPE_CHECKING:
     from runner.model.approval import Approval
@@ -25,6 +24,8 @@ class SayAsked:
 
     def asked(self, approval: Approval) -> None:
         """What to type to answer."""
+        from runner.surfaces.cli.served import say_asked  # noqa: PLC0415
+
         say_asked(approval.reason, approval.id)
 
     def decided(self, run_id: str, decision: Decision) -> None:

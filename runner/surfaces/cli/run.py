@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.errors import EXIT_DENIED, RunnerError
-from runner.surfaces.cli import served
 from runner.surfaces.cli.program import AsJson, Asked, ProgramCommand, takes_a_program
 from runner.surfaces.cli.reporting import (
     SayAsked,
@@ -18,7 +17,6 @@ from runner.surfaces.cli.reporting import (
     report_failure,
     teller,
 )
-from runner.surfaces.cli.served import ServerChoice
 
 if TYPE_CHECKING:
     from runner.app import Runner
@@ -39,6 +37,15 @@ RUN_HELP = """Run what an agent wrote: decided, contained, metered and recorded.
 
 BackendName = Annotated[
     str | None, typer.Option("--backend", metavar="native|docker", help="Where it runs.")
+]
+
+ServerChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="auto|never|always|unix:PATH",
+        help="Whether a server of the same user runs it. [default: auto: if one listens]",
+    ),
 ]
 
 
@@ -70,6 +77,8 @@ def run(  # noqa: PLR0917  (options are keywords to whoever types them)
     server: ServerChoice = None,
 ) -> None:
     """Run what an agent wrote; see RUN_HELP."""
+    from runner.surfaces.cli import served  # noqa: PLC0415
+
     check_result(result)
     try:
         why_not = _why_here(backend, terminal=terminal, dry_run=dry_run)
@@ -96,6 +105,8 @@ def run(  # noqa: PLR0917  (options are keywords to whoever types them)
 @takes_a_program
 def check(asked: Asked, as_json: AsJson = False, server: ServerChoice = None) -> None:
     """Say what the policy decides, without running. Exit code 0: allowed; 126: not."""
+    from runner.surfaces.cli import served  # noqa: PLC0415
+
     decision, document = served.check(server, asked) or _decided(asked)
     if as_json:
         print(json.dumps({"decision": document}, indent=2))

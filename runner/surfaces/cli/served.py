@@ -12,9 +12,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import (
     BusyError,
@@ -50,15 +48,6 @@ _PATH_BYTES = 4096
 _OUTPUT = ("stdout", "stdout_encoding", "stderr", "stderr_encoding")
 # What the embedded runner would refuse with the same words.
 _SAME_REFUSALS = ("bad_request", "bad_profile", "bad_policy", "bad_settings")
-
-ServerChoice = Annotated[
-    str | None,
-    typer.Option(
-        "--server",
-        metavar="auto|never|always|unix:PATH",
-        help="Whether a server of the same user runs it. [default: auto: if one listens]",
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)
