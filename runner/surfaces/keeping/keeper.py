@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 from runner.app import Runner
 from runner.caller import Caller
 from runner.deciding import decide_path
-from runner.errors import RequestError, RunnerError
+from runner.errors import RequestError, RunnerError, UnreachableError
 from runner.model.approval import Approval
 from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
@@ -149,6 +149,8 @@ class Keeper:
                 try:
                     self._do(what, document, fds, channel)
                 except RunnerError as error:
+                    if self._over.is_set() and error.outcome is None:
+                        error = UnreachableError("the session has ended; begin a new one")
                     wire.say(channel, "over", told(error))
                 except (KeyError, TypeError, ValueError, IndexError) as error:
                     wrong = RequestError(f"that is no message of this version: {error}")
