@@ -306,6 +306,8 @@ class NativeCommand:
             message = {"at": "lost"}
         self._ended = message
         self._ended_s = time.monotonic()
+        if self._failed:
+            self._session.look()  # what the kernel refused it may not be seen yet
 
     def _read_report(self, pump: Pump, report: int) -> None:
         """End of file: it was executed. A line: it could not be."""

@@ -126,6 +126,13 @@ class NativeSession(NativeLease):
         else:
             yield from (process.pid for process in self._all())
 
+    def look(self) -> None:
+        """See now what the kernel has refused or ended, and whose fault it is."""
+        if self._cgroup is not None and self._ended is None:
+            self._look_at(self._cgroup.read())
+            if (limit := self._crossed()) is not None:
+                self._on_crossed(limit)
+
     def end(self, why: str) -> None:
         """End all of it: it can't be held to its limits any more."""
         self._kill(why)
