@@ -41,7 +41,7 @@ class Approvals:
 
     def get(self, identity: str) -> Approval:
         """By its id, or the beginning of that. RequestError: there is none, or more than one."""
-        return _one(self._store.approvals(), identity)
+        return self._store.approval(identity) or _one(self._store.approvals(), identity)
 
     def answer(
         self, identity: str, reason: str, *, yes: bool, by: Sequence[str] | None = None
@@ -55,9 +55,11 @@ class Approvals:
         names = _operator() if by is None else tuple(by)
         if not reason.strip():
             raise RequestError("a question is answered for a reason: say which, it is recorded")
-        now_s = self._clock.now()
         with self._store.transaction() as tx:
-            found = _one(tx.approvals(now_s), identity)
+            now_s = self._clock.now()  # not before: it may have been waited for the log
+            found = tx.approval(identity)
+            if found is None or found.expires_s < now_s:
+                found = _one(tx.approvals(now_s), identity)
             if found.state is not ApprovalState.ASKED and found.answer is not None:
                 raise RequestError(
                     f"{found.id} was answered already: {found.answer.by} said "

@@ -26,7 +26,7 @@ from runner.model.request import ExecRequest
 from runner.ports import CancelToken, Clock, Store, Transaction
 
 MOST_OPEN = 100
-"""Questions of one agent and user that wait at once; more nobody reads."""
+"""Questions of one agent, tenant and user that wait at once; more nobody reads."""
 KEPT_S = 30 * 86_400.0
 """What was asked is looked at for so long after it expired; the log has it for good."""
 PROGRAM_CHARACTERS = 4_000
@@ -59,6 +59,10 @@ class Questions:
         self._used: Approval | None = None
         self._given_up: str | None = None
         """Why it is waited for no longer; empty: nobody has answered in time."""
+        self._cancelled = False
+        """Whether that is because the run was cancelled."""
+        self.cancelled = False
+        """Whether nothing but that keeps it from beginning, as far as `answered` told last."""
         self._until_s: float | None = None
         """On the monotonic clock; None: nothing was waited for yet."""
         self._fresh: list[str] = []
@@ -70,14 +74,15 @@ class Questions:
 
         RequestError, BackendError: what is asked about could not be built.
         """
-        self._used = None
+        self._used, self.cancelled = None, False
         if decided.permitted or decided.decision.effect is not Effect.ASK:
             return decided
         now_s = self._clock.now()
         digest = tx.fingerprint(subject(decided, self._policy, self._inherited, self._caller.stdin))
-        found = tx.latest_approval(digest)
+        found = tx.latest_approval(digest, now_s)
         if found is None or not found.open_at(now_s):
             if self._given_up is not None:
+                self.cancelled = self._cancelled
                 return _refused(decided, self._approval, self._given_up)
             found = self._ask(tx, digest, decided, now_s)
             if found is None:
@@ -88,6 +93,7 @@ class Questions:
             approved = Approved(found.id, found.answer.by, found.answer.reason)
             return replace(decided, decision=replace(decided.decision, approved=approved))
         if found.state is ApprovalState.REFUSED or self._given_up is not None:
+            self.cancelled = self._cancelled and found.state is not ApprovalState.REFUSED
             return _refused(decided, found, self._given_up or "")
         return None
 
@@ -127,6 +133,7 @@ class Questions:
         if not found.open_at(self._clock.now()):
             self._given_up = "nobody answered before it expired"
         elif cancel.is_set:
+            self._cancelled = True
             self._given_up = "it was cancelled while it waited for an answer"
         elif self._until_s is None or self._clock.monotonic() >= self._until_s:
             self._given_up = ""

@@ -90,11 +90,11 @@ class Approvals(Protocol):
     def approval(self, identity: str) -> Approval | None:
         """By its id."""
 
-    def latest_approval(self, digest: str) -> Approval | None:
-        """The one that was asked last about this very thing."""
+    def latest_approval(self, digest: str, now_s: float) -> Approval | None:
+        """The one that was asked last, up to that time, about this very thing."""
 
     def open_approvals(self, who: Principal, now_s: float) -> int:
-        """How many questions of this agent and user wait for an answer."""
+        """How many questions of this agent, tenant and user wait for an answer."""
 
 
 class ApiKeys(Protocol):

@@ -76,12 +76,14 @@ class RunRecord:
         program: Mapping[str, object],
         owed: Owed,
         run_id: str | None = None,
+        unstarted: Termination = Termination.DENIED,
     ) -> None:
-        """Open it: the intent and the decision; of a denial the outcome, too.
+        """Open it: the intent and the decision; of one that can't start the outcome, too.
 
         Nothing lies between those two. Of a run that may start, its part of the budgets is taken.
         `watch`: of the loop guard, told what comes of it; None: nobody asks.
-        `program`: as `records.program_data` has it. `run_id`: None: a new one.
+        `program`: as `records.program_data` has it. `run_id`: None: a new one. `unstarted`: how one
+        that can't start ends.
         """
         self._redaction = RunRedaction(redactor, (STDOUT, STDERR))
         self._program = program
@@ -94,6 +96,7 @@ class RunRecord:
         self._owed = owed
         self._watch = watch
         self._clock = clock
+        self._unstarted = unstarted
         self.plan = plan
         self._protections: tuple[str, ...] = ()
         self._degraded: tuple[str, ...] = ()
@@ -104,9 +107,9 @@ class RunRecord:
         tx.open_run(self.id, request.principal, profile, backend)
         self._first = self._last = self._append(tx, self._decided_event())
         if plan.spec is None:
-            if watch is not None:
+            if watch is not None and unstarted is Termination.DENIED:
                 watch.refused(tx, self.id, clock.now())
-            data = records.outcome_data(termination=Termination.DENIED.value)
+            data = records.outcome_data(termination=unstarted.value)
             self._last = self._append(tx, records.ended(self.id, request, data))
             tx.close_run(self.id, Usage())
         else:
@@ -114,7 +117,7 @@ class RunRecord:
 
     def denied(self) -> Outcome:
         """The outcome that is written down already."""
-        return self._outcome(Ending(Termination.DENIED, Usage()))
+        return self._outcome(Ending(self._unstarted, Usage()))
 
     def started(self, lease: Lease) -> None:
         """What is in force, before the program runs."""

@@ -40,22 +40,26 @@ def approval(connection: sqlite3.Connection, identity: str) -> Approval | None:
     return None if row is None else _approval(*row)
 
 
-def latest(connection: sqlite3.Connection, digest: str) -> Approval | None:
-    """The one that was asked last about this very thing."""
+def latest(connection: sqlite3.Connection, digest: str, now_s: float) -> Approval | None:
+    """The one that was asked last about this very thing.
+
+    Up to that time: where a clock was set back, one of the future must not hide those of now.
+    """
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM approvals WHERE digest = ? "  # noqa: S608
+        f"SELECT {_COLUMNS} FROM approvals WHERE digest = ? AND asked_s <= ? "  # noqa: S608
         "ORDER BY asked_s DESC, id DESC LIMIT 1",
-        (digest,),
+        (digest, now_s),
     ).fetchone()
     return None if row is None else _approval(*row)
 
 
 def open_of(connection: sqlite3.Connection, who: Principal, now_s: float) -> int:
-    """How many questions of this agent and user wait for an answer."""
+    """How many questions of this agent, tenant and user wait for an answer."""
+    tenant = None if who.tenant is None else escape(who.tenant)
     (count,) = connection.execute(
-        "SELECT count(*) FROM approvals WHERE agent = ? AND uid = ? AND state = ? "
-        "AND expires_s > ?",
-        (escape(who.agent), who.uid, ApprovalState.ASKED.value, now_s),
+        "SELECT count(*) FROM approvals WHERE agent = ? AND tenant IS ? AND uid = ? "
+        "AND state = ? AND expires_s > ?",
+        (escape(who.agent), tenant, who.uid, ApprovalState.ASKED.value, now_s),
     ).fetchone()
     return int(count)
 

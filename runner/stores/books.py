@@ -91,10 +91,10 @@ class SqliteBooks(ABC):
         with self._connected() as connection:
             return approvals.approval(connection, identity)
 
-    def latest_approval(self, digest: str) -> Approval | None:
+    def latest_approval(self, digest: str, now_s: float) -> Approval | None:
         """The one that was asked last about this very thing."""
         with self._connected() as connection:
-            return approvals.latest(connection, digest)
+            return approvals.latest(connection, digest, now_s)
 
     def open_approvals(self, who: Principal, now_s: float) -> int:
         """How many questions of this agent and user wait for an answer."""

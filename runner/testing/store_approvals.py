@@ -52,7 +52,7 @@ class ApprovalContract(ABC):
             used = replace(answered, state=ApprovalState.USED, run_id="run-1")
             with first.transaction() as tx:
                 tx.keep_approval(used)
-            _same(second.latest_approval("d1"), used)
+            _same(second.latest_approval("d1", 150.0), used)
 
     def test_the_latest_of_a_digest_is_the_one_that_was_asked_last(self) -> None:
         with closing(self.make_store()) as store:
@@ -60,17 +60,21 @@ class ApprovalContract(ABC):
                 tx.keep_approval(replace(_ASKED, id="ask-b", asked_s=120.0))
                 tx.keep_approval(replace(_ASKED, id="ask-a", asked_s=110.0))
                 tx.keep_approval(replace(_ASKED, id="ask-c", asked_s=130.0, digest="d2"))
-                _same(_id(tx.latest_approval("d1")), "ask-b")
-            _same(_id(store.latest_approval("d2")), "ask-c")
-            _same(store.latest_approval("d3"), None)
+                _same(_id(tx.latest_approval("d1", 150.0)), "ask-b")
+            _same(_id(store.latest_approval("d2", 150.0)), "ask-c")
+            _same(store.latest_approval("d3", 150.0), None)
+            # The clock was set back: what stands in the future hides nothing.
+            _same(_id(store.latest_approval("d1", 115.0)), "ask-a")
 
-    def test_open_ones_are_counted_for_their_agent_and_user(self) -> None:
+    def test_open_ones_are_counted_for_their_agent_tenant_and_user(self) -> None:
         with closing(self.make_store()) as store:
             with store.transaction() as tx:
                 tx.keep_approval(_ASKED)
                 tx.keep_approval(replace(_ASKED, id="ask-01", state=ApprovalState.REFUSED))
                 tx.keep_approval(replace(_ASKED, id="ask-02", principal=Principal(7, "other")))
                 tx.keep_approval(replace(_ASKED, id="ask-03", principal=replace(_WHO, uid=8)))
+                elsewhere = replace(_WHO, tenant="elsewhere")
+                tx.keep_approval(replace(_ASKED, id="ask-04", principal=elsewhere))
             _same(store.open_approvals(_WHO, 150.0), 1)
             _same(store.open_approvals(_WHO, 200.5), 0)
             _same(store.open_approvals(Principal(7, "nobody"), 150.0), 0)

@@ -195,8 +195,10 @@ def test_a_run_that_waits_is_cancelled_or_killed(runner, work, tmp_path):
             observer=Told(lambda approval: (asked.append(approval.id), cancel.set())),
         )
         outcome = runner.execute(request, caller, cancel)
-    assert outcome.status == 126
+    assert (outcome.termination, outcome.status) == (Termination.CANCELLED, 130)
     assert "cancelled while it waited" in outcome.decision.reason
+    (ended,) = events(runner, "run.ended")
+    assert ended["termination"] == "cancelled"
     assert [each.id for each in runner.approvals.waiting()] == asked
     caller = Caller(
         None,
@@ -207,6 +209,18 @@ def test_a_run_that_waits_is_cancelled_or_killed(runner, work, tmp_path):
     )
     killed = runner.execute(request, caller)
     assert killed.decision.rules[0].id == "kill-switch"
+    runner.kills.lift(KillScope.AGENT, "a", "go on")
+
+    # Who cancels, and is refused in that moment, was refused.
+    def refuse(approval) -> None:
+        runner.approvals.answer(approval.id, "never", yes=False)
+        cancel.set()
+
+    with Cancellation() as cancel:
+        request = build_request(argv=["touch", "b"], cwd=work, profile=chosen, agent="a")
+        caller = Caller(None, NullSink(), NullSink(), ask_wait_s=600, observer=Told(refuse))
+        outcome = runner.execute(request, caller, cancel)
+    assert (outcome.termination, outcome.status) == (Termination.DENIED, 126)
 
 
 def test_a_question_expires_and_is_asked_anew(runner, work, tmp_path):
