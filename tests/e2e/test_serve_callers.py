@@ -154,3 +154,24 @@ def test_another_user_is_who_the_settings_say(home, monkeypatch):
             assert '"unauthenticated"' in call(STRANGER + 1, '{"argv": ["true"]}')
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_stream_ends_with_its_key(home):
+    own, other = (
+        key(home, name, "--agents", "*", "--profile", "agent", "--verb", "run", "--verb", "read")
+        for name in ("own", "other")
+    )
+    with at_port(home, "--listen", "127.0.0.1:0") as port, calling(port) as client:
+        body = {"shell": "while :; do echo x; sleep 0.05; done", "wait": False}
+        place = f"/v1/runs/{client.post('/v1/runs', json=body, headers=own).json()['id']}"
+        with (
+            client.stream("GET", f"{place}/events", headers=own) as stream,
+            client.stream("GET", f"{place}/events", headers=other) as twin,
+        ):
+            told, goes_on = stream.iter_lines(), twin.iter_lines()
+            assert "event: output" in told
+            assert cli(home, "keys", "revoke", "own").returncode == 0
+            rest = list(told)  # it ends, although the run does not
+            assert "event: outcome" not in rest
+            assert client.delete(place, headers=other).status_code == 202
+            assert "event: outcome" in goes_on

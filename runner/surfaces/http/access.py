@@ -13,8 +13,9 @@ from typing import Any
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from runner.errors import ForbiddenError, NotFoundError
-from runner.model.identity import Identity, Verb
+from runner.errors import ForbiddenError, NotFoundError, RunnerError
+from runner.model.identity import NO_TENANT, Identity, Verb
+from runner.model.principal import Principal
 from runner.schema.profiles import is_path
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Identity]]
@@ -35,6 +36,15 @@ class Needs:
         if not identity.may(self.verb):
             raise ForbiddenError(f"{identity.name} does not have the verb '{self.verb.value}'")
         return identity
+
+
+async def is_still(connection: HTTPConnection, identity: Identity) -> bool:
+    """Whether who began this request would be taken for the same now: the key may be revoked."""
+    authenticate: Authenticate = connection.app.state.authenticate
+    try:
+        return await authenticate(connection) == identity
+    except RunnerError:
+        return False
 
 
 def needs(verb: Verb) -> Any:
@@ -58,6 +68,11 @@ def reaches_all(identity: Identity) -> bool:
     return identity.agent is None and "*" in identity.agents and "*" in identity.tenants
 
 
+def reaches_tenant(identity: Identity, tenant: str) -> bool:
+    """Whether nothing of this tenant is hidden from it."""
+    return identity.agent is None and "*" in identity.agents and identity.reaches("x", tenant)
+
+
 def is_own_user(identity: Identity) -> bool:
     """Whether it is the user that this server runs as, or root, on the kernel's word."""
     own = (f"uid:{os.geteuid()}", "uid:0")
@@ -78,6 +93,18 @@ def check_profile(identity: Identity, profile: str, *, stated: bool) -> None:
     usable = "*" in identity.profiles if is_path(profile) else identity.may_use(profile)
     if not usable or (stated and is_path(profile)):
         raise ForbiddenError(f"{identity.name} can't use the profile {profile!r}")
+
+
+def own_principal(identity: Identity) -> Principal | None:
+    """In whose name a caller's refusal is recorded that asked in a name that is not its own.
+
+    An agent's own; None: nobody's, where it speaks for many. Never the name that was asked for: its
+    owner did nothing.
+    """
+    if identity.agent is None:
+        return None
+    tenant = next((each for each in identity.tenants if each != NO_TENANT), None)
+    return Principal(uid=os.getuid(), agent=identity.agent, tenant=tenant)
 
 
 def acting_agent(

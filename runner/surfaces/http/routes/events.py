@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
@@ -14,13 +15,15 @@ from runner.errors import RequestError
 from runner.model.identity import Identity, Verb
 from runner.stores.listing import ListedRun
 from runner.surfaces.http import history
-from runner.surfaces.http.access import needs
+from runner.surfaces.http.access import is_still, needs
 from runner.surfaces.http.feed import LAST, Feed, Told
 from runner.surfaces.http.jobs import Job, without_output
 from runner.surfaces.http.service import Service, service_of
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
+_AGAIN_S = 1.0
+"""So often it is asked whether a reader is let read still; nothing is told that is later."""
 STREAM = "text/event-stream"
 NOTHING = b": nothing new\n\n"
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -40,7 +43,8 @@ async def events(
 
     Each has an id; a reader that comes back with Last-Event-ID gets what is behind it. What went
     because the reader was too slow, or was not there, is told as `dropped`, and what was kept of
-    the output is at `/output/stdout` and `/output/stderr`.
+    the output is at `/output/stdout` and `/output/stderr`. Who is let read no more, because a key
+    was revoked or a token has ended, is told nothing more.
     """
     service = service_of(request)
     found = await run_in_threadpool(service.found, identity, run_id)
@@ -48,7 +52,7 @@ async def events(
     if after is None:
         return Response(status_code=204)
     if isinstance(found, Job):
-        stream = _followed(found.feed, after)
+        stream = _followed(request, identity, found.feed, after)
     else:
         told = await run_in_threadpool(from_log, service, found, after)
         stream = told_bytes(told)
@@ -74,8 +78,15 @@ def _number(last_event_id: str | None) -> int | None:
     return int(last_event_id)
 
 
-async def _followed(feed: Feed, after: int) -> AsyncIterator[bytes]:
+async def _followed(
+    request: Request, identity: Identity, feed: Feed, after: int
+) -> AsyncIterator[bytes]:
+    asked_s = time.monotonic()
     async for told in feed.follow(after):
+        if time.monotonic() - asked_s >= _AGAIN_S:
+            if not await is_still(request, identity):
+                return
+            asked_s = time.monotonic()
         yield NOTHING if told is None else told.encoded()
 
 
