@@ -222,7 +222,7 @@ class Runner:
         The arguments are those of `run`. The program waits while its output is not taken.
         """
         request, source, wait_s = self._asked(argv, program, stdin, ask_wait)
-        with self.refusals_recorded(request.principal.agent, request.profile):
+        with self.refusals_recorded(request.principal, request.profile):
             self.policy(request, backend or self._settings.backend.value)  # or it is wrong here
 
         def execute(caller: Caller, cancel: CancelToken) -> Outcome:
@@ -238,7 +238,9 @@ class Runner:
         ask_wait: str | float | None = None,
     ) -> tuple[ExecRequest, int | bytes | None, float]:
         """A program as a request, what it reads, and how long it waits where a rule asks."""
-        with self.refusals_recorded(program.get("agent"), program.get("profile")):
+        agent, tenant = program.get("agent") or "default", program.get("tenant")
+        who = Principal(uid=os.getuid(), agent=agent, tenant=tenant)
+        with self.refusals_recorded(who, program.get("profile")):
             source = checked_stdin(stdin)
             profile = program.get("profile") or self._settings.profile.value
             given: dict[str, Any] = {**program, "profile": profile}
@@ -262,7 +264,7 @@ class Runner:
         """
         with contextlib.ExitStack() as stack:
             token = cancel if cancel is not None else stack.enter_context(Cancellation())
-            with self.refusals_recorded(request.principal.agent, request.profile):
+            with self.refusals_recorded(request.principal, request.profile):
                 self._bound_output()
                 if backend is None or isinstance(backend, str):
                     backend = self.backend(backend)
@@ -294,13 +296,13 @@ class Runner:
             request = argv
         else:
             request, _, _ = self._asked(argv, program)
-        with self.refusals_recorded(request.principal.agent, request.profile):
+        with self.refusals_recorded(request.principal, request.profile):
             policy = self.policy(request, self._settings.backend.value)
         return self._supervisor.check(request, policy)
 
     def held_against(self, request: ExecRequest) -> tuple[Policy, Facts]:
         """What a request would be decided by; nothing is recorded but that it can't be."""
-        with self.refusals_recorded(request.principal.agent, request.profile):
+        with self.refusals_recorded(request.principal, request.profile):
             policy = self.policy(request, self._settings.backend.value)
         return policy, self._supervisor.facts(request, policy)
 
@@ -473,15 +475,14 @@ class Runner:
         )
 
     @contextlib.contextmanager
-    def refusals_recorded(self, agent: str | None, profile: str | None) -> Iterator[None]:
-        """A request that is refused before it can be decided is recorded all the same."""
+    def refusals_recorded(self, who: Principal | None, profile: str | None) -> Iterator[None]:
+        """A request that is refused before it can be decided is recorded; None: as nobody's."""
         try:
             yield
         except RunnerError as error:
             if error.outcome is not None:
                 raise  # the run had begun, and its record tells of the failure
             data = {"code": error.code, "message": str(error), "profile": profile}
-            principal = Principal(uid=os.getuid(), agent=agent or "default")
             with contextlib.suppress(RunnerError), self._store.transaction() as tx:
-                tx.append(EventDraft(EventKind.REQUEST_REFUSED, data, principal))
+                tx.append(EventDraft(EventKind.REQUEST_REFUSED, data, who))
             raise

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from runner import killing, operator_records
-from runner.errors import BackendError, RequestError, RunnerError
+from runner.errors import BackendError, ForbiddenError, RequestError, RunnerError
 from runner.model.kill import Ended, Kill, KillScope, OpenRun
 from runner.model.principal import Principal
 from runner.model.usage import Usage
-from runner.ports import Backend, Clock, Store
+from runner.ports import Backend, Clock, Store, Transaction
 
 PATIENCE_S = 1.0
 """Supervisors look a few times a second; one that has not ended its run by then is passed by."""
@@ -47,11 +47,20 @@ class Kills:
                 found.update(self._backend(name).usages(ids))
         return found
 
-    def order(self, scope: KillScope, name: str, reason: str, *, by: str | None = None) -> Ended:
+    def order(
+        self,
+        scope: KillScope,
+        name: str,
+        reason: str,
+        *,
+        by: str | None = None,
+        only_own: bool = False,
+    ) -> Ended:
         """Let it hold from now on, which ends the runs that it hits. Recorded; see `await_end`.
 
-        `name`: empty with `ALL`; `by`: who orders it, this process's user else. RequestError: no
-        reason is given, or there is no such run.
+        `name`: empty with `ALL`; `by`: who orders it, this process's user else; `only_own`: it
+        can't take the place of one that somebody else ordered. RequestError: no reason is given, or
+        there is no such run. ForbiddenError: somebody else stopped it already.
         """
         if not reason.strip():
             raise RequestError("runs are killed for a reason: say which, it is recorded")
@@ -65,6 +74,8 @@ class Kills:
                     f"no run {name!r} is open; `runner ps` lists those that are, and `runner "
                     "audit show` tells what became of one"
                 )
+            if only_own:
+                _check_own(tx, kill)
             tx.set_kill(kill)
             tx.append(operator_records.kill_ordered(kill, runs, _who()))
         return Ended(runs)
@@ -101,18 +112,32 @@ class Kills:
             raise RunnerError(f"not all runs that were to be killed have ended: {left}")
         return tuple(run.run_id for run in ended.runs)
 
-    def lift(self, scope: KillScope, name: str, reason: str, *, by: str | None = None) -> None:
-        """Let it hold no more; recorded. RequestError: none does, or no reason is given."""
+    def lift(
+        self,
+        scope: KillScope,
+        name: str,
+        reason: str,
+        *,
+        by: str | None = None,
+        only_own: bool = False,
+    ) -> None:
+        """Let it hold no more; recorded. RequestError: none does, or no reason is given.
+
+        `only_own`: not what somebody else ordered; ForbiddenError.
+        """
         if not reason.strip():
             raise RequestError("a kill is lifted for a reason: say which, it is recorded")
+        by = by or _operator()
         with self._store.transaction() as tx:
+            if only_own:
+                _check_own(tx, Kill(scope, name, by, reason, self._clock.now()))
             if not tx.lift_kill(scope, name):
                 stopped = [killing.whose(each) for each in tx.kills()]
                 raise RequestError(
                     f"nothing stops {killing.whose(Kill(scope, name, '', '', 0.0))}; "
                     + (f"stopped: {', '.join(stopped)}" if stopped else "no kill is in force")
                 )
-            tx.append(operator_records.kill_lifted(scope, name, by or _operator(), reason, _who()))
+            tx.append(operator_records.kill_lifted(scope, name, by, reason, _who()))
 
     def _left(self, runs: Sequence[OpenRun], within_s: float) -> Sequence[OpenRun]:
         """Those that are open, at the latest after that long."""
@@ -123,6 +148,15 @@ class Kills:
             if not runs or self._clock.monotonic() >= deadline_s:
                 return runs
             time.sleep(_LOOK_EVERY_S)
+
+
+def _check_own(tx: Transaction, kill: Kill) -> None:
+    """ForbiddenError: it is in force already by somebody else's order."""
+    for each in tx.kills():
+        if (each.scope, each.name) == (kill.scope, kill.name) and each.by != kill.by:
+            raise ForbiddenError(
+                f"{each.by} stopped {killing.whose(each)}: {kill.by} can't change that"
+            )
 
 
 def _who() -> Principal:

@@ -114,9 +114,11 @@ class Asked:
     def request(self, runner: Runner, *, terminal: bool = False) -> ExecRequest:
         """As a request; RequestError says what is wrong. A script's bytes are read here."""
         from runner.intake import build_request  # noqa: PLC0415
+        from runner.model.principal import Principal  # noqa: PLC0415
         from runner.schema.limits import parse_limit_options  # noqa: PLC0415
 
-        with runner.refusals_recorded(self.agent, self.profile):
+        who = Principal(uid=os.getuid(), agent=self.agent or "default", tenant=self.tenant)
+        with runner.refusals_recorded(who, self.profile):
             return build_request(
                 **self._program(),
                 cwd=self.directory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from runner.audit.event import rfc3339
 from runner.errors import OtherServerError, RequestError
 from runner.intake import ask_wait_s, build_request
 from runner.model.identity import Identity
+from runner.model.principal import Principal
 from runner.model.request import ExecRequest
 from runner.pacing import Pace
 from runner.schema.api_answers import RunStatus
@@ -32,6 +34,7 @@ from runner.surfaces.http.access import (
     check_reach,
     is_own_user,
     not_there,
+    own_principal,
 )
 from runner.surfaces.http.attached import Attached
 from runner.surfaces.http.fresh import FreshWorkspaces
@@ -67,9 +70,10 @@ class Service:
         `directory`: the fresh workspace of a body that names no folder.
         """
         profile = body.profile or self.runner.settings.profile.value
-        named = body.agent or identity.agent
-        with self.runner.refusals_recorded(named, profile):
+        with self.runner.refusals_recorded(own_principal(identity), profile):
             agent = acting_agent(identity, body.agent, body.parent, body.tenant)
+        who = Principal(uid=os.getuid(), agent=agent, tenant=body.tenant)
+        with self.runner.refusals_recorded(who, profile):
             check_profile(identity, profile, stated=body.profile is not None)
             cwd = directory if body.cwd is None else self._folder(identity, body.cwd)
             if body.script is not None:

@@ -17,6 +17,7 @@ from runner.model.identity import Identity, Verb
 from runner.schema.api_answers import CheckpointAnswer, EventList
 from runner.stores import proving
 from runner.stores.indexing import caught_up
+from runner.stores.listing import listed_run
 from runner.stores.searching import search
 from runner.surfaces.http.access import needs, reaches_all
 from runner.surfaces.http.service import Json, Service, service_of
@@ -54,7 +55,8 @@ def events(  # noqa: PLR0917  (called by keywords alone)
 ) -> Response:
     """Events of the log in the caller's reach, as `runner audit search` finds them.
 
-    Those that are of nobody, such as checkpoints, are shown to who reaches everything.
+    Those that are of nobody, such as checkpoints, or of operators, such as keys that were made, are
+    shown to who reaches everything.
     """
     texts = {
         Field.AGENT: [identity.agent] if identity.agent is not None and not agent else agent,
@@ -73,12 +75,13 @@ def events(  # noqa: PLR0917  (called by keywords alone)
     )  # fmt: skip
     found: list[dict[str, Any]] = []
     passed, after = 0, None
+    shown = _Shown(service, identity)
     with caught_up(home, log, lambda _: None) as index:
         for event in search(log, asked, index, lambda _: None, newest_first=newest_first, **place):
             if len(found) == limit or passed == _LOOKED_AT:
                 after = event.seq + 1 if newest_first else event.seq
                 break
-            if _is_shown(identity, event):
+            if shown.is_shown(event):
                 found.append(_row(event))
             else:
                 passed += 1
@@ -116,25 +119,58 @@ def _proof(service: Service, run_id: str) -> bytes:
     return proving.prove_run(log, of_run, note, kept=False)
 
 
-def _is_shown(identity: Identity, event: AuditEvent) -> bool:
-    who = orjson.loads(event.body)["principal"]
-    if who is None or event.kind in _OF_ALL:
-        return reaches_all(identity)
-    tenant = who["tenant"]
-    return identity.reaches(unescape(who["agent"]), None if tenant is None else unescape(tenant))
+class _Shown:
+    """Tells which events are a caller's business, within one request.
+
+    What is not known to be somebody's is shown to who reaches everything: a new kind as well.
+    """
+
+    def __init__(self, service: Service, identity: Identity) -> None:
+        self._log = service.log
+        self._identity = identity
+        self._all = reaches_all(identity)
+        self._of_runs: dict[str, bool] = {}
+
+    def is_shown(self, event: AuditEvent) -> bool:
+        """Whether it is of somebody in reach."""
+        if self._all:
+            return True
+        if event.kind in _OF_ITS_RUN and event.run_id is not None:
+            return self._of_run(event.run_id)
+        who = orjson.loads(event.body)["principal"]
+        if who is None or event.kind not in _OF_WHO_ASKS:
+            return False
+        tenant = who["tenant"]
+        return self._identity.reaches(
+            unescape(who["agent"]), None if tenant is None else unescape(tenant)
+        )
+
+    def _of_run(self, run_id: str) -> bool:
+        if run_id not in self._of_runs:
+            run = listed_run(self._log, run_id)
+            shown = run is not None and self._identity.reaches(run.agent, run.tenant)
+            self._of_runs[run_id] = shown
+        return self._of_runs[run_id]
 
 
-_OF_ALL = frozenset(
+_OF_WHO_ASKS = frozenset(
     {
-        EventKind.APPROVAL_ANSWERED,
-        EventKind.BUDGET_SET,
-        EventKind.BUDGET_RESET,
-        EventKind.GUARD_RESET,
-        EventKind.KILL_ORDERED,
-        EventKind.KILL_LIFTED,
+        EventKind.RUN_DECIDED,
+        EventKind.RUN_STARTED,
+        EventKind.RUN_ENDED,
+        EventKind.RUN_RECOVERED,
+        EventKind.DECISION_CHECKED,
+        EventKind.REQUEST_REFUSED,
+        EventKind.BUDGET_WARNED,
+        EventKind.GUARD_PAUSED,
+        EventKind.APPROVAL_ASKED,
     }
 )
-"""Done by somebody, to others."""
+"""Their principal is whose they are."""
+_OF_ITS_RUN = frozenset(
+    {EventKind.CHANGES_APPLYING, EventKind.CHANGES_APPLIED, EventKind.CHANGES_DISCARDED}
+)
+"""Their principal is who did it to a run, of whatever tenant that is."""
 
 
 def _row(event: AuditEvent) -> dict[str, Any]:

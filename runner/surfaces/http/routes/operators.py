@@ -5,6 +5,7 @@ No agent has the verbs for either.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -14,10 +15,10 @@ from starlette.responses import Response
 from runner.errors import ForbiddenError
 from runner.model.approval import Approval
 from runner.model.identity import Identity, Verb
-from runner.model.kill import Ended, KillScope
+from runner.model.kill import Ended, Kill, KillScope
 from runner.schema.api_answers import ApprovalAnswer, ApprovalList, KilledAnswer, KillList
 from runner.schema.api_bodies import AnswerBody, KillBody, LiftBody
-from runner.surfaces.http.access import check_reach, needs, not_there, reaches_all
+from runner.surfaces.http.access import check_reach, needs, not_there, reaches_all, reaches_tenant
 from runner.surfaces.http.bodies import described, takes
 from runner.surfaces.http.service import Json, Service, service_of
 from runner.surfaces.standing import approval_document, ended_document, kill_document
@@ -74,10 +75,8 @@ async def answer(
 
 @router.get("/kills", response_model=KillList)
 def kills(request: Request, identity: Annotated[Identity, needs(Verb.KILL)]) -> Response:
-    """What is stopped, the oldest first; to who reaches everything."""
-    _check_reaches_all(identity)
-    found = service_of(request).runner.kills.all()
-    return Json({"kills": [kill_document(each) for each in found]})
+    """What is stopped, the oldest first: all of it to who reaches everything, else its tenants."""
+    return Json({"kills": _shown(identity, service_of(request).runner.kills.all())})
 
 
 @router.post("/kills", response_model=KilledAnswer, openapi_extra=described(KillBody))
@@ -88,14 +87,14 @@ async def kill(
 ) -> Response:
     """End runs at once, and keep more from beginning; answered when they have ended.
 
-    A single run has to be in the caller's reach. An agent, a session or a tenant by its name is
-    the same for all tenants, so that is for who reaches everything.
+    A single run has to be in the caller's reach, and of a tenant every agent. An agent or a session
+    by its name is the same for all tenants, so that is for who reaches everything.
     """
     service = service_of(request)
     if body.scope is KillScope.RUN:
         await run_in_threadpool(service.found, identity, body.name)
     else:
-        _check_reaches_all(identity)
+        _check_stops(identity, body)
     ended = await run_in_threadpool(_kill, service, identity, body)
     return Json({"scope": body.scope, "name": body.name, **ended_document(ended)})
 
@@ -106,17 +105,44 @@ async def lift(
     identity: Annotated[Identity, needs(Verb.KILL)],
     body: Annotated[LiftBody, takes(LiftBody)],
 ) -> Response:
-    """Let runs begin again; what is still stopped."""
-    _check_reaches_all(identity)
+    """Let runs begin again; what is still stopped.
+
+    Who does not reach everything lifts what it ordered itself.
+    """
+    _check_stops(identity, body)
     held = service_of(request).runner.kills
-    await run_in_threadpool(held.lift, body.scope, body.name, body.reason, by=identity.name)
+    await run_in_threadpool(
+        held.lift,
+        body.scope,
+        body.name,
+        body.reason,
+        by=identity.name,
+        only_own=not reaches_all(identity),
+    )
     left = await run_in_threadpool(held.all)
-    return Json({"kills": [kill_document(each) for each in left]})
+    return Json({"kills": _shown(identity, left)})
 
 
 def _kill(service: Service, identity: Identity, body: KillBody) -> Ended:
     held = service.runner.kills
-    return held.await_end(held.order(body.scope, body.name, body.reason, by=identity.name))
+    ordered = held.order(
+        body.scope,
+        body.name,
+        body.reason,
+        by=identity.name,
+        only_own=not reaches_all(identity),
+    )
+    return held.await_end(ordered)
+
+
+def _shown(identity: Identity, kills: Sequence[Kill]) -> list[dict[str, object]]:
+    return [kill_document(each) for each in kills if _is_stopped_by(identity, each)]
+
+
+def _is_stopped_by(identity: Identity, what: Kill | LiftBody) -> bool:
+    """Whether stopping this, or letting it go on, is any business of the caller."""
+    of_tenant = what.scope is KillScope.TENANT and reaches_tenant(identity, what.name)
+    return of_tenant or reaches_all(identity)
 
 
 def _found(service: Service, identity: Identity, approval_id: str) -> Approval:
@@ -133,7 +159,9 @@ def _reaches(identity: Identity, approval: Approval) -> bool:
     return identity.reaches(approval.principal.agent, approval.principal.tenant)
 
 
-def _check_reaches_all(identity: Identity) -> None:
-    """ForbiddenError: something of this server is hidden from it."""
-    if not reaches_all(identity):
-        raise ForbiddenError(f"{identity.name} does not reach every agent of every tenant")
+def _check_stops(identity: Identity, body: LiftBody) -> None:
+    """ForbiddenError: it would stop others, or let them go on, whom it does not reach."""
+    if _is_stopped_by(identity, body):
+        return
+    whom = f"of the tenant {body.name!r}" if body.scope is KillScope.TENANT else "of every tenant"
+    raise ForbiddenError(f"{identity.name} does not reach every agent {whom}")

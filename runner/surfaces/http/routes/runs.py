@@ -246,7 +246,7 @@ def _prepared(
 
 def _checked(service: Service, request: ExecRequest) -> None:
     runner = service.runner
-    with runner.refusals_recorded(request.principal.agent, request.profile):
+    with runner.refusals_recorded(request.principal, request.profile):
         runner.policy(request, runner.settings.backend.value)
 
 

@@ -59,5 +59,5 @@ def _is_shown(identity: Identity, scope: str) -> bool:
     name = unescape(escaped)
     if kind == "agent":
         # A counter of an agent has no tenant: its own agent sees it, and who reaches every tenant.
-        return name == identity.agent or identity.reaches(name, None)
+        return name == identity.agent or ("*" in identity.tenants and identity.reaches(name, None))
     return reaches_all(identity)
