@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from starlette.requests import HTTPConnection
 from runner import Runner
 from runner.errors import UnauthenticatedError
 from runner.model.identity import AGENT_VERBS, Identity, Verb
+from runner.surfaces.http import listing
 from runner.surfaces.http.access import Needs
 from runner.surfaces.http.app import create_app
 from runner.surfaces.http.fresh import FreshWorkspaces
@@ -382,5 +384,34 @@ def test_the_document_says_all_that_bodies_may_hold(served):
             for method, operation in methods.items():
                 assert "422" not in operation["responses"], (method, path)
                 assert operation.get("description"), (method, path)
+
+    served(test)
+
+
+def test_a_cursor_tells_nothing_of_runs_out_of_reach(served, monkeypatch):
+    monkeypatch.setattr(listing, "_LOOKED_AT", 2)
+    monkeypatch.setattr(listing, "_STEP", 1)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        own = (await ran(client, "one")).json()["run_id"]
+        others = [(await ran(client, "two")).json()["run_id"] for _ in range(5)]
+
+        async def page(who: str, cursor: str | None) -> httpx.Response:
+            asked = {} if cursor is None else {"cursor": cursor}
+            return await client.get("/v1/runs", params=asked, headers={"who": who})
+
+        WHO["lone"] = Identity("key:lone", AGENT_VERBS, agents=("one",), tenants=("t",))
+        seen, cursors = [], [None]
+        while len(seen) < 1:
+            told = (await page("lone", cursors[-1])).json()
+            seen += [run["id"] for run in told["runs"]]
+            cursors.append(told["next"])
+        assert (seen, len(cursors)) == ([own], 4)
+        for cursor in cursors[1:]:
+            inside = base64.urlsafe_b64decode(cursor)
+            assert not any(run.encode() in inside for run in others)
+            assert code(await page("two", cursor)) == (400, "bad_request")
+        spoiled = cursors[1][:-6] + "AAAA" + cursors[1][-2:]
+        assert code(await page("lone", spoiled)) == (400, "bad_request")
 
     served(test)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import os
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from runner.errors import RequestError
 from runner.model.identity import Identity
@@ -22,6 +25,8 @@ MOST = 200
 _LOOKED_AT = 2000
 """Rows that a page is looked for in: where little is in reach, pages are short."""
 _STEP = 200
+_NONCE_BYTES = 12
+"""Of AES-GCM (NIST SP 800-38D, 8.2)."""
 
 
 def page(
@@ -34,7 +39,7 @@ def page(
     cursor: str | None,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Rows of `RunList`, and the cursor of the next page. RequestError: the cursor is none."""
-    before = None if cursor is None else _place(cursor)
+    before = None if cursor is None else _place(service, identity, cursor)
     if status is RunStatus.QUEUED:
         return [*map(_waiting, _queued(service, identity, agent))], None
     if status is RunStatus.REFUSED:
@@ -50,10 +55,16 @@ def page(
             if _is_meant(run, identity, status):
                 found.append(run)
                 if len(found) == most:
-                    return _rows(service, found), _cursor(before)
+                    return _rows(service, found), _cursor(service, identity, before)
         if len(rows) < _STEP:
             return _rows(service, found), None
-    return _rows(service, found), None if before is None else _cursor(before)
+    after = None if before is None else _cursor(service, identity, before)
+    return _rows(service, found), after
+
+
+def _seal(service: Service) -> AESGCM:
+    """By the state folder's own secret, so that cursors outlive a server."""
+    return AESGCM(sha256(service.runner.store.fingerprint(b"cursors of runs").encode()).digest())
 
 
 def _is_meant(run: ListedRun, identity: Identity, status: RunStatus | None) -> bool:
@@ -101,15 +112,21 @@ def _rows(service: Service, runs: list[ListedRun]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _cursor(place: tuple[str, str]) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps(place)).decode()
+def _cursor(service: Service, identity: Identity, place: tuple[str, str]) -> str:
+    """Sealed: the last run that was looked at may be none of the caller's business."""
+    nonce = os.urandom(_NONCE_BYTES)
+    sealed = _seal(service).encrypt(nonce, orjson.dumps(place), identity.name.encode())
+    return base64.urlsafe_b64encode(nonce + sealed).decode()
 
 
-def _place(cursor: str) -> tuple[str, str]:
+def _place(service: Service, identity: Identity, cursor: str) -> tuple[str, str]:
     try:
-        opened, run_id = orjson.loads(base64.urlsafe_b64decode(cursor.encode()))
-        if isinstance(opened, str) and isinstance(run_id, str):
-            return opened, run_id
-    except (ValueError, TypeError, binascii.Error):
+        data = base64.urlsafe_b64decode(cursor.encode())
+        nonce, sealed = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
+        opened, run_id = orjson.loads(
+            _seal(service).decrypt(nonce, sealed, identity.name.encode())
+        )
+        return opened, run_id
+    except (ValueError, InvalidTag):
         pass
     raise RequestError("the cursor is none that this server gave; begin without one")
