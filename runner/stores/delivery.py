@@ -104,39 +104,25 @@ def _post(url: str, data: bytes, timeout_s: float, more: Mapping[str, str]) -> N
     """POST, without following redirects, which would turn it into a GET that delivers nothing."""
     import http.client  # noqa: PLC0415  (late: speed)
 
+    from runner.stores.outgoing import connecting  # noqa: PLC0415
+
     parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
     headers = {"Content-Type": _POST_TYPE, "User-Agent": "runner", "Connection": "close", **more}
     if parts.username is not None:
         headers["Authorization"] = _basic(parts.username, parts.password or "")
-    # The connection's time limit is for each read; who drips bytes is ended by this one.
-    ended = threading.Timer(timeout_s, _shut, [connection])
-    ended.daemon = True
-    ended.start()
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, data, headers)
-        status = connection.getresponse().status
+        with connecting(parts, timeout_s) as connection:
+            connection.request("POST", target, data, headers)
+            status = connection.getresponse().status
     except TimeoutError:
         raise NotDeliveredError(f"it did not answer within {timeout_s:g} s") from None
+    except OSError:
+        raise  # of TLS too, whose errors are ValueErrors as well
     except (http.client.HTTPException, ValueError) as error:
         raise NotDeliveredError(f"it does not speak HTTP: {type(error).__name__}") from error
-    finally:
-        ended.cancel()
-        connection.close()
     if not 200 <= status < 300:
         raise NotDeliveredError(f"it answered with status {status}")
-
-
-def _shut(connection: object) -> None:
-    import socket  # noqa: PLC0415
-
-    sock = getattr(connection, "sock", None)
-    if isinstance(sock, socket.socket):
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _basic(name: str, password: str) -> str:

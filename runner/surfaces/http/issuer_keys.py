@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from runner.errors import IssuerUnavailableError
 from runner.model.callers import Issuer
 from runner.ports import Clock
 from runner.schema.callers import check_url
+from runner.stores.outgoing import connecting
 
 FETCH_S = 3.0
 """For one document, name resolution aside; there are two where a discovery document tells."""
@@ -124,17 +124,10 @@ def fetched(place: str) -> bytes:
         with open(Path(place), "rb") as file:
             return _bounded(file.read(DOCUMENT_BYTES + 1))
     parts = urlsplit(place)
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=FETCH_S)
-    # The connection's time limit is for each read; who drips bytes is ended by these two.
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    headers = {"Accept": "application/json", "User-Agent": "runner", "Connection": "close"}
     deadline_s = time.monotonic() + FETCH_S
-    ended = threading.Timer(FETCH_S, _shut, [connection])
-    ended.daemon = True
-    ended.start()
-    try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = {"Accept": "application/json", "User-Agent": "runner", "Connection": "close"}
+    with connecting(parts, FETCH_S) as connection:
         connection.request("GET", target, headers=headers)
         response = connection.getresponse()
         if response.status != 200:
@@ -150,9 +143,6 @@ def fetched(place: str) -> bytes:
         if response.length:
             raise ValueError("it was cut off")
         return data
-    finally:
-        ended.cancel()
-        connection.close()
 
 
 def _keys_of(document: object, algorithms: Sequence[str]) -> Sequence[_Key]:
@@ -195,9 +185,3 @@ def _bounded(data: bytes) -> bytes:
     if len(data) > DOCUMENT_BYTES:
         raise ValueError("it is too large")
     return data
-
-
-def _shut(connection: http.client.HTTPConnection) -> None:
-    if isinstance(connection.sock, socket.socket):
-        with contextlib.suppress(OSError):
-            connection.sock.shutdown(socket.SHUT_RDWR)

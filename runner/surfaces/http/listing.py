@@ -123,9 +123,7 @@ def _place(service: Service, identity: Identity, cursor: str) -> tuple[str, str]
     try:
         data = base64.urlsafe_b64decode(cursor.encode())
         nonce, sealed = data[:_NONCE_BYTES], data[_NONCE_BYTES:]
-        opened, run_id = orjson.loads(
-            _seal(service).decrypt(nonce, sealed, identity.name.encode())
-        )
+        opened, run_id = orjson.loads(_seal(service).decrypt(nonce, sealed, identity.name.encode()))
         return opened, run_id
     except (ValueError, InvalidTag):
         pass
