@@ -21,3 +21,5 @@ class Caller:
     """Told of it meanwhile."""
     run_id: str | None = None
     """Of `recording.new_run_id`, where it was promised before the run begins; None: it gets one."""
+    identity: str | None = None
+    """Who calls a server, as identities are named (`key:ID`); recorded. None: nobody does."""

@@ -77,13 +77,14 @@ class RunRecord:
         owed: Owed,
         run_id: str | None = None,
         unstarted: Termination = Termination.DENIED,
+        caller: str | None = None,
     ) -> None:
         """Open it: the intent and the decision; of one that can't start the outcome, too.
 
         Nothing lies between those two. Of a run that may start, its part of the budgets is taken.
         `watch`: of the loop guard, told what comes of it; None: nobody asks.
         `program`: as `records.program_data` has it. `run_id`: None: a new one. `unstarted`: how one
-        that can't start ends.
+        that can't start ends. `caller`: who called a server for it.
         """
         self._redaction = RunRedaction(redactor, (STDOUT, STDERR))
         self._program = program
@@ -97,6 +98,7 @@ class RunRecord:
         self._watch = watch
         self._clock = clock
         self._unstarted = unstarted
+        self._caller = caller
         self.plan = plan
         self._protections: tuple[str, ...] = ()
         self._degraded: tuple[str, ...] = ()
@@ -266,6 +268,7 @@ class RunRecord:
             program=self._program,
             charged=self._charged,
             redactor=self._redaction.redactor,
+            caller=self._caller,
         )
 
     def _outcome(self, ending: Ending, gate: Gate | None = None) -> Outcome:

@@ -56,11 +56,12 @@ def decided(
     program: Mapping[str, object] | None = None,
     charged: Sequence[Charge] = (),
     redactor: Redactor | None = None,
+    caller: str | None = None,
 ) -> EventDraft:
     """The first event of a run: what was asked, what reading told, what was decided.
 
     `program`: what `program_data` made of it; None: it is made here. `charged`: the budgets that
-    it is charged to, if it may start.
+    it is charged to, if it may start. `caller`: who called a server for it; left out if nobody did.
     """
     if program is None:
         program = program_data(request.program, redactor)
@@ -73,6 +74,7 @@ def decided(
             "spec_digest": spec_digest(spec) if spec is not None else None,
             "limits": _limits(spec) if spec is not None else None,
             "budgets": [_charge(each) for each in charged] if spec is not None else [],
+            **({} if caller is None else {"caller": caller}),
         },
         request.principal,
         run_id,

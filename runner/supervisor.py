@@ -185,6 +185,7 @@ class Supervisor:
                 program=program,
                 owed=self._owed,
                 run_id=caller.run_id,
+                caller=caller.identity,
                 unstarted=Termination.CANCELLED if questions.cancelled else Termination.DENIED,
             )
 

@@ -99,6 +99,7 @@ def test_an_agents_key_is_one_agents(home, tmp_path):
         if '"kind":"run.decided"' in line
     ]
     assert bot["principal"]["agent"] == "bot"
+    assert bot["data"]["caller"].startswith("key:rnk_")
     assert "auth.failed" in cli(home, "audit", "show").stdout
     assert cli(home, "audit", "verify").returncode == 0
 

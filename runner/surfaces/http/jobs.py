@@ -87,6 +87,7 @@ class Job:
         size_bytes: int,
         disk_bytes: int,
         how: How = How(),
+        caller: str | None = None,
     ) -> None:
         """`size_bytes`: what it takes until it has ended; `disk_bytes`: of its fresh folder."""
         self.id = run_id
@@ -95,6 +96,7 @@ class Job:
         self.feed = feed
         self.size_bytes = size_bytes
         self.disk_bytes = disk_bytes
+        self.caller = caller
         self.status = RunStatus.QUEUED
         self.began_s: float | None = None
         self.usage: Usage | None = None
@@ -145,6 +147,7 @@ class Job:
             ask_wait_s=runner.settings.ask_wait.value if wait_s is None else wait_s,
             observer=self,
             run_id=self.id,
+            identity=self.caller,
         )
         self.status = RunStatus.RUNNING
         try:

@@ -46,7 +46,8 @@ def _request(document: wire.Document, runner: Runner) -> ExecRequest:
     asked = document["asked"]
     settings = runner.settings
     profile = asked["profile"] or settings.profile.value
-    with runner.refusals_recorded(asked["agent"], profile):
+    agent, tenant = asked["agent"] or "default", asked["tenant"]
+    with runner.refusals_recorded(Principal(os.getuid(), agent, tenant=tenant), profile):
         request = build_request(
             argv=["session"],
             **{

@@ -241,6 +241,7 @@ def _prepared(
         how=how,
         size_bytes=_size(body, stdin),
         disk_bytes=sum(map(len, files.values())),
+        caller=identity.name,
     )
 
 
