@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from runner.errors import RequestError
 from runner.model.kill import KillScope
@@ -81,8 +81,16 @@ def content_of(given: Content) -> bytes:
 Name = Annotated[str, Field(max_length=256)]
 
 
+def _one_program(schema: dict[str, Any]) -> None:
+    """What `build_request` says, for who reads the schema."""
+    kinds = {"argv": ["argv"], "shell": ["shell"], "code": ["code", "language"]}
+    schema["oneOf"] = [{"required": words, "title": kind} for kind, words in kinds.items()]
+
+
 class ProgramBody(Strict):
     """One program, who asks for it, and under what."""
+
+    model_config = ConfigDict(json_schema_extra=_one_program)
 
     argv: tuple[str, ...] | None = Field(
         default=None,

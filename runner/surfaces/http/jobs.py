@@ -89,7 +89,9 @@ class Job:
         how: How = How(),
         caller: str | None = None,
     ) -> None:
-        """`size_bytes`: what it takes until it has ended; `disk_bytes`: of its fresh folder."""
+        """`size_bytes`: what it takes until it has ended; `disk_bytes`: of its fresh folder;
+        `caller`: who calls, for the record.
+        """
         self.id = run_id
         self.principal = request.principal
         self.profile = request.profile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -45,6 +46,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+
+        blocks = Gauge(
+            "runner_memory_blocks",
+            "Blocks of memory that the server's Python has in use.",
+            registry=self._registry,
+        )
+        blocks.set_function(sys.getallocatedblocks)
 
     def watch(self, counts: Callable[[], tuple[int, int]]) -> None:
         """`counts`: how many runs there are now, and how many wait."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from runner.app import Runner
 from runner.errors import RequestError, RunnerError
 from runner.intake import build_request
+from runner.model.principal import Principal
 from runner.model.request import ExecRequest, Hold
 from runner.schema.quantities import parse_wait
 from runner.sessions import wire

@@ -35,13 +35,42 @@ from runner.surfaces.http.service import Json, Service, gone, service_of
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
-_ACCEPTED: dict[int | str, dict[str, Any]] = {
-    202: {"model": RunAccepted, "description": "It has not ended yet; Location says where it is."}
+
+
+def _links(run_id: str) -> dict[str, Any]:
+    """Where a client goes on from a run that began; `run_id`: where an answer has its id."""
+    given = {"run_id": f"$response.body#/{run_id}"}
+    return {
+        f"{method} {path}": {
+            "operationRef": f"#/paths/{path.replace('/', '~1')}/{method}",
+            "parameters": given | ({"stream": "stdout"} if path.endswith("{stream}") else {}),
+        }
+        for method, path in (
+            ("get", "/v1/runs/{run_id}"),
+            ("get", "/v1/runs/{run_id}/events"),
+            ("get", "/v1/runs/{run_id}/output/{stream}"),
+            ("get", "/v1/runs/{run_id}/changes"),
+            ("get", "/v1/runs/{run_id}/diff"),
+            ("post", "/v1/runs/{run_id}/apply"),
+            ("get", "/v1/audit/proofs/{run_id}"),
+            ("delete", "/v1/runs/{run_id}"),
+            ("delete", "/v1/runs/{run_id}/changes"),
+        )
+    }
+
+
+_BEGUN: dict[int | str, dict[str, Any]] = {
+    200: {"links": _links("run_id")},
+    202: {
+        "model": RunAccepted,
+        "description": "It has not ended yet; Location says where it is.",
+        "links": _links("id"),
+    },
 }
 
 
 @router.post(
-    "", response_model=OutcomeDocument, responses=_ACCEPTED, openapi_extra=described(RunBody)
+    "", response_model=OutcomeDocument, responses=_BEGUN, openapi_extra=described(RunBody)
 )
 async def begin(
     request: Request,
