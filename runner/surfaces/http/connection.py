@@ -33,6 +33,8 @@ class Connection(HttpToolsProtocol):
     _stalled: asyncio.TimerHandle | None = None
     _in_head = True
     _message_bytes = 0
+    _cycles: tuple[RequestResponseCycle, ...] = ()
+    """Requests that are not answered yet, the first one is being."""
 
     def connection_made(self, transport: Any) -> None:
         """Look who it is; `state["peer"]` of every request's scope."""
@@ -53,6 +55,10 @@ class Connection(HttpToolsProtocol):
         self._within(None)
         self._taken()
         super().connection_lost(exc)
+        for cycle in self._cycles:  # uvicorn tells the last one alone
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -88,6 +94,8 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._message_bytes = False, 0
         self._within(BODY_S)
         super().on_headers_complete()
+        left = [each for each in self._cycles if not each.response_complete]
+        self._cycles = (*left, self.cycle)
 
     def on_message_complete(self) -> None:
         """All of it is."""
