@@ -113,8 +113,9 @@ class Soak:
             self.fault(f"DELETE {place}: {told.status_code} {told.text[:300]}")
         while (told := await client.get(place)).json().get("status") in ("queued", "running"):
             await asyncio.sleep(0.2)
-        if told.status_code != 200 or told.json()["outcome"]["termination"] != "cancelled":
-            self.fault(f"{place}: {told.status_code} {told.text[:300]}")
+        outcome = told.json().get("outcome") or {}
+        if outcome.get("termination") != "cancelled":
+            self.fault(f"{place}: {told.status_code} {outcome or told.text[:300]}")
 
     async def leave(self, client: httpx.AsyncClient) -> None:
         try:

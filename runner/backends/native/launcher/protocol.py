@@ -62,10 +62,11 @@ def end_with_peer(channel: socket.socket) -> None:
     By SIGIO (fcntl(2), F_SETOWN): a search through many files does not look at its socket. The
     signal comes by the rights of who asked for it, so a process that changes its user asks again.
     """
-    poller = select.poll()
-    poller.register(channel, 0)  # POLLHUP is always told
 
     def look(*_: object) -> None:
+        # One of its own each time: a signal may come in the middle of another's look.
+        poller = select.poll()
+        poller.register(channel, 0)  # POLLHUP is always told
         if poller.poll(0):
             os._exit(0)
 

@@ -36,7 +36,6 @@ from runner.surfaces.http.service import Json, Service, gone, service_of
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 
-
 def _links(run_id: str) -> dict[str, Any]:
     """Where a client goes on from a run that began; `run_id`: where an answer has its id."""
     given = {"run_id": f"$response.body#/{run_id}"}
@@ -69,9 +68,7 @@ _BEGUN: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post(
-    "", response_model=OutcomeDocument, responses=_BEGUN, openapi_extra=described(RunBody)
-)
+@router.post("", response_model=OutcomeDocument, responses=_BEGUN, openapi_extra=described(RunBody))
 async def begin(
     request: Request,
     identity: Annotated[Identity, needs(Verb.RUN)],
