@@ -277,6 +277,7 @@ class Runner:
                     caller=caller,
                     cancel=token,
                     inherited=inherited,
+                    reload=lambda: self.policy(request, holder.name),
                 )
 
     def plan(self, request: ExecRequest, *, backend: str | None = None) -> Plan:

@@ -63,6 +63,7 @@ class Questions:
         """Whether that is because the run was cancelled."""
         self.cancelled = False
         """Whether nothing but that keeps it from beginning, as far as `answered` told last."""
+        self._overtaken = False
         self._until_s: float | None = None
         """On the monotonic clock; None: nothing was waited for yet."""
         self._fresh: list[str] = []
@@ -75,6 +76,13 @@ class Questions:
         RequestError, BackendError: what is asked about could not be built.
         """
         self._used, self.cancelled = None, False
+        if self._overtaken:
+            why = "the policy changed while it waited for an answer; asked again it is decided anew"
+            denied = replace(decided.decision, effect=Effect.DENY, rewrite=None)
+            return _refused(replace(decided, decision=denied), None, why)
+        return self._answered(tx, decided)
+
+    def _answered(self, tx: Transaction, decided: Decided) -> Decided | None:
         if decided.permitted or decided.decision.effect is not Effect.ASK:
             return decided
         now_s = self._clock.now()
@@ -86,7 +94,8 @@ class Questions:
                 return _refused(decided, self._approval, self._given_up)
             found = self._ask(tx, digest, decided, now_s)
             if found is None:
-                return _refused(decided, None, f"{MOST_OPEN} questions of this agent wait already")
+                why = f"{MOST_OPEN} questions of this agent wait already: not asked"
+                return _refused(decided, None, why)
         self._approval = found
         if found.state is ApprovalState.APPROVED and found.answer is not None:
             self._used = found
@@ -107,6 +116,10 @@ class Questions:
         """Ids of what was asked since this was last called, durable by then."""
         fresh, self._fresh = self._fresh, []
         return fresh
+
+    def overtake(self) -> None:
+        """The policy is another by now: what was asked, and any answer, was about the old one."""
+        self._overtaken = True
 
     def wait(self, cancel: CancelToken) -> None:
         """Until there is an answer, or there will be none, or the caller has no more patience."""
@@ -194,7 +207,7 @@ def terms_of(approval: Approval) -> AskTerms:
 def _refused(decided: Decided, approval: Approval | None, why: str) -> Decided:
     """What holds without a yes; it says what can be done about it."""
     if approval is None:
-        told = f"{why}: not asked"
+        told = why
     elif approval.state is ApprovalState.REFUSED and approval.answer is not None:
         told = f"{approval.answer.by} refused it ({approval.id}): {approval.answer.reason}"
     else:

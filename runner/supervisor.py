@@ -152,6 +152,7 @@ class Supervisor:
         inherited: Mapping[str, str] | None,
         caller: Caller,
         cancel: CancelToken,
+        reload: Callable[[], Policy] | None,
     ) -> RunRecord:
         """Decide, and open the run with the decision's event, before anything is built.
 
@@ -159,7 +160,8 @@ class Supervisor:
         is counted in the very transaction that adds this one, and takes its part: of runs that
         begin at the same moment, in other threads and processes too, each sees those before it.
         Reading is done before that, with nobody waiting. Where a rule asks, it is waited for the
-        answer before that, and then all of it is decided anew.
+        answer before that, and then all of it is decided anew; if the policy is another by then
+        (`reload`), nothing that was asked holds.
         """
         asked = Asked(request, policy, linked.find)
         charged = charging.charges(policy.budgets, request, policy.profile)
@@ -213,6 +215,8 @@ class Supervisor:
                 return record
             if isinstance(found, Decided):
                 questions.wait(cancel)
+                if reload is not None and _changed(policy, reload()):
+                    questions.overtake()
                 asked = Asked(request, policy, linked.find)  # the workspace may be another by now
             else:
                 asked.read(found)
@@ -238,15 +242,18 @@ class Supervisor:
         caller: Caller,
         cancel: CancelToken,
         inherited: Mapping[str, str] | None = None,
+        reload: Callable[[], Policy] | None = None,
     ) -> Outcome:
         """One run from request to outcome.
+
+        `reload`: the policy as it stands then, asked after a rule's question was waited for.
 
         A denial, a crossed limit and a cancelled run are outcomes. RunnerError when runner could
         not do its work: then, if the run had begun, its end is recorded as `runner_failed` and
         the error carries that outcome.
         """
         self.record_owed()
-        run = self._begin(request, policy, backend.name, inherited, caller, cancel)
+        run = self._begin(request, policy, backend.name, inherited, caller, cancel, reload)
         plan = run.plan
         if caller.observer is not None:
             caller.observer.decided(run.id, plan.decision)
@@ -321,6 +328,10 @@ def _ended(lease: Lease, streams: Streams, token: Killable) -> Ending:
         if kill is not None:
             return replace(ending, termination=Termination.CANCELLED, signal=None, kill=kill)
     return ending
+
+
+def _changed(before: Policy, after: Policy) -> bool:
+    return (before.digest, before.profile) != (after.digest, after.profile)
 
 
 def _watch(request: ExecRequest, policy: Policy) -> Watch | None:

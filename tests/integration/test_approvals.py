@@ -13,7 +13,7 @@ import pytest
 
 from runner import Runner
 from runner.caller import Caller
-from runner.errors import RequestError
+from runner.errors import ProfileError, RequestError
 from runner.intake import build_request
 from runner.model.approval import ApprovalState
 from runner.model.kill import KillScope
@@ -309,3 +309,43 @@ def test_checking_and_planning_ask_nobody(runner, work, tmp_path):
     assert runner.check(request).effect == "ask"
     assert runner.plan(request).spec is None
     assert runner.approvals.all() == []
+
+
+def test_a_yes_that_comes_after_the_policy_changed_is_no_yes(runner, work, tmp_path):
+    """While a run waits, whoever keeps the rules may have thought again."""
+    layers = (
+        "extends: agent\nrules:\n  list:\n"
+        "    - {id: d, match: {command: touch}, effect: deny, message: m}\n",
+        RULES.format(expires="10m", approvers="").replace("touch", "[touch, rm]"),
+        "extends: agent\n",
+        None,
+    )
+    for number, changed in enumerate(layers):
+        chosen = profile(tmp_path)
+        request = build_request(argv=["touch", f"a{number}"], cwd=work, profile=chosen)
+
+        def change(approval, changed=changed, chosen=chosen) -> None:
+            if changed is None:
+                Path(chosen).unlink()
+            else:
+                Path(chosen).write_text(changed)
+            runner.approvals.answer(approval.id, "fine", yes=True)
+
+        caller = Caller(None, NullSink(), NullSink(), ask_wait_s=600, observer=Told(change))
+        try:
+            outcome = runner.execute(request, caller)
+        except ProfileError:
+            assert changed is None
+        else:
+            assert outcome.status == 126
+            assert "the policy changed" in outcome.decision.reason
+    # The allowed twin: it is written anew, as it was.
+    chosen = profile(tmp_path)
+    request = build_request(argv=["touch", "b"], cwd=work, profile=chosen)
+
+    def rewrite(approval) -> None:
+        profile(tmp_path)
+        runner.approvals.answer(approval.id, "fine", yes=True)
+
+    caller = Caller(None, NullSink(), NullSink(), ask_wait_s=600, observer=Told(rewrite))
+    assert runner.execute(request, caller).status == 0
