@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import socket
+import tempfile
+from pathlib import Path
 
 import pytest
 from serving import serving
@@ -146,3 +149,37 @@ def test_who_never_reads_a_stream_holds_nobody_up(home):
         assert client.post("/v1/runs", json={"argv": ["true"]}).json()["exit_code"] == 0
         with client.stream("GET", f"/v1/runs/{run_id}/events") as stream:
             assert "event: outcome" in list(stream.iter_lines())
+
+
+@pytest.mark.root
+def test_another_user_can_not_take_all_connections(home, monkeypatch):
+    peers = {"uid:54321": {"agent": "bot", "verbs": ["read"]}}
+    monkeypatch.setenv("RUNNER_SERVER_PEERS", json.dumps(peers))
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        with serving(Path(folder) / "state") as (server, client):
+            told, tell = os.pipe()
+            goes_on, end = os.pipe()
+            child = os.fork()
+            if child == 0:
+                os.close(end)
+                os.setgroups([])
+                os.setgid(54_322)
+                os.setuid(54_322)  # whom no rule lets do anything
+                held = [server.raw() for _ in range(600)]
+                refused = sum(bool(select.select([each], [], [], 0.05)[0]) for each in held[128:])
+                os.write(tell, str(refused).encode())
+                os.read(goes_on, 1)
+                os._exit(0)
+            os.close(tell)
+            try:
+                refused = int(os.read(told, 100))
+                with server.client() as another:  # while they are held
+                    assert another.get("/v1/runs").status_code == 200
+                assert client.get("/healthz").status_code == 200
+            finally:
+                os.close(end)
+                os.waitpid(child, 0)
+                os.close(told)
+                os.close(goes_on)
+            assert refused == 600 - 128

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -24,11 +25,16 @@ FRAMING = 2
 """A body's chunks and trailers may take as much again as the body, and no more."""
 CONNECTIONS = 512
 """At once; one more is answered with 503."""
+OF_ANOTHER_USER = 128
+"""Of these, for each user of a unix socket but the server's own and root: a socket that others may
+call at is everybody's to connect to, and nobody may keep its owner out."""
 
 
 class Connection(HttpToolsProtocol):
     """Closed where a request does not arrive in time, or has no end."""
 
+    other_uid: int | None = None
+    """Whose it is, if it is another user's than the server's."""
     _timer: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _in_head = True
@@ -47,6 +53,13 @@ class Connection(HttpToolsProtocol):
         except OSError:  # it has gone already
             transport.abort()
             return
+        if peer is not None and peer.uid not in (0, os.geteuid()):
+            self.other_uid = peer.uid
+            others = [getattr(each, "other_uid", None) for each in self.connections]
+            if others.count(peer.uid) > OF_ANOTHER_USER:
+                message = f"there are too many connections of uid {peer.uid}; try again"
+                self._refuse(503, BusyError.code, message)
+                return
         self.app_state = {**self.app_state, "peer": peer}
         self._within(HEAD_S)
 
