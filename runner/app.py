@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -277,7 +278,7 @@ class Runner:
                     caller=caller,
                     cancel=token,
                     inherited=inherited,
-                    reload=lambda: self.policy(request, holder.name),
+                    reload=partial(self.policy, request, backend.name),
                 )
 
     def plan(self, request: ExecRequest, *, backend: str | None = None) -> Plan:
