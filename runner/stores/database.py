@@ -388,6 +388,21 @@ def migrate(
     return had
 
 
+def has_own_schema(connection: sqlite3.Connection) -> bool:
+    """Whether the tables are stated as this program states them for the file's version.
+
+    Who only reads a file does not see each damage of a statement, and who writes can't open it.
+    """
+    version = schema_version(connection)
+    with closing(sqlite3.connect(":memory:")) as fresh:
+        for statements in MIGRATIONS[:version]:
+            for statement in statements:
+                fresh.execute(statement)
+        query = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+        stated = set(fresh.execute(query))
+    return stated <= set(connection.execute(query))
+
+
 def read_beginning(connection: sqlite3.Connection) -> Beginning:
     """Where the log begins. ValueError: the record of what was removed is damaged."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'pruned'").fetchone():

@@ -27,7 +27,7 @@ from runner.stores import carrying, placing, search_index
 from runner.stores.against import NOTHING, Against, keys_named
 from runner.stores.building import NewLog, new_log
 from runner.stores.damage import ERRORS, is_damage, sentence
-from runner.stores.database import FILE_NAME, PENDING_NAME, connect, remove
+from runner.stores.database import FILE_NAME, PENDING_NAME, connect, has_own_schema, remove
 from runner.stores.home import fsync_folder
 from runner.stores.keys import KeyFolder
 from runner.stores.liveness import living
@@ -230,6 +230,8 @@ def _check_damaged(path: Path, against: Sequence[Checkpoint]) -> None:
                 return
         with closing(connect(path, "ro")) as connection:
             if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                return
+            if not has_own_schema(connection):
                 return
     except StateError as error:
         cause = error.__cause__

@@ -12,6 +12,7 @@ term and block the events, `blocks` the earliest and latest time in each.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _VERSION = 1
 
 _WINDOWS = (4, 256)  # blocks that are looked at together: at first, and at most
 _TERMS_AT_ONCE = 500  # in one statement; SQLite takes 32,766 (https://sqlite.org/limits.html, 9)
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
 
 _SCHEMA = {
     "blocks": "CREATE TABLE blocks (block INTEGER PRIMARY KEY, earliest TEXT, latest TEXT)",
@@ -142,18 +145,21 @@ class SearchIndex:
         A clock that was set back makes it wider, never wrong: each block has its own bounds.
         """
         first, last = self.start // BLOCK, (self.size - 1) // BLOCK
-        earliest, latest = query.since, query.until
-        where = "block BETWEEN ? AND ? AND (? IS NULL OR latest >= ?)"
-        (low, high) = self._connection.execute(
-            "SELECT min(block), max(block) FROM blocks "  # noqa: S608  (no input)
-            f"WHERE {where} AND (? IS NULL OR earliest < ?)",
-            (first, last, earliest, earliest, latest, latest),
-        ).fetchone()
-        if low is None:
-            return 1, 0
-        if type(low) is not int or type(high) is not int:
-            raise IndexDamagedError("its blocks have no numbers")
-        return low, high
+        rows = self._connection.execute(
+            "SELECT block, earliest, latest FROM blocks WHERE block BETWEEN ? AND ? ORDER BY block",
+            (first, last),
+        ).fetchall()
+        # All of them, for a damage that SQLite does not notice would be a search that finds less.
+        if [row[0] for row in rows] != [*range(first, last + 1)]:
+            raise IndexDamagedError("it lacks blocks")
+        found = [
+            block
+            for block, earliest, latest in rows
+            if _is_span(earliest, latest)
+            and (query.since is None or latest >= query.since)
+            and (query.until is None or earliest < query.until)
+        ]
+        return (found[0], found[-1]) if found else (1, 0)
 
     def _terms(self, field: int, wanted: Wanted) -> list[int]:
         """Numbers of the terms that are wanted."""
@@ -193,6 +199,14 @@ class SearchIndex:
     def _bounds(self, block: int) -> int:
         """The events of a block that there are."""
         return within(self.start - block * BLOCK, min(self.size - block * BLOCK, BLOCK))
+
+
+def _is_span(earliest: object, latest: object) -> bool:
+    """True. IndexDamagedError: they are no times, in this order."""
+    texts = [each for each in (earliest, latest) if isinstance(each, str) and _TIME.fullmatch(each)]
+    if len(texts) == 2 and texts == sorted(texts):
+        return True
+    raise IndexDamagedError("the times of a block in it are none")
 
 
 def _unpacked(events: object) -> int:

@@ -445,3 +445,20 @@ def test_a_checkpoint_file_is_read(tmp_path: Path) -> None:
         note.write_text(bad, "utf-8")
         with pytest.raises(RequestError, match="is no checkpoint"):
             _kept(str(note))
+
+
+def test_a_table_that_is_stated_otherwise_is_a_damage(
+    logs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Who reads does not see it, and who writes can't open the file."""
+    home = _copy(logs[next(iter(logs))], tmp_path / "home")
+    with closing(sqlite3.connect(home / "runner.db")) as db, db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, '(amount >= 0)', '(amound >= 0)') "
+            "WHERE name = 'budget_use'"
+        )
+    with pytest.raises(StateError, match="damaged"):
+        sqlite.create(home, FakeClock())
+    assert isinstance(repair(home, FakeClock()), Repaired)
+    sqlite.create(home, FakeClock()).close()

@@ -337,6 +337,24 @@ def test_a_damaged_event_is_left_out_and_told(home):
     assert [each.split(" is ")[0] for each in told] == [f"event {n}" for n in (5, 6, 7, 9)]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM blocks",
+        "UPDATE blocks SET latest = '0001'",
+        "UPDATE blocks SET earliest = '9999-01-01T00:00:00Z'",
+        "UPDATE blocks SET latest = NULL",
+    ],
+)
+def test_a_damage_that_sqlite_does_not_see_hides_nothing(home, damage):
+    whole, _ = found(home, asked(since="2000-01-01"))
+    with closing(sqlite3.connect(home / FILE_NAME)) as index, index:
+        index.execute(damage)
+    numbers, told = found(home, asked(since="2000-01-01"))
+    assert numbers == whole
+    assert told
+
+
 @pytest.mark.parametrize("obstacle", ["folder", "link", "lock"])
 def test_where_there_can_be_no_index_the_whole_log_is_read(home, obstacle, tmp_path):
     if obstacle == "folder":
