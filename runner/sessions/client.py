@@ -23,7 +23,7 @@ from runner.model.request import ExecRequest, Hold
 from runner.model.session import FileDeed, FileDone, FileTask, SessionProcess, SessionState
 from runner.ports import CancelToken, OutputSink
 from runner.sessions import wire
-from runner.streams import NullSink
+from runner.streams import FdSink, NullSink
 
 _CHUNK_BYTES = 1 << 18
 _WHOLE_FILE_BYTES = 256 << 20
@@ -241,7 +241,8 @@ class _Streams:
         return fd
 
     def _sink(self, sink: OutputSink) -> int:
-        if (fd := sink.fileno()) is not None:
+        # Of others a descriptor is only what is waited on before `write`.
+        if isinstance(sink, FdSink) and (fd := sink.fileno()) is not None:
             return fd
         read, write = os.pipe2(os.O_CLOEXEC)
         self._opened.append(write)
@@ -252,9 +253,12 @@ class _Streams:
 
 
 def _carry(fd: int, sink: OutputSink) -> None:
+    waited = sink.fileno()
     with os.fdopen(fd, "rb") as file, contextlib.suppress(OSError):
         while data := file.read1(_CHUNK_BYTES):
             while data:
+                if waited is not None:
+                    select.select([], [waited], [])
                 data = data[sink.write(data) :]
 
 
