@@ -90,6 +90,78 @@ class RunList(Strict):
     )
 
 
+class SessionAnswer(Strict):
+    """A session that goes on."""
+
+    id: str = Field(description="Also the id of the run that its sandbox is recorded as.")
+    agent: str
+    parent: str | None
+    session: str | None
+    tenant: str | None
+    uid: int
+    profile: str
+    backend: str
+    directory: str = Field(description="The workspace, on the server's machine.")
+    began: str = Field(description="RFC 3339, UTC.")
+    ends: str = Field(description="When its lifetime is over, at the latest; RFC 3339, UTC.")
+    idle_limit_s: float = Field(description="It ends when no command has run for so long.")
+    idle_s: float = Field(description="How long none has now; 0: one runs.")
+    runs: tuple[str, ...] = Field(description="Ids of the commands that run now.")
+    processes: int = Field(description="Those that ended commands left behind included.")
+
+
+class SessionList(Strict):
+    """Sessions, the latest first."""
+
+    sessions: tuple[SessionAnswer, ...]
+    next: str | None = Field(
+        description="The cursor of the next page; null: there is none. A page may be short."
+    )
+
+
+class FileRow(Strict):
+    """What there is at a path of a session; a link is told as such."""
+
+    name: str
+    type: str = Field(description="file, directory, symlink, fifo, socket or device.")
+    size_bytes: int
+    mode: int = Field(description="Permission bits.")
+    modified: str | None = Field(description="RFC 3339, UTC; null: it says what is no time.")
+    target: str | None = Field(description="Of a link.")
+
+
+class FileList(Strict):
+    """A folder of a session."""
+
+    path: str
+    entries: tuple[FileRow, ...] = Field(description="By name.")
+    truncated: bool = Field(description="Whether there are more than are told.")
+
+
+class WrittenAnswer(Strict):
+    """A file that was written."""
+
+    path: str
+    size_bytes: int
+
+
+class ProcessRow(Strict):
+    """A process of a session; name and argv are its own words."""
+
+    number: int = Field(description="As it is known inside.")
+    name: str
+    argv: tuple[str, ...] = Field(description="Perhaps cut.")
+    cpu_s: float
+    memory_bytes: int = Field(description="Resident.")
+    started: str = Field(description="RFC 3339, UTC.")
+
+
+class ProcessList(Strict):
+    """What runs in a session, of all commands."""
+
+    processes: tuple[ProcessRow, ...]
+
+
 class DecisionAnswer(Strict):
     """What would be decided."""
 

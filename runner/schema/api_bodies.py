@@ -87,8 +87,8 @@ def _one_program(schema: dict[str, Any]) -> None:
     schema["oneOf"] = [{"required": words, "title": kind} for kind, words in kinds.items()]
 
 
-class ProgramBody(Strict):
-    """One program, who asks for it, and under what."""
+class _Words(Strict):
+    """One program, and what it is given."""
 
     model_config = ConfigDict(json_schema_extra=_one_program)
 
@@ -98,18 +98,27 @@ class ProgramBody(Strict):
     )
     shell: str | None = Field(default=None, description="A command line for a shell.")
     code: str | None = Field(default=None, description="A script's text; needs a language.")
-    script: str | None = Field(
-        default=None,
-        max_length=MOST_PATH_BYTES,
-        description="A script's path, from cwd; for the server's own user, with cwd.",
-    )
     language: Name | None = Field(
         default=None,
         description="Of code or script: python, bash, sh, node, perl, ruby; of shell: bash "
         "(default), sh.",
     )
     args: tuple[str, ...] = Field(default=(), description="Arguments of the code or script.")
+
+
+class _Bounds(Strict):
+    """What holds for it."""
+
     env: dict[Name, str] = Field(default={}, description="Variables beside the profile's.")
+    limits: dict[Name, Name | int | float] = Field(
+        default={}, description="By the keys of a profile: {'wall': '5s'}; they can only tighten."
+    )
+    labels: dict[Name, Name] = Field(default={}, description="Recorded with the run.")
+
+
+class WhoseBody(Strict):
+    """Who asks, under what, and where."""
+
     profile: Annotated[Name, AfterValidator(_profile)] | None = Field(
         default=None, description="A profile's name; else the server's default."
     )
@@ -118,17 +127,23 @@ class ProgramBody(Strict):
         description="Who asks; a caller that is an agent may leave it out, and name no other.",
     )
     parent: Name | None = Field(default=None, description="The agent that started it.")
-    session: Name | None = None
+    session: Name | None = Field(default=None, description="The name that budgets count it under.")
     tenant: Name | None = Field(default=None, description="On whose account.")
-    limits: dict[Name, Name | int | float] = Field(
-        default={}, description="By the keys of a profile: {'wall': '5s'}; they can only tighten."
-    )
-    labels: dict[Name, Name] = Field(default={}, description="Recorded with the run.")
     cwd: str | None = Field(
         default=None,
         max_length=MOST_PATH_BYTES,
         description="The workspace: an absolute path on the server's machine; without it, a fresh "
-        "folder of this run's own.",
+        "folder of its own.",
+    )
+
+
+class ProgramBody(_Words, _Bounds, WhoseBody):
+    """One program, who asks for it, and under what."""
+
+    script: str | None = Field(
+        default=None,
+        max_length=MOST_PATH_BYTES,
+        description="A script's path, from cwd; for the server's own user, with cwd.",
     )
 
 
@@ -152,15 +167,9 @@ class AttachBody(Strict):
     stderr: OpenFile | None = None
 
 
-class RunBody(ProgramBody):
-    """A program to be run."""
+class WaitedBody(Strict):
+    """What a run reads, and how its end is waited for."""
 
-    files: Annotated[dict[str, Content], AfterValidator(_paths)] = Field(
-        default={},
-        max_length=MOST_FILES,
-        description="What the fresh folder holds: relative path to text or {'base64': …}; not "
-        "with cwd.",
-    )
     stdin: Content | None = Field(default=None, description="What it reads; nothing else.")
     wait: bool | Annotated[float, Field(ge=0, le=LONGEST_WAIT_S, allow_inf_nan=False)] = Field(
         default=True,
@@ -172,6 +181,25 @@ class RunBody(ProgramBody):
         description="How long it waits where a rule asks, seconds or '15m'; but for the server's "
         "own user at most what its setting ask_wait says, which holds where nothing is said here.",
     )
+    cancel_on_disconnect: bool = Field(
+        default=False,
+        description="Whether it is cancelled if the caller goes away while waiting; else it goes "
+        "on.",
+    )
+
+
+Files = Annotated[dict[str, Content], AfterValidator(_paths)]
+
+
+class RunBody(ProgramBody, WaitedBody):
+    """A program to be run."""
+
+    files: Files = Field(
+        default={},
+        max_length=MOST_FILES,
+        description="What the fresh folder holds: relative path to text or {'base64': …}; not "
+        "with cwd.",
+    )
     attach: AttachBody | None = Field(
         default=None,
         description="Connect it to open files of the calling process; for the server's own user "
@@ -182,10 +210,31 @@ class RunBody(ProgramBody):
         description="What the profile's inherited variables are taken from, in the place of the "
         "server's own environment; for the server's own user.",
     )
-    cancel_on_disconnect: bool = Field(
-        default=False,
-        description="Whether it is cancelled if the caller goes away while waiting; else it goes "
-        "on.",
+
+
+class SessionRunBody(_Words, _Bounds, WaitedBody):
+    """A program to be run in a session. Of limits: wall, cpu_time, output and open_files."""
+
+
+Span = Name | Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class SessionBody(WhoseBody, _Bounds):
+    """A session to be begun."""
+
+    files: Files = Field(
+        default={},
+        max_length=MOST_FILES,
+        description="What the fresh folder holds at first, as in a run; not with cwd.",
+    )
+    lifetime: Span | None = Field(
+        default=None,
+        description="When it ends at the latest, seconds or '1h'; the setting session_lifetime is "
+        "the most, and what holds where nothing is said here.",
+    )
+    idle: Span | None = Field(
+        default=None,
+        description="How long it stays with no command; the setting session_idle likewise.",
     )
 
 
@@ -196,10 +245,13 @@ class ApplyBody(Strict):
     dry_run: bool = Field(default=False, description="Only say what would become of each.")
 
 
-def check_workspace_given(body: RunBody) -> None:
-    """RequestError: files were sent for a folder that is not the run's own."""
+def check_workspace_given(body: RunBody | SessionBody) -> None:
+    """RequestError: files were sent for a folder that is not its own."""
     if body.files and body.cwd is not None:
-        raise RequestError("files go into a fresh folder of the run's own: leave out cwd, or files")
+        whose = "run" if isinstance(body, RunBody) else "session"
+        raise RequestError(
+            f"files go into a fresh folder of the {whose}'s own: leave out cwd, or files"
+        )
 
 
 Reason = Annotated[str, Field(min_length=1, max_length=1000, description="It is recorded.")]

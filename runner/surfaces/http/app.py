@@ -27,16 +27,20 @@ from runner.surfaces.http.routes import (
     health,
     operators,
     runs,
+    session_files,
+    sessions,
     standing,
 )
 from runner.surfaces.http.service import Service
+from runner.surfaces.http.sessions import ServedSessions
 
 BODY_BYTES = 16 << 20
 """The largest request that is taken unless somebody says otherwise: the largest script."""
 
 _ROUTERS = (
-    runs.router, events.router, changes.router, decisions.router, operators.router,
-    standing.router, audit.router, health.router, description.router,
+    runs.router, events.router, changes.router, sessions.router, session_files.router,
+    decisions.router, operators.router, standing.router, audit.router, health.router,
+    description.router,
 )  # fmt: skip
 
 
@@ -55,7 +59,8 @@ def create_app(
     `authenticate`: who calls; `folders`: where a request's `cwd` may be; none: anywhere
     if the caller is the server's own user, who could run it there as well, and else nowhere.
     `itself`: which server it is, for requests that are meant for one.
-    `app.state.service` has the parts: `jobs.stop` is to be awaited before the loop ends.
+    `app.state.service` has the parts: `jobs.stop` is to be awaited before the loop ends, and
+    `sessions.close` called behind it.
     """
     metrics = Metrics()
     jobs = Jobs(runner, room, forget=fresh.remove, told=metrics.run_ended)
@@ -72,14 +77,16 @@ def create_app(
     app.state.authenticate = authenticate
     app.state.itself = itself or Itself()
     app.state.sizes = Sizes(body_bytes)
+    log = open_log(Path(runner.settings.home.value))
     app.state.service = Service(
         runner,
         jobs,
         fresh,
         metrics,
         folders,
-        open_log(Path(runner.settings.home.value)),
+        log,
         Keys(jobs.never_began),
+        ServedSessions(runner, log, room.sessions),
     )
     problems.install(app)
     for router in _ROUTERS:

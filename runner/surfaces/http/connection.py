@@ -43,7 +43,7 @@ class Connection(HttpToolsProtocol):
     """Requests that are not answered yet, the first one is being."""
 
     def connection_made(self, transport: Any) -> None:
-        """Look who it is; `state["peer"]` of every request's scope."""
+        """Look who it is; `state["peer"]` of every request's scope, and `state["cut"]` ends it."""
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
             self._refuse(503, BusyError.code, "there are too many connections; try again")
@@ -60,7 +60,7 @@ class Connection(HttpToolsProtocol):
                 message = f"there are too many connections of uid {peer.uid}; try again"
                 self._refuse(503, BusyError.code, message)
                 return
-        self.app_state = {**self.app_state, "peer": peer}
+        self.app_state = {**self.app_state, "peer": peer, "cut": transport.abort}
         self._within(HEAD_S)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -48,22 +48,7 @@ class FreshWorkspaces:
         """
         folder = self._folder / run_id
         try:
-            folder.mkdir(mode=0o700)
-            top = os.open(folder, _FOLDER)
-            try:
-                for path, content in files.items():
-                    _write(top, path, content)
-            finally:
-                os.close(top)
-        except OSError as error:
-            self.remove(run_id)
-            if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-                raise RequestError(
-                    f"of the files sent, {error.filename!r} is a folder as well"
-                ) from error
-            raise RunnerError(
-                f"the files sent can't be written to {folder}: {error.strerror}; free some space"
-            ) from error
+            fill(folder, files)
         except BaseException:
             self.remove(run_id)
             raise
@@ -83,6 +68,26 @@ class FreshWorkspaces:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def fill(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make a folder with these files; see `FreshWorkspaces.make`. What was made may be left."""
+    try:
+        folder.mkdir(mode=0o700)
+        top = os.open(folder, _FOLDER)
+        try:
+            for path, content in files.items():
+                _write(top, path, content)
+        finally:
+            os.close(top)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            raise RequestError(
+                f"of the files sent, {error.filename!r} is a folder as well"
+            ) from error
+        raise RunnerError(
+            f"the files sent can't be written to {folder}: {error.strerror}; free some space"
+        ) from error
 
 
 def _write(top: int, path: str, content: bytes) -> None:

@@ -14,9 +14,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from runner.errors import ConflictError, RequestError
-from runner.schema.api_bodies import RunBody
-from runner.surfaces.http.jobs import Job
 
 HELD = 10_000
 HELD_S = 86_400.0
@@ -41,9 +41,16 @@ class Keys:
         self._held: OrderedDict[tuple[str, str], _Held] = OrderedDict()
 
     async def once(
-        self, caller: str, key: str, body: RunBody, begin: Callable[[], Awaitable[Job]]
+        self,
+        caller: str,
+        key: str,
+        body: BaseModel,
+        begin: Callable[[], Awaitable[str]],
+        where: str = "",
     ) -> str:
         """The id of the run that this key stands for; `begin` makes it if it is the first.
+
+        `where`: in which session, or what else it is that begins. It is part of the request.
 
         ConflictError: the key stands for another request. Who comes while the first one begins
         waits for that, and gets its error too. The key of what never began is free again.
@@ -51,7 +58,7 @@ class Keys:
         if not _KEY.fullmatch(key):
             raise RequestError("Idempotency-Key is not 1 to 255 printable ASCII characters")
         self._forget()
-        digest = digest_of(body)
+        digest = digest_of(body, where)
         held = self._held.get((caller, key))
         if held is not None and not self._is_void(held):
             if held.digest != digest:
@@ -62,7 +69,7 @@ class Keys:
         held = _Held(digest, asyncio.get_running_loop().create_future(), time.monotonic())
         self._held[caller, key] = held
         try:
-            job = await begin()
+            made = await begin()
         except BaseException as error:
             if self._held.get((caller, key)) is held:
                 del self._held[caller, key]
@@ -72,8 +79,8 @@ class Keys:
             else:
                 held.run_id.cancel()
             raise
-        held.run_id.set_result(job.id)
-        return job.id
+        held.run_id.set_result(made)
+        return made
 
     def _is_void(self, held: _Held) -> bool:
         done = held.run_id.done() and not held.run_id.cancelled() and not held.run_id.exception()
@@ -88,7 +95,7 @@ class Keys:
             self._held.popitem(last=False)
 
 
-def digest_of(body: RunBody) -> bytes:
+def digest_of(body: BaseModel, where: str = "") -> bytes:
     """Equal for bodies that ask for the same run, whatever their spelling."""
-    told = body.model_dump_json(exclude=set(_HOW_TO_ANSWER))
+    told = where + body.model_dump_json(exclude=set(_HOW_TO_ANSWER))
     return hashlib.sha256(told.encode()).digest()

@@ -20,14 +20,20 @@ from functools import partial
 from runner.app import Runner
 from runner.audit.event import rfc3339
 from runner.caller import Caller
-from runner.errors import BusyError, RunnerError, StoppingError
+from runner.errors import (
+    BusyError,
+    NotFoundError,
+    RunnerError,
+    StoppingError,
+    UnreachableError,
+)
 from runner.model.approval import Approval
 from runner.model.decision import Decision
 from runner.model.outcome import Outcome
 from runner.model.request import ExecRequest
 from runner.model.usage import Usage
 from runner.pacing import Pace
-from runner.ports import OutputSink
+from runner.ports import CancelToken, OutputSink
 from runner.schema.api_answers import RunStatus
 from runner.schema.outcome import decision_document, outcome_document
 from runner.streams import CallbackSink, Cancellation
@@ -47,6 +53,9 @@ WAITING_BYTES = 256 << 20
 """Programs, input and files of runs that have not ended, together."""
 
 
+Execute = Callable[[ExecRequest, Caller, CancelToken], Outcome]
+
+
 @dataclass(frozen=True, slots=True)
 class How:
     """What else a request says of its run."""
@@ -59,6 +68,8 @@ class How:
     """The caller's, which profiles inherit from; None: the server's."""
     ask_wait_s: float | None = None
     """None: as the server's setting says."""
+    execute: Execute | None = None
+    """What runs it in the place of the server's `Runner`: a session."""
 
 
 class FeedSink(CallbackSink):
@@ -153,9 +164,15 @@ class Job:
         )
         self.status = RunStatus.RUNNING
         try:
-            outcome = runner.execute(
-                request, caller, self._cancel, environment=self._how.environment
-            )
+            if self._how.execute is not None:
+                outcome = self._how.execute(request, caller, self._cancel)
+            else:
+                outcome = runner.execute(
+                    request, caller, self._cancel, environment=self._how.environment
+                )
+        except UnreachableError as error:
+            self._failed(error if self.began_s else NotFoundError(str(error)))
+            return None
         except RunnerError as error:
             self._failed(error)
             return error.outcome if isinstance(error.outcome, Outcome) else None
@@ -217,6 +234,10 @@ def without_output(document: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in document.items() if name not in left}
 
 
+SESSIONS = 32
+"""Each is a process of runner's beside its sandbox."""
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """How much a server takes."""
@@ -224,6 +245,8 @@ class Room:
     at_once: int
     queue: int
     """How many may wait for their turn."""
+    sessions: int = SESSIONS
+    """How many of this state folder there may be, whoever began them, when another begins here."""
 
 
 class Jobs:

@@ -39,7 +39,7 @@ def page(
     cursor: str | None,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Rows of `RunList`, and the cursor of the next page. RequestError: the cursor is none."""
-    before = None if cursor is None else _place(service, identity, cursor)
+    before = None if cursor is None else place_of(service, identity, cursor)
     if status is RunStatus.QUEUED:
         return [*map(_waiting, _queued(service, identity, agent))], None
     if status is RunStatus.REFUSED:
@@ -55,10 +55,10 @@ def page(
             if _is_meant(run, identity, status):
                 found.append(run)
                 if len(found) == most:
-                    return _rows(service, found), _cursor(service, identity, before)
+                    return _rows(service, found), cursor_of(service, identity, before)
         if len(rows) < _STEP:
             return _rows(service, found), None
-    after = None if before is None else _cursor(service, identity, before)
+    after = None if before is None else cursor_of(service, identity, before)
     return _rows(service, found), after
 
 
@@ -112,14 +112,15 @@ def _rows(service: Service, runs: list[ListedRun]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _cursor(service: Service, identity: Identity, place: tuple[str, str]) -> str:
+def cursor_of(service: Service, identity: Identity, place: tuple[str, str]) -> str:
     """Sealed: the last run that was looked at may be none of the caller's business."""
     nonce = os.urandom(_NONCE_BYTES)
     sealed = _seal(service).encrypt(nonce, orjson.dumps(place), identity.name.encode())
     return base64.urlsafe_b64encode(nonce + sealed).decode()
 
 
-def _place(service: Service, identity: Identity, cursor: str) -> tuple[str, str]:
+def place_of(service: Service, identity: Identity, cursor: str) -> tuple[str, str]:
+    """When what it names began, and its id. RequestError: the cursor is none."""
     try:
         data = base64.urlsafe_b64decode(cursor.encode())
         nonce, sealed = data[:_NONCE_BYTES], data[_NONCE_BYTES:]

@@ -15,9 +15,13 @@ from runner.schema.api_bodies import (
     KillBody,
     LiftBody,
     RunBody,
+    SessionBody,
+    SessionRunBody,
 )
 
-_BODIES = (RunBody, DecisionBody, ApplyBody, AnswerBody, KillBody, LiftBody)
+_BODIES = (
+    RunBody, SessionBody, SessionRunBody, DecisionBody, ApplyBody, AnswerBody, KillBody, LiftBody,
+)  # fmt: skip
 
 
 @cache

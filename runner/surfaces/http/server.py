@@ -101,6 +101,8 @@ def serve(runner: Runner, how: Serving, ready: Callable[[Listen | None], None]) 
             body_bytes=how.body_bytes,
             itself=Itself(how.basis),
         )
+        service: Service = app.state.service
+        stack.callback(service.sessions.close)
         runner.backend()  # rather now than in the first run
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             loop.run(_serve(app, sock, how, lambda: ready(where)))

@@ -22,7 +22,7 @@ from runner.model.principal import Principal
 from runner.model.request import ExecRequest
 from runner.pacing import Pace
 from runner.schema.api_answers import RunStatus
-from runner.schema.api_bodies import ProgramBody, RunBody
+from runner.schema.api_bodies import ProgramBody, RunBody, WaitedBody
 from runner.schema.outcome import printable
 from runner.stores.listing import ListedRun, listed_run
 from runner.stores.reader import LogReader
@@ -42,6 +42,7 @@ from runner.surfaces.http.idempotency import Keys
 from runner.surfaces.http.jobs import How, Job, Jobs
 from runner.surfaces.http.metrics import Metrics
 from runner.surfaces.http.peers import Peer
+from runner.surfaces.http.sessions import ServedSessions
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class Service:
     """Where a request's `cwd` may be."""
     log: LogReader
     keys: Keys
+    sessions: ServedSessions
 
     @property
     def home(self) -> Path:
@@ -75,7 +77,7 @@ class Service:
         who = Principal(uid=os.getuid(), agent=agent, tenant=body.tenant)
         with self.runner.refusals_recorded(who, profile):
             check_profile(identity, profile, stated=body.profile is not None)
-            cwd = directory if body.cwd is None else self._folder(identity, body.cwd)
+            cwd = directory if body.cwd is None else self.folder(identity, body.cwd)
             if body.script is not None:
                 check_own(identity, "script")
                 if body.cwd is None:
@@ -87,7 +89,7 @@ class Service:
                 limits=body.limits, labels=body.labels,
             )  # fmt: skip
 
-    def _folder(self, identity: Identity, cwd: str) -> Path:
+    def folder(self, identity: Identity, cwd: str) -> Path:
         """RequestError: it is not there, or not one that requests may name."""
         if not cwd.startswith("/") or "\0" in cwd:
             raise RequestError(f"cwd {cwd[:80]!r} is no absolute path on the server's machine")
@@ -108,7 +110,7 @@ class Service:
         """OtherServerError: this server would not run anything there."""
         try:
             if cwd is not None:
-                self._folder(identity, cwd)
+                self.folder(identity, cwd)
         except RequestError as error:
             raise OtherServerError(f"this server is not used: {error}") from None
 
@@ -119,11 +121,7 @@ class Service:
         """
         if body.environment is not None:
             check_own(identity, "environment")
-        wait_s = None
-        if body.ask_wait is not None:
-            wait_s = ask_wait_s(body.ask_wait)
-            if not is_own_user(identity):
-                wait_s = min(wait_s, self.runner.settings.ask_wait.value)
+        wait_s = self.ask_wait_s(body, identity)
         attached = None
         if body.attach is not None:
             check_own(identity, "attach")
@@ -133,6 +131,13 @@ class Service:
                 )
             attached = Attached(peer, body.attach)
         return How(Pace() if paced else None, attached, body.environment, wait_s)
+
+    def ask_wait_s(self, body: WaitedBody, identity: Identity) -> float | None:
+        """How long it waits where a rule asks; None: nothing is said of that. RequestError."""
+        if body.ask_wait is None:
+            return None
+        wait_s = ask_wait_s(body.ask_wait)
+        return wait_s if is_own_user(identity) else min(wait_s, self.runner.settings.ask_wait.value)
 
     def found(self, identity: Identity, run_id: str) -> Job | ListedRun:
         """A run in the caller's reach. NotFoundError: there is none."""

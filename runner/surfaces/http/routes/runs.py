@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
@@ -17,58 +16,24 @@ from runner.recording import new_run_id
 from runner.schema.api_answers import RunAccepted, RunAnswer, RunList, RunStatus
 from runner.schema.api_bodies import RunBody, check_workspace_given, content_of
 from runner.schema.outcome_model import OutcomeDocument
-from runner.surfaces.http import listing, problems
+from runner.surfaces.http import answering, listing
 from runner.surfaces.http.access import needs
 from runner.surfaces.http.bodies import described, takes
-from runner.surfaces.http.feed import Feed, Told
+from runner.surfaces.http.feed import Feed
 from runner.surfaces.http.jobs import Job
 from runner.surfaces.http.meant import Meant
 from runner.surfaces.http.peers import Peer
-from runner.surfaces.http.routes.events import (
-    NOTHING,
-    STREAM,
-    from_log,
-    stream_answer,
-    told_bytes,
-)
-from runner.surfaces.http.service import Json, Service, gone, service_of
+from runner.surfaces.http.service import Json, Service, service_of
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 
-def _links(run_id: str) -> dict[str, Any]:
-    """Where a client goes on from a run that began; `run_id`: where an answer has its id."""
-    given = {"run_id": f"$response.body#/{run_id}"}
-    return {
-        f"{method} {path}": {
-            "operationRef": f"#/paths/{path.replace('/', '~1')}/{method}",
-            "parameters": given | ({"stream": "stdout"} if path.endswith("{stream}") else {}),
-        }
-        for method, path in (
-            ("get", "/v1/runs/{run_id}"),
-            ("get", "/v1/runs/{run_id}/events"),
-            ("get", "/v1/runs/{run_id}/output/{stream}"),
-            ("get", "/v1/runs/{run_id}/changes"),
-            ("get", "/v1/runs/{run_id}/diff"),
-            ("post", "/v1/runs/{run_id}/apply"),
-            ("get", "/v1/audit/proofs/{run_id}"),
-            ("delete", "/v1/runs/{run_id}"),
-            ("delete", "/v1/runs/{run_id}/changes"),
-        )
-    }
-
-
-_BEGUN: dict[int | str, dict[str, Any]] = {
-    200: {"links": _links("run_id")},
-    202: {
-        "model": RunAccepted,
-        "description": "It has not ended yet; Location says where it is.",
-        "links": _links("id"),
-    },
-}
-
-
-@router.post("", response_model=OutcomeDocument, responses=_BEGUN, openapi_extra=described(RunBody))
+@router.post(
+    "",
+    response_model=OutcomeDocument,
+    responses=answering.BEGUN,
+    openapi_extra=described(RunBody),
+)
 async def begin(
     request: Request,
     identity: Annotated[Identity, needs(Verb.RUN)],
@@ -85,31 +50,14 @@ async def begin(
     A caller that goes away while it waits cancels nothing, unless `cancel_on_disconnect` says so.
     """
     service = service_of(request)
-    follows = request.headers.get("accept") == STREAM
+    follows = answering.follows(request)
     if "runner-settings" in request.headers:
         await asyncio.to_thread(service.check_folder, identity, body.cwd)
-    begun: list[Job] = []
 
     async def started() -> Job:
-        job = await _started(service, identity, body, _peer(request), follows=follows)
-        begun.append(job)
-        return job
+        return await _started(service, identity, body, _peer(request), follows=follows)
 
-    if idempotency_key is None:
-        job = await started()
-    else:
-        run_id = await service.keys.once(identity.name, idempotency_key, body, started)
-        found = service.found(identity, run_id)
-        if not isinstance(found, Job) and follows:
-            told = await asyncio.to_thread(from_log, service, found, 0)
-            return stream_answer(told_bytes(told), {"Location": f"/v1/runs/{run_id}"})
-        if not isinstance(found, Job):
-            return _answer_known(await asyncio.to_thread(service.run_document, found))
-        job = found
-    if follows:
-        return _followed(request, job, body, owner=bool(begun))
-    await _wait(request, job, body)
-    return _answer(job)
+    return await answering.begun(request, identity, body, idempotency_key, started)
 
 
 @router.get("", response_model=RunList)
@@ -186,35 +134,6 @@ def _peer(request: Request) -> Peer | None:
     return peer
 
 
-def _followed(request: Request, job: Job, body: RunBody, *, owner: bool) -> Response:
-    """The run's events, to who began it; `owner`: who began it just now."""
-    leaving = asyncio.ensure_future(gone(request))
-
-    def left(_: object) -> None:
-        if owner:
-            job.feed.disown()
-        if body.cancel_on_disconnect and not job.done.done():
-            job.cancel()
-
-    leaving.add_done_callback(left)
-
-    async def events() -> AsyncIterator[bytes]:
-        try:
-            async for told in job.feed.follow(0, owner=owner):
-                yield NOTHING if told is None else _whole(job, told).encoded()
-        finally:
-            leaving.cancel()
-
-    return stream_answer(events(), {"Location": f"/v1/runs/{job.id}"})
-
-
-def _whole(job: Job, told: Told) -> Told:
-    """The outcome as who began it gets it: with what was kept of the output."""
-    if told.kind != "outcome" or job.outcome is None:
-        return told
-    return Told(told.id, told.kind, bytes(Json(job.outcome).body))
-
-
 async def _started(
     service: Service, identity: Identity, body: RunBody, peer: Peer | None, *, follows: bool
 ) -> Job:
@@ -265,7 +184,7 @@ def _prepared(
         stdin,
         Feed(loop, pace=how.pace),
         how=how,
-        size_bytes=_size(body, stdin),
+        size_bytes=answering.size_bytes(body, stdin),
         disk_bytes=sum(map(len, files.values())),
         caller=identity.name,
     )
@@ -275,44 +194,3 @@ def _checked(service: Service, request: ExecRequest) -> None:
     runner = service.runner
     with runner.refusals_recorded(request.principal, request.profile):
         runner.policy(request, runner.settings.backend.value)
-
-
-def _size(body: RunBody, stdin: bytes | None) -> int:
-    texts = [body.shell or "", body.code or "", *(body.argv or ()), *body.args]
-    return sum(map(len, texts)) + len(stdin or b"")
-
-
-async def _wait(request: Request, job: Job, body: RunBody) -> None:
-    """As long as the caller wants to, and is there."""
-    if body.wait is False:
-        return
-    ended = asyncio.wrap_future(job.done)
-    leaving = asyncio.ensure_future(gone(request))
-    try:
-        await asyncio.wait(
-            {ended, leaving},
-            timeout=None if body.wait is True else body.wait,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        if leaving.done() and not ended.done() and body.cancel_on_disconnect:
-            job.cancel()
-    finally:
-        leaving.cancel()
-        ended.cancel()
-
-
-def _answer(job: Job) -> Response:
-    place = {"Location": f"/v1/runs/{job.id}"}
-    if not job.done.done():
-        return Json({"id": job.id, "status": job.status}, 202, place)
-    if job.error is not None:
-        return problems.answer(job.error)
-    return Json(job.outcome, 200, place)
-
-
-def _answer_known(document: Mapping[str, Any]) -> Response:
-    """Of a run that an idempotency key stands for, and that is remembered by the log alone."""
-    place = {"Location": f"/v1/runs/{document['id']}"}
-    if document["outcome"] is None:
-        return Json({"id": document["id"], "status": document["status"]}, 202, place)
-    return Json(document["outcome"], 200, place)
