@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import BinaryIO
 from urllib.parse import urlencode
 
 from runner.client.parsing import Fields, decoded
@@ -25,6 +26,7 @@ AGAIN_AFTER_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 """So long it is waited before each further try."""
 MOST_BYTES = 256 << 20
 """Of one answer; a server keeps 1 MiB of each stream unless it is told otherwise."""
+_PIECE_BYTES = 1 << 18
 _MOST_IDLE = 8
 _IDLE_S = 20.0
 """A server keeps an idle connection 30 s; one that it is about to close is not used."""
@@ -135,6 +137,44 @@ class Channel:
             yield response, True
         finally:
             connection.close()
+
+    @contextlib.contextmanager
+    def contents(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        body: tuple[BinaryIO, int] | None = None,
+    ) -> Iterator[Iterator[bytes]]:
+        """An answer of 2xx, piece by piece as it comes; asked once. Closed at the end.
+
+        `body`: what is sent, and how many bytes of it. UnreachableError; what is refused is raised.
+        """
+        connection = self._take()
+        try:
+            with _told_as_cut(self.place):
+                sent = dict(self._headers)
+                if body is not None:
+                    sent["Content-Length"] = str(body[1])
+                content = None if body is None else body[0]
+                # A server that does not want it says so before all of it is there.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(method, with_query(path, query), content, sent)
+                response = connection.getresponse()
+            if response.status >= 300:
+                self._checked(self._read(response), None)
+            yield self._pieces(response)
+        finally:
+            connection.close()
+
+    def _pieces(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        while True:
+            with _told_as_cut(self.place):
+                # Not `read1`, which takes an answer that was cut for one that has ended.
+                data = response.read(_PIECE_BYTES)
+            if not data:
+                return
+            yield data
 
     def close(self) -> None:
         """Let go of all connections."""

@@ -39,9 +39,14 @@ class RemoteFollowing:
         *,
         run_id: str | None = None,
         headers: Mapping[str, str] | None = None,
+        path: str = "/v1/runs",
     ) -> None:
-        """Begin a run; or, with a `run_id`, follow one. What the server refuses is raised here."""
+        """Begin a run; or, with a `run_id`, follow one. What the server refuses is raised here.
+
+        `path`: where one is begun.
+        """
         self._channel = channel
+        self._path = path
         self._stack = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._offsets = {"stdout": 0, "stderr": 0}
@@ -113,7 +118,7 @@ class RemoteFollowing:
             before = self._channel.instance
             try:
                 response, goes_on = self._stack.enter_context(
-                    self._channel.events("POST", "/v1/runs", body, headers)
+                    self._channel.events("POST", self._path, body, headers)
                 )
             except UnreachableError as error:
                 if not error.sent and failure is nothing:
