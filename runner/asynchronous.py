@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from runner.errors import RunnerError
 from runner.streams import Cancellation
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from runner.changes.results import Applied, RunChanges
     from runner.client import RemoteRunner
     from runner.client.following import RemoteFollowing
+    from runner.client.sessions import RemoteSession, RemoteSessions
     from runner.following import Following
     from runner.model.decision import Decision
     from runner.model.following import RunEvent
     from runner.model.outcome import Outcome
+    from runner.model.session import FileDone, FileTask, SessionProcess, SessionState
+    from runner.sessions.client import Session
+    from runner.sessions.starting import Sessions
 
 T = TypeVar("T")
 
@@ -40,6 +44,8 @@ class AsyncRunner:
             runner = Runner(**options)
         self.blocking: Runner | RemoteRunner = runner
         """The same, for calls that are not here: `await r.call(r.blocking.approvals.waiting)`."""
+        self.sessions = AsyncSessions(runner.sessions)
+        """Sandboxes whose files and processes live on between commands."""
 
     @classmethod
     async def connect(
@@ -54,35 +60,7 @@ class AsyncRunner:
 
     async def run(self, argv: Sequence[str] | None = None, **options: Any) -> Outcome:
         """`Runner.run`; when the surrounding scope is cancelled, the run is ended first."""
-        import anyio  # noqa: PLC0415
-        from anyio import to_thread  # noqa: PLC0415
-
-        with Cancellation() as cancel:
-
-            async def end_with_scope() -> None:
-                try:
-                    await anyio.sleep_forever()
-                finally:
-                    cancel.set()
-
-            outcome: Outcome | None = None
-            failure: Exception | None = None
-            async with anyio.create_task_group() as group:
-                group.start_soon(end_with_scope)
-                try:
-                    outcome = await to_thread.run_sync(
-                        partial(self.blocking.run, argv, cancel=cancel, **options)
-                    )
-                except Exception as error:  # the group would wrap it
-                    failure = error
-                group.cancel_scope.cancel()
-        # What was cancelled does not go on with an outcome in its hands.
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        if failure is not None:
-            raise failure
-        if outcome is None:
-            raise RunnerError("the run was cancelled before it began")
-        return outcome
+        return await _run(self.blocking.run, argv, **options)
 
     async def stream(
         self, argv: Sequence[str] | None = None, **options: Any
@@ -126,9 +104,7 @@ class AsyncRunner:
 
     async def call(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Any other call, in a thread."""
-        from anyio import to_thread  # noqa: PLC0415
-
-        return await to_thread.run_sync(partial(function, *args, **options))
+        return await _call(function, *args, **options)
 
     async def aclose(self) -> None:
         """End every sandbox, or the connection, and let go of the log."""
@@ -139,6 +115,118 @@ class AsyncRunner:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+class AsyncSessions:
+    """`Sessions`, or those of a server."""
+
+    def __init__(self, sessions: Sessions | RemoteSessions) -> None:
+        """`sessions`: the blocking ones."""
+        self.blocking = sessions
+
+    async def start(self, **options: Any) -> AsyncSession:
+        """`Sessions.start`, or `RemoteSessions.start`."""
+        return AsyncSession(await _call(self.blocking.start, **options))
+
+    async def get(self, session_id: str) -> AsyncSession:
+        """One that goes on."""
+        return AsyncSession(await _call(self.blocking.get, session_id))
+
+    async def all(self) -> tuple[AsyncSession, ...]:
+        """Those that go on, the oldest first."""
+        found: Sequence[Session | RemoteSession] = await _call(self.blocking.all)
+        return tuple(AsyncSession(each) for each in found)
+
+
+class AsyncSession:
+    """`Session`, or one of a server: each call in a thread. Its end as a context stops it."""
+
+    def __init__(self, session: Session | RemoteSession) -> None:
+        """`session`: the blocking one."""
+        self.blocking = session
+        self.id = session.id
+
+    async def run(self, argv: Sequence[str] | None = None, **options: Any) -> Outcome:
+        """`Session.run`; when the surrounding scope is cancelled, the command is ended first."""
+        return await _run(self.blocking.run, argv, **options)
+
+    async def do(
+        self, task: FileTask, source: BinaryIO | None = None, target: BinaryIO | None = None
+    ) -> FileDone | Mapping[str, Any]:
+        """`Session.do`, or `RemoteSession.do`."""
+        return await _call(self.blocking.do, task, source, target)
+
+    async def read(self, path: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        """`Session.read`."""
+        return await _call(self.blocking.read, path, offset=offset, length=length)
+
+    async def write(self, path: str, content: bytes | str, *, executable: bool = False) -> None:
+        """`Session.write`."""
+        await _call(self.blocking.write, path, content, executable=executable)
+
+    async def processes(self) -> tuple[SessionProcess, ...]:
+        """`Session.processes`."""
+        return await _call(self.blocking.processes)
+
+    async def end_process(self, number: int, signal: int = 15) -> bool:
+        """`Session.end_process`."""
+        return await _call(self.blocking.end_process, number, signal)
+
+    async def state(self) -> SessionState:
+        """`Session.state`."""
+        return await _call(self.blocking.state)
+
+    async def stop(self) -> Outcome:
+        """`Session.stop`."""
+        return await _call(self.blocking.stop)
+
+    async def __aenter__(self) -> AsyncSession:
+        return self
+
+    async def __aexit__(self, *told: object) -> None:
+        import anyio  # noqa: PLC0415
+
+        with anyio.CancelScope(shield=True):
+            await _call(self.blocking.__exit__, *told)
+
+
+async def _call(function: Callable[..., T], *args: Any, **options: Any) -> T:
+    from anyio import to_thread  # noqa: PLC0415
+
+    return await to_thread.run_sync(partial(function, *args, **options))
+
+
+async def _run(
+    run: Callable[..., Outcome], argv: Sequence[str] | None = None, **options: Any
+) -> Outcome:
+    """A `run` in a thread; when the surrounding scope is cancelled, it is ended first."""
+    import anyio  # noqa: PLC0415
+    from anyio import to_thread  # noqa: PLC0415
+
+    with Cancellation() as cancel:
+
+        async def end_with_scope() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                cancel.set()
+
+        outcome: Outcome | None = None
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(end_with_scope)
+            try:
+                outcome = await to_thread.run_sync(partial(run, argv, cancel=cancel, **options))
+            except Exception as error:  # the group would wrap it
+                failure = error
+            group.cancel_scope.cancel()
+    # What was cancelled does not go on with an outcome in its hands.
+    await anyio.lowlevel.checkpoint_if_cancelled()
+    if failure is not None:
+        raise failure
+    if outcome is None:
+        raise RunnerError("the run was cancelled before it began")
+    return outcome
 
 
 async def _next(events: Following | RemoteFollowing) -> RunEvent | None:
