@@ -57,9 +57,14 @@ class Watched:
         poll.register(self._fd, select.POLLIN)
         if not poll.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
             return False
-        os.close(self._fd)
-        self._fd = None
+        self.close()
         return True
+
+    def close(self) -> None:
+        """It is not watched any more; may be called twice."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
     def end(self) -> str | None:
         """Kill it and wait; None, or why it is still there."""
@@ -122,3 +127,17 @@ class Belongings:
                 self.folder = None
         self.left = tuple(f"run {self.run_id}: {why}" for why in left)
         return self.left
+
+
+def namespace_of(pid: int) -> int:
+    """The inode of a process's mount namespace (namespaces(7)). OSError: it can't be told."""
+    return Path(f"/proc/{pid}/ns/mnt").stat().st_ino
+
+
+def state_of(pid: int) -> str:
+    """proc_pid_stat(5), field 3; empty: it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[0]

@@ -12,13 +12,12 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.backends.native import plan
-from runner.backends.native.belongings import Watched
+from runner.backends.native.belongings import Watched, namespace_of, state_of
 from runner.backends.native.cgroups import Cgroup
 from runner.backends.native.launcher.inside import GO
 from runner.backends.native.launcher.protocol import (
@@ -74,12 +73,16 @@ class CommandBuild:
         self._outer_id = outer_id
         self._ours: dict[str, int] = {}
         self._channel: socket.socket | None = None
+        self._main: Watched | None = None
 
     def command(self, task: FileTask | None) -> NativeCommand:
         """Have it forked and its walls built. BackendError."""
         try:
             return self._built(task)
         except BaseException:
+            if self._main is not None:
+                self._main.close()
+                self._session.mains.discard(self._main.pid)
             for fd in self._ours.values():
                 os.close(fd)
             if self._channel is not None:
@@ -87,14 +90,16 @@ class CommandBuild:
             raise
 
     def _built(self, task: FileTask | None) -> NativeCommand:
-        channel = self._channel = self._posted(task)
-        channel.settimeout(BUILD_TIMEOUT_S)
-        process = Watched(self._hear("forked")["pid"], "command")
+        with self._session.forking:
+            channel = self._channel = self._posted(task)
+            channel.settimeout(BUILD_TIMEOUT_S)
+            process = self._main = Watched(self._hear("forked")["pid"], "command")
+            self._session.mains.add(process.pid)
         if self._cgroup is not None:
             self._cgroup.add(process.pid)
         os.write(self._ours["enter"], GO)
         os.close(self._ours.pop("enter"))
-        namespace: int = self._hear("entered")["namespace"]
+        self._hear_entered()
         master = None
         if self._spec.terminal:
             message, fds = self._receive()
@@ -108,7 +113,6 @@ class CommandBuild:
             self._spec,
             channel=channel,
             process=process,
-            namespace=namespace,
             ours=dict(self._ours),
             master=master,
         )
@@ -167,13 +171,24 @@ class CommandBuild:
         if "failed" in said:
             raise BackendError(f"{said['failed']}: {said['why']}")
 
+    def _hear_entered(self) -> None:
+        """It is in its mount namespace, which is ours to hold as long as it is told by that."""
+        message, fds = self._receive()
+        self._check(message, "entered")
+        if len(fds) != 1:
+            raise BackendError("the builder gave no namespace")
+        self._ours["namespace"] = fds[0]
+
     def _hear(self, expected: str) -> Message:
         message, _ = self._receive()
+        self._check(message, expected)
+        return message
+
+    def _check(self, message: Message, expected: str) -> None:
         if message["at"] == "failed":
             raise BackendError(f"the session can't take a command: {message['why']}")
         if message["at"] != expected:
             raise BackendError(f"the builder said {message['at']!r} instead of {expected!r}")
-        return message
 
     def _receive(self) -> tuple[Message, list[int]]:
         if self._channel is None:  # pragma: no cover
@@ -196,16 +211,15 @@ class NativeCommand:
         *,
         channel: socket.socket,
         process: Watched,
-        namespace: int,
         ours: dict[str, int],
         master: int | None,
     ) -> None:
-        """`namespace`: the inode of its mount namespace; `ours`: our ends of its pipes."""
+        """`ours`: our ends of its pipes, and its mount namespace."""
         self._session = session
         self._spec = spec
         self._channel = channel
         self._process = process
-        self._namespace = namespace
+        self._namespace = os.fstat(ours["namespace"]).st_ino
         self._ours = ours
         self._master = master
         self._sampled = SampledUsage()
@@ -280,6 +294,8 @@ class NativeCommand:
             if name != "master" and not (self._used and name in {"stdin", "stdout", "stderr"}):
                 os.close(fd)
         self._channel.close()
+        self._process.close()
+        self._session.mains.discard(self._process.pid)
         self._session.forget(self, self.cpu_s)
         return ()
 
@@ -374,19 +390,26 @@ class NativeCommand:
         self._window.follow(streams.terminal)
 
     def _members(self) -> Iterator[int]:
-        """Its processes. One whose namespace can't be told is taken for one of them."""
-        for pid in self._session.members():
-            try:
-                found = _namespace(pid)
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            except OSError:
-                found = self._namespace
-            if found == self._namespace:
-                yield pid
+        """Its processes. One whose namespace can't be told is taken for one of them.
+
+        But for the first process of another command: what has not executed anything yet, and what
+        reads and writes files never does, can't be looked at by an ordinary user.
+        """
+        with self._session.forking:  # or one could be there that nobody knows of yet
+            others = self._session.mains - {self._process.pid}
+            found = [pid for pid in self._session.members() if self._is_own(pid, others)]
+        return iter(found)
+
+    def _is_own(self, pid: int, others: Collection[int]) -> bool:
+        try:
+            return namespace_of(pid) == self._namespace
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        except OSError:
+            return pid not in others
 
     def _alive(self) -> bool:
-        return any(_state(pid) not in {"Z", "X", ""} for pid in self._members())
+        return any(state_of(pid) not in {"Z", "X", ""} for pid in self._members())
 
     def _kill_members(self) -> None:
         for pid in self._members():
@@ -394,7 +417,7 @@ class NativeCommand:
                 fd = os.pidfd_open(pid)
                 try:
                     # With the descriptor in hand its number can't be another's any more.
-                    if _namespace(pid) == self._namespace:
+                    if namespace_of(pid) == self._namespace:
                         signal.pidfd_send_signal(fd, signal.SIGKILL)
                 except PermissionError:
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
@@ -474,17 +497,3 @@ class NativeCommand:
             return replace(ending, termination=Termination.SIGNALED, signal=os.WTERMSIG(status))
         code = os.waitstatus_to_exitcode(status)
         return replace(ending, termination=Termination.EXITED, exit_code=code)
-
-
-def _namespace(pid: int) -> int:
-    """The inode of a process's mount namespace (namespaces(7)). OSError: it can't be told."""
-    return Path(f"/proc/{pid}/ns/mnt").stat().st_ino
-
-
-def _state(pid: int) -> str:
-    """proc_pid_stat(5), field 3; empty: it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[0]

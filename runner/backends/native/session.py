@@ -49,6 +49,10 @@ class NativeSession(NativeLease):
         """Processes that memory ended and forks that were refused, as far as told to somebody."""
         self._busy_s = time.monotonic()
         self._is_open = threading.Event()
+        self.forking = threading.Lock()
+        """Held while a command is forked, until it stands in `mains`."""
+        self.mains: set[int] = set()
+        """First processes of commands that have not been let go of."""
 
     @property
     def idle_s(self) -> float:

@@ -186,7 +186,10 @@ class SessionBuilder(Builder):
         )
         reporter.step("mount_namespace", lambda: kernel.unshare(kernel.CLONE_NEWNS))
         reporter.step("setup", lambda: _inject(own["files"], blobs))
-        send(channel, {"at": "entered", "namespace": os.stat("/proc/self/ns/mnt").st_ino})
+        # Whoever holds it keeps its number from being another's.
+        namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        send(channel, {"at": "entered"}, (namespace,))
+        os.close(namespace)
         if plan["terminal"]:
             master, stdin = assembly.open_terminal("")
             stdout = stderr = stdin
