@@ -101,10 +101,12 @@ def _accepted(answer: Answer) -> str:
 
 def _pour(sink: OutputSink, data: bytes) -> None:
     """All of it, waiting where the sink does. BrokenPipeError."""
+    poll = select.poll()  # not select(): descriptors may be above 1023
+    if (fd := sink.fileno()) is not None:
+        poll.register(fd, select.POLLOUT)
     while data:
-        fd = sink.fileno()
         if fd is not None:
-            select.select([], [fd], [])
+            poll.poll()
         try:
             data = data[sink.write(data) :]
         except BlockingIOError:

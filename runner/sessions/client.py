@@ -253,12 +253,14 @@ class _Streams:
 
 
 def _carry(fd: int, sink: OutputSink) -> None:
-    waited = sink.fileno()
+    waited = select.poll()  # not select(): descriptors may be above 1023
+    if (place := sink.fileno()) is not None:
+        waited.register(place, select.POLLOUT)
     with os.fdopen(fd, "rb") as file, contextlib.suppress(OSError):
         while data := file.read1(_CHUNK_BYTES):
             while data:
-                if waited is not None:
-                    select.select([], [waited], [])
+                if place is not None:
+                    waited.poll()
                 data = data[sink.write(data) :]
 
 
