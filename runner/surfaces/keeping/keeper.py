@@ -270,9 +270,13 @@ class Keeper:
     def _worked(self, task: FileTask, fds: list[int], channel: socket.socket) -> wire.Document:
         lease = self._lease.work(task)
         gate = Gate(UNLIMITED, SAID_BYTES)
+        said = _Kept()
         try:
-            said = _Kept()
-            lease.run(Streams(fds[0], FdSink(fds[1]), said, gate), _Gone(channel))
+            with Cancellation() as never:
+                # Who goes away while it writes sends no more, and less than was said: then what
+                # there is of it is removed, which one that is killed can't do.
+                cancel = never if task.do is FileDeed.WRITE else _Gone(channel)
+                lease.run(Streams(fds[0], FdSink(fds[1]), said, gate), cancel)
         finally:
             lease.release()
         try:
@@ -341,7 +345,9 @@ class _Telling:
 
     def _say(self, what: str, document: wire.Document) -> None:
         """Where nobody takes it, it is not said: the outcome has it all."""
-        if select.select([], [self._channel], [], 0)[1]:
+        poll = select.poll()  # not select(): descriptors may be above 1023
+        poll.register(self._channel, select.POLLOUT)
+        if poll.poll(0):
             with contextlib.suppress(RunnerError):
                 wire.say(self._channel, what, document)
 
