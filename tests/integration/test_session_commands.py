@@ -92,6 +92,14 @@ def test_a_keeper_holds_nothing_of_commands_that_have_ended(session, tmp_path):
     assert held() <= before + 6
 
 
+def test_what_a_process_says_of_itself_is_cut(session):
+    word = "x" * 100_000
+    session.run(shell=f"(exec -a {word[:9000]} sleep 1000) & sleep 1000 & true")
+    lengths = sorted(len(" ".join(each.argv)) for each in session.processes())
+    assert lengths[-1] == 4096
+    assert lengths[0] == len("sleep 1000")
+
+
 WRITES = """
 import os, sys
 from runner.model.session import FileDeed, FileTask

@@ -27,6 +27,8 @@ from runner.ports import Lease, Streams
 if TYPE_CHECKING:
     import psutil
 
+ARGV_CHARACTERS = 4096
+"""Of a process's arguments, that are told."""
 OPEN_WITHIN_S = 30.0
 """A command is waited with for so long until `run` has begun."""
 
@@ -269,13 +271,25 @@ def _told(process: psutil.Process) -> SessionProcess | None:
             return SessionProcess(
                 number=number,
                 name=process.name(),
-                argv=tuple(process.cmdline()),
+                argv=_cut(process.cmdline()),
                 cpu_s=times.user + times.system,
                 memory_bytes=process.memory_info().rss,
                 started_s=process.create_time(),
             )
     except psutil.Error:
         return None
+
+
+def _cut(words: Sequence[str]) -> tuple[str, ...]:
+    """The first of them: a process says of itself what it likes, megabytes too (execve(2))."""
+    left = ARGV_CHARACTERS
+    kept = []
+    for word in words:
+        if left <= 0:
+            break
+        kept.append(word[:left])
+        left -= len(word) + 1
+    return tuple(kept)
 
 
 def _number(pid: int) -> int | None:
