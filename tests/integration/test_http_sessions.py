@@ -415,7 +415,7 @@ def test_a_download_that_is_left_or_cut_ends(home):
 def test_sessions_outlive_a_server_that_is_killed(home):
     server = Server(home)
     with server.client() as client:
-        asked = {"files": {"f": "sent"}, "lifetime": "20s"}
+        asked = {"files": {"f": "sent"}, "lifetime": "10m"}
         session_id = client.post("/v1/sessions", json=asked).json()["id"]
         where = f"/v1/sessions/{session_id}"
         assert ran(client, where, "echo more >> f; sleep 1000 &").termination == "exited"
@@ -424,6 +424,9 @@ def test_sessions_outlive_a_server_that_is_killed(home):
         ]
         while lost not in client.get(where).json()["runs"]:
             time.sleep(0.02)
+        short = client.post("/v1/sessions", json={"files": {"g": ""}, "lifetime": "3s"}).json()[
+            "id"
+        ]
         with server.raw() as uploading:
             uploading.sendall(PUT.format(session_id, "g", 9_000_000).encode() + b"g" * 200_000)
             while "g" not in "".join(each[1:2] for each in listed(client, where)):
@@ -431,22 +434,29 @@ def test_sessions_outlive_a_server_that_is_killed(home):
             server.end(signal.SIGKILL)
     server.path.unlink()
     with serving(home) as (_, client):
+        # Its keeper ends it in time, whoever is there.
+        while client.get(f"/v1/runs/{short}").json()["status"] == "running":
+            time.sleep(0.1)
+        outcome = client.get(f"/v1/runs/{short}").json()["outcome"]
+        assert (outcome["termination"], outcome["limit"]) == ("limit", "wall")
+        refused(client.get(f"/v1/sessions/{short}"), 404, "not_found")
         (row,) = client.get("/v1/sessions").json()["sessions"]
         assert row["id"] == session_id
-        assert folders(home)
         assert ran(client, where, "cat f").stdout == "sentmore\n"
         # What was not whole is gone, and the command that nobody waits for is ended.
         while set(listed(client, where)) != {"f"}:
             time.sleep(0.05)
-        assert client.get(where).json()["runs"] == []
-        ended = client.get(f"/v1/runs/{lost}").json()
-        assert ended["outcome"]["termination"] == "cancelled"
-        # Its keeper ends it in time, whoever is there.
-        while client.get(f"/v1/runs/{session_id}").json()["status"] == "running":
-            time.sleep(0.1)
-        outcome = client.get(f"/v1/runs/{session_id}").json()["outcome"]
-        assert (outcome["termination"], outcome["limit"]) == ("limit", "wall")
-        refused(client.get(where), 404, "not_found")
+        while (ended := client.get(f"/v1/runs/{lost}").json()["outcome"]) is None:
+            time.sleep(0.05)
+        assert ended["termination"] == "cancelled"
+        while client.get(where).json()["runs"]:
+            time.sleep(0.05)
+    # And outlive one that ends.
+    (left,) = folders(home)
+    with serving(home) as (_, client):
+        assert ran(client, where, "cat f").stdout == "sentmore\n"
+        assert str(left / "work") == client.get(where).json()["directory"]
+        assert client.delete(where).status_code == 200
     assert folders(home) == []
 
 
