@@ -213,13 +213,21 @@ async def _run(
 
         outcome: Outcome | None = None
         failure: Exception | None = None
+
+        async def carried() -> None:
+            # In a task of its own: what cancels the caller's (asyncio, by `wait_for` and the like)
+            # would let go of the thread.
+            nonlocal outcome, failure
+            with anyio.CancelScope(shield=True):
+                try:
+                    outcome = await to_thread.run_sync(partial(run, argv, cancel=cancel, **options))
+                except Exception as error:  # the group would wrap it
+                    failure = error
+            group.cancel_scope.cancel()
+
         async with anyio.create_task_group() as group:
             group.start_soon(end_with_scope)
-            try:
-                outcome = await to_thread.run_sync(partial(run, argv, cancel=cancel, **options))
-            except Exception as error:  # the group would wrap it
-                failure = error
-            group.cancel_scope.cancel()
+            group.start_soon(carried)
     # What was cancelled does not go on with an outcome in its hands.
     await anyio.lowlevel.checkpoint_if_cancelled()
     if failure is not None:
@@ -245,14 +253,20 @@ async def _next(events: Following | RemoteFollowing) -> RunEvent | None:
 
     event: RunEvent | None = None
     failure: Exception | None = None
-    async with anyio.create_task_group() as group:
-        group.start_soon(end_with_scope)
-        try:
-            event = await to_thread.run_sync(next, events, None)
-        except Exception as error:  # the group would wrap it
-            failure = error
+
+    async def carried() -> None:
+        nonlocal event, failure, is_there
+        with anyio.CancelScope(shield=True):
+            try:
+                event = await to_thread.run_sync(next, events, None)
+            except Exception as error:  # the group would wrap it
+                failure = error
         is_there = True
         group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(end_with_scope)
+        group.start_soon(carried)
     await anyio.lowlevel.checkpoint_if_cancelled()
     if failure is not None:
         raise failure
