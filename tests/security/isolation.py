@@ -79,6 +79,22 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/v1/runs/{run_id}/diff"): Route(Verb.READ, Kind.THING),
     ("POST", "/v1/runs/{run_id}/apply"): Route(Verb.APPLY, Kind.THING, writes=True),
     ("DELETE", "/v1/runs/{run_id}/changes"): Route(Verb.APPLY, Kind.THING, writes=True),
+    ("POST", "/v1/sessions"): Route(Verb.RUN, Kind.BEGINS, _NAMES, writes=True),
+    ("GET", "/v1/sessions"): Route(Verb.READ, Kind.LIST),
+    ("GET", "/v1/sessions/{session_id}"): Route(Verb.READ, Kind.THING),
+    ("DELETE", "/v1/sessions/{session_id}"): Route(Verb.RUN, Kind.THING, writes=True),
+    ("POST", "/v1/sessions/{session_id}/runs"): Route(
+        Verb.RUN, Kind.THING, ({"argv": ["true"]},), writes=True
+    ),
+    ("GET", "/v1/sessions/{session_id}/files"): Route(Verb.READ, Kind.THING),
+    ("PUT", "/v1/sessions/{session_id}/files"): Route(Verb.RUN, Kind.THING, writes=True),
+    ("DELETE", "/v1/sessions/{session_id}/files"): Route(Verb.RUN, Kind.THING, writes=True),
+    ("GET", "/v1/sessions/{session_id}/files/list"): Route(Verb.READ, Kind.THING),
+    ("GET", "/v1/sessions/{session_id}/files/stat"): Route(Verb.READ, Kind.THING),
+    ("GET", "/v1/sessions/{session_id}/processes"): Route(Verb.READ, Kind.THING),
+    ("DELETE", "/v1/sessions/{session_id}/processes/{number}"): Route(
+        Verb.RUN, Kind.THING, writes=True
+    ),
     ("POST", "/v1/decisions"): Route(Verb.RUN, Kind.BEGINS, _PROGRAMS, writes=True),
     ("GET", "/v1/profiles"): Route(Verb.READ, Kind.LIST),
     ("GET", "/v1/budgets"): Route(Verb.READ, Kind.LIST),
@@ -111,6 +127,8 @@ VALUES: dict[str, tuple[str, str]] = {
     "kind": ("approval.asked", "guard.reset"), "since": ("1h", "2h"), "until": ("0s", "1s"),
     "status": ("running", "refused"), "newest_first": ("true", "false"), "limit": ("1", "50"),
     "cursor": ("1", "2"), "all": ("true", "false"),
+    "offset": ("0", "1"), "length": ("1", "2"), "executable": ("true", "false"),
+    "signal": ("15", "9"),
 }  # fmt: skip
 """Of each parameter of a query: one that picks A's things, and one that picks nothing of theirs."""
 

@@ -1,8 +1,8 @@
 """Every address of the exec API against every kind of caller, by the server's own OpenAPI document.
 
-Tenant A has runs (one goes on), output, changes, questions and budgets. Nobody else sees or changes
-any of it; what is out of reach is told word for word as what does not exist. An address or a
-parameter that nobody has thought about here fails.
+Tenant A has runs (one goes on), a session, output, changes, questions and budgets. Nobody else sees
+or changes any of it; what is out of reach is told word for word as what does not exist. An address
+or a parameter that nobody has thought about here fails.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class World:
     run: str
     live: str
     question: str
+    session: str
 
     def caller(self, name: str) -> Caller:
         (found,) = [each for each in self.callers if each.name == name]
@@ -88,7 +89,10 @@ class World:
 
     def path(self, template: str, run: str | None = None, question: str | None = None) -> str:
         found = template.replace("{run_id}", run or self.run).replace("{stream}", "stdout")
-        return found.replace("{approval_id}", question or self.question)
+        found = found.replace("{approval_id}", question or self.question)
+        session = "ses-x" if run == "run-x" else self.session
+        found = found.replace("{session_id}", session).replace("{number}", "1")
+        return f"{found}?path={FILE}" if found.endswith(("/files", "/files/stat")) else found
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,11 @@ def world() -> Iterator[World]:
         serving(stack, environment, f"unix:{folder / 's'}")
         callers = [*keys(folder / "home", port), *tokens(port, signer), *peers(folder / "s")]
         stack.callback(lambda: [each.wire.close() for each in callers])
-        yield made(callers)
+        found = made(callers)
+        stack.callback(
+            lambda: found.caller("operator").ask("DELETE", f"/v1/sessions/{found.session}")
+        )
+        yield found
 
 
 def settings(folder: Path, signer: ed25519.Ed25519PrivateKey) -> dict[str, str]:
@@ -232,7 +240,7 @@ def peers(path: Path) -> list[Caller]:
 
 def made(callers: list[Caller]) -> World:
     """Tenant A's things, and one run of B."""
-    world = World(callers, "", "", "")
+    world = World(callers, "", "", "", "")
     own = world.caller("agent of a")
     common = {"session": SESSION, "labels": {"team": LABEL}}
     text = f"echo {OUTPUT}; echo {KEPT} > {FILE}"
@@ -254,6 +262,10 @@ def made(callers: list[Caller]) -> World:
     world.live = json.loads(own.ask("POST", "/v1/runs", asked).text)["id"]
     while not json.loads(own.ask("GET", f"/v1/runs/{world.live}").text)["usage"]:
         time.sleep(0.05)
+    asked = {"tenant": TENANT, "files": {FILE: KEPT}, "lifetime": "30m", **common}
+    begun = own.ask("POST", "/v1/sessions", asked)
+    assert begun.status == 201, begun
+    world.session = json.loads(begun.text)["id"]
     other = world.caller("agent of b").ask(
         "POST", "/v1/runs", {"argv": ["true"], "tenant": ELSEWHERE}
     )
@@ -270,7 +282,8 @@ def state(world: World) -> dict[str, object]:
         seen[run] = {**document, "usage": None}
     for path in (
         f"/v1/runs/{world.run}/changes", "/v1/approvals?all=true", "/v1/kills", "/v1/profiles",
-        f"/v1/runs/{world.run}/output/stdout",
+        f"/v1/runs/{world.run}/output/stdout", f"/v1/sessions/{world.session}/files/list",
+        f"/v1/sessions/{world.session}/processes",
     ):  # fmt: skip
         answer = told.ask("GET", path)
         assert answer.status == 200
@@ -288,7 +301,10 @@ def state(world: World) -> dict[str, object]:
     seen["events"] = [
         event
         for event in events
-        if (who := event["principal"]) and (who["agent"], who["tenant"]) in whose
+        if (who := event["principal"])
+        and (who["agent"], who["tenant"]) in whose
+        # Looking at files is recorded, of those who may.
+        and event["data"].get("do") not in ("read", "list", "stat")
     ]
     return seen
 
@@ -312,7 +328,7 @@ def test_every_address_is_thought_about(world):
     for place, operation in found.items():
         asked = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "query"}
         assert asked <= set(VALUES), place
-        assert ("requestBody" in operation) == (place[0] == "POST"), place
+        assert ("requestBody" in operation) == (place[0] in ("POST", "PUT")), place
         assert ROUTES[place].writes == (place[0] != "GET"), place
 
 
@@ -396,7 +412,9 @@ def test_nobody_else_sees_or_changes_anything(world):
             codes = {401: "unauthenticated", 403: "forbidden", 404: "not_found"}
             assert answers[0].code == codes[status], about
             # Word for word as what is not there, of the run that goes on as well.
-            ids = (world.run, world.live, world.question, "run-x", "ask-x")
+            ids = (
+                world.run, world.live, world.question, world.session, "run-x", "ask-x", "ses-x"
+            )  # fmt: skip
             first, second, absent = (answer.without(*ids) for answer in answers)
             assert first == second == absent, about
             unmarked(caller, answers[0], *said_in(sent))
@@ -433,7 +451,7 @@ def test_asking_by_name_is_answered_as_for_what_is_not_there(world):
                 continue
             for name in parameters:
                 theirs, absent = (value.replace("{run_id}", world.run) for value in VALUES[name])
-                path = world.path(place[1])
+                path = world.path(place[1]).partition("?")[0]
                 one = caller.ask("GET", f"{path}?{urlencode({name: theirs})}")
                 other = caller.ask("GET", f"{path}?{urlencode({name: absent})}")
                 about = (caller.name, place, name, one, other)
@@ -458,7 +476,7 @@ def test_who_is_let_is_let(world):
     def let(caller: Caller, method: str, template: str, body: object = None, **at: str) -> Any:
         used.add((method, template))
         answer = caller.ask(method, world.path(template, **at), body)
-        assert answer.status in (200, 202), (method, template, answer)
+        assert answer.status in (200, 201, 202, 204), (method, template, answer)
         return json.loads(answer.text) if answer.text.startswith("{") else answer.text
 
     thing = "/v1/runs/{run_id}"
@@ -481,6 +499,27 @@ def test_who_is_let_is_let(world):
     body = {"argv": ["true"], "tenant": TENANT}
     assert let(own, "POST", "/v1/decisions", body)["decision"]["effect"] == "allow"
     assert let(own, "POST", "/v1/runs", body)["exit_code"] == 0
+    session = "/v1/sessions/{session_id}"
+    for caller in (own, all_of_a, reading, operator):
+        assert let(caller, "GET", session)["agent"] == AGENT
+        assert world.session in {
+            each["id"] for each in let(caller, "GET", "/v1/sessions")["sessions"]
+        }
+        assert let(caller, "GET", f"{session}/files") == KEPT
+        assert let(caller, "GET", f"{session}/files/stat")["name"] == FILE
+        assert FILE in json.dumps(let(caller, "GET", f"{session}/files/list"))
+        assert let(caller, "GET", f"{session}/processes") == {"processes": []}
+    left = let(own, "POST", f"{session}/runs", {"shell": "sleep 1000 &"})
+    assert left["exit_code"] == 0
+    (process,) = let(own, "GET", f"{session}/processes")["processes"]
+    used.add(("DELETE", f"{session}/processes/{{number}}"))
+    ended = f"/v1/sessions/{world.session}/processes/{process['number']}"
+    assert own.ask("DELETE", ended).status == 204
+    assert let(own, "PUT", f"{session}/files", {"n": 7})["path"] == FILE
+    let(own, "DELETE", f"{session}/files")
+    assert let(own, "DELETE", session)["termination"] == "exited"
+    again = let(own, "POST", "/v1/sessions", {"tenant": TENANT, "lifetime": "30m"})
+    assert own.ask("DELETE", f"/v1/sessions/{again['id']}").status == 200
     yes = {"answer": "approve", "reason": "it is fine"}
     approver = world.caller("approver of a")
     assert let(approver, "POST", "/v1/approvals/{approval_id}", yes)["state"] == "approved"
