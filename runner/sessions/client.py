@@ -115,6 +115,7 @@ class Session:
             "terminal": request.terminal,
             "ask_wait_s": None if caller.ask_wait_s < 0 else caller.ask_wait_s,
             "run_id": caller.run_id,
+            "identity": caller.identity,
         }
         with (
             contextlib.closing(wire.connect(self._home, self.id)) as channel,

@@ -55,6 +55,7 @@ class Sessions:
         lifetime: str | float | None = None,
         idle: str | float | None = None,
         backend: str | None = None,
+        identity: str | None = None,
     ) -> Session:
         """Begin one: an empty sandbox with the workspace in it, kept by a process of its own.
 
@@ -66,6 +67,7 @@ class Sessions:
             lifetime: when it ends at the latest, `1h` or seconds; the setting `session_lifetime`
                 else, which is the most there is.
             idle: how long it stays with no command; `session_idle` likewise.
+            identity: who calls a server that begins it, for the record.
 
         Raises:
             RunnerError: it did not begin; a denial too, whose `outcome` tells why.
@@ -76,6 +78,7 @@ class Sessions:
                  if (setting := getattr(self._settings, name)).origin == "flag"}  # fmt: skip
         document: wire.Document = {
             "id": session_id,
+            "identity": identity,
             "settings": {
                 **{name: os.fspath(value) for name, value in flags.items()},
                 "home": os.fspath(self._settings.home.value),

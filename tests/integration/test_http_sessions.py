@@ -253,6 +253,11 @@ def test_what_a_session_is_begun_with_is_held_against_the_caller(home, tmp_path)
         for who in (one, reader):
             (row,) = client.get("/v1/sessions", headers=who).json()["sessions"]
             assert row["id"] == session_id
+        ran_by_one = client.post(f"{where}/runs", json={"argv": ["true"]}, headers=one).json()
+        for run_id in (session_id, ran_by_one["run_id"]):
+            got = client.get("/v1/audit/events", params={"run": run_id, "kind": "run.decided"})
+            (event,) = [row["event"] for row in got.json()["events"]]
+            assert event["data"]["caller"].startswith("key:")
         # A profile that one may not use is not used by way of a session either.
         asked = {"agent": "one", "tenant": "t", "profile": "ci"}
         other = client.post("/v1/sessions", json=asked).headers["location"]

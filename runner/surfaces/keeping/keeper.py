@@ -57,14 +57,17 @@ _OF_A_COMMAND = frozenset({"wall_s", "cpu_time_s", "output_bytes", "open_files"}
 class Keeper:
     """One session, from its start to its end."""
 
-    def __init__(self, runner: Runner, request: ExecRequest, session_id: str) -> None:
-        """`request`: of the session; its program is a `Hold`."""
+    def __init__(
+        self, runner: Runner, request: ExecRequest, session_id: str, identity: str | None = None
+    ) -> None:
+        """`request`: of the session; its program is a `Hold`. `identity`: as `Caller` has it."""
         if not isinstance(request.program, Hold):
             raise RequestError("a session is begun with a hold")
         self._runner = runner
         self._request = request
         self._hold = request.program
         self._id = session_id
+        self._identity = identity
         self._holding = Holding(runner.backend())
         self._cancel = Cancellation()
         self._decided = threading.Event()
@@ -126,7 +129,14 @@ class Keeper:
         """Whoever asks looks it up."""
 
     def _carry(self) -> None:
-        caller = Caller(None, NullSink(), NullSink(), observer=self, run_id=self._id)
+        caller = Caller(
+            None,
+            NullSink(),
+            NullSink(),
+            observer=self,
+            run_id=self._id,
+            identity=self._identity,
+        )
         try:
             outcome = self._runner.execute(
                 self._request, caller, self._cancel, backend=self._holding
@@ -207,6 +217,7 @@ class Keeper:
             ask_wait_s=self._runner.settings.ask_wait.value if wait_s is None else wait_s,
             observer=telling,
             run_id=document["run_id"],
+            identity=document["identity"],
         )
         try:
             outcome = self._runner.execute(

@@ -28,7 +28,8 @@ def main(channel_fd: int) -> None:
         _, document, _ = wire.hear(starter)
         settings = load_settings(document["settings"])
         with Runner(settings=settings) as runner:
-            keeper = Keeper(runner, _request(document, runner), document["id"])
+            request = _request(document, runner)
+            keeper = Keeper(runner, request, document["id"], document["identity"])
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, lambda *_: keeper.end())
             with _listening(settings.home.value, document["id"]) as listener:

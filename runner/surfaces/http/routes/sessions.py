@@ -204,7 +204,7 @@ def _begun(service: Service, identity: Identity, body: SessionBody) -> Session:
     asked: dict[str, Any] = {
         "profile": profile, "agent": agent, "parent": body.parent, "session": body.session,
         "tenant": body.tenant, "env": body.env, "limits": body.limits, "labels": body.labels,
-        "lifetime": body.lifetime, "idle": body.idle,
+        "lifetime": body.lifetime, "idle": body.idle, "identity": identity.name,
     }  # fmt: skip
     with service.sessions.room():
         if cwd is not None:
