@@ -552,7 +552,9 @@ def test_reference_has_every_field_of_an_event(folder: Path) -> None:
     for line in shown.stdout.splitlines():
         event = json.loads(line)
         called = {"caller"} if event["kind"] == EventKind.RUN_DECIDED else set()  # of a server
-        assert set(event["data"]) - {"within"} == told[event["kind"]] - called, event["kind"]
+        assert set(event["data"]) - {"within", "charged"} == told[event["kind"]] - called, event[
+            "kind"
+        ]
         seen.add(event["kind"])
     # Nobody's supervisor died here; whether another's left something is a matter of the machine;
     # and this log was never without a key; nobody called.
