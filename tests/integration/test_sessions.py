@@ -357,6 +357,28 @@ def test_a_profile_without_namespaces_has_no_sessions(
         runner.sessions.start(cwd=work, profile="agent-process")
 
 
+def test_what_is_under_way_as_it_ends_is_recorded(runner: Runner, work: Path) -> None:
+    session = runner.sessions.start(cwd=work, lifetime="5m")
+
+    def go_on() -> None:
+        with pytest.raises(RunnerError):
+            while True:
+                session.run(shell="sleep 0.05")
+
+    threads = [threading.Thread(target=go_on) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(session.state().runs) > 1, "nothing runs")
+    session.stop()
+    for thread in threads:
+        thread.join()
+    until(lambda: not runner.kills.running(), "something is open")
+    last: dict[str | None, str] = {}
+    for event in runner.store.events():
+        last[event.run_id] = event.kind
+    assert {last[run] for run in last if run is not None} == {"run.ended"}
+
+
 class TestFiles:
     def test_written_and_read_in_its_own_view(self, session: Session, work: Path) -> None:
         content = bytes(range(256)) * 5000

@@ -17,7 +17,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 from runner.app import Runner
@@ -46,6 +46,9 @@ AT_ONCE = 64
 """Connections; each has a thread."""
 HEAR_WITHIN_S = 30.0
 """Who connects says what it wants within this."""
+ENDED = "the session has ended; begin a new one"
+FINISH_WITHIN_S = 60.0
+"""Its sandbox is gone: what is under way has only its end to record."""
 LEAVE_WITHIN_S = 5.0
 """And goes within this once it has its answer."""
 SAID_BYTES = 1 << 20
@@ -77,6 +80,12 @@ class Keeper:
         self._guard = threading.Lock()
         self._runs: set[str] = set()
         self._room = threading.Semaphore(AT_ONCE)
+        self._ending = Cancellation()
+        """Set when the session is over: who waits for an answer waits no more."""
+        self._none = threading.Condition()
+        self._carried = 0
+        """What is under way that may have something to record."""
+        self._closed = False
 
     def begin(self) -> threading.Thread:
         """Let the session begin; see `await_begun`."""
@@ -114,6 +123,27 @@ class Keeper:
                 threading.Thread(
                     target=self._answer, args=(channel,), name="session call", daemon=True
                 ).start()
+
+    def finish(self) -> None:
+        """Take nothing more, and wait until all that was under way is recorded."""
+        self._ending.set()
+        with self._none:
+            self._closed = True
+            self._none.wait_for(lambda: not self._carried, FINISH_WITHIN_S)
+
+    @contextlib.contextmanager
+    def _carrying(self) -> Iterator[None]:
+        """What has to be over before the log is let go of. UnreachableError: it is too late."""
+        with self._none:
+            if self._closed:
+                raise UnreachableError(ENDED)
+            self._carried += 1
+        try:
+            yield
+        finally:
+            with self._none:
+                self._carried -= 1
+                self._none.notify_all()
 
     # What the session's own run tells (`ports.Observer`).
 
@@ -160,7 +190,7 @@ class Keeper:
                     self._do(what, document, fds, channel)
                 except RunnerError as error:
                     if self._over.is_set() and error.outcome is None:
-                        error = UnreachableError("the session has ended; begin a new one")
+                        error = UnreachableError(ENDED)
                     wire.say(channel, "over", told(error))
                 except (KeyError, TypeError, ValueError, IndexError) as error:
                     wrong = RequestError(f"that is no message of this version: {error}")
@@ -179,16 +209,22 @@ class Keeper:
     ) -> None:
         match what:
             case "run":
-                wire.say(channel, "over", self._run(document, fds, channel))
+                with self._carrying():
+                    answer = self._run(document, fds, channel)
+                wire.say(channel, "over", answer)
             case "file":
-                wire.say(channel, "over", self._file(document, fds, channel))
+                with self._carrying():
+                    answer = self._file(document, fds, channel)
+                wire.say(channel, "over", answer)
             case "show":
                 wire.say(channel, "over", self._state())
             case "processes":
                 found = [asdict(each) for each in self._lease.processes()]
                 wire.say(channel, "over", {"processes": found})
             case "end":
-                wire.say(channel, "over", self._end_process(document))
+                with self._carrying():
+                    answer = self._end_process(document)
+                wire.say(channel, "over", answer)
             case "stop":
                 self.end()
                 self._over.wait()
@@ -220,9 +256,8 @@ class Keeper:
             identity=document["identity"],
         )
         try:
-            outcome = self._runner.execute(
-                request, caller, _Gone(channel), backend=self._lease.commands
-            )
+            with _Gone(channel, self._ending) as gone:
+                outcome = self._runner.execute(request, caller, gone, backend=self._lease.commands)
         finally:
             with self._guard:
                 self._runs.discard(telling.run_id)
@@ -283,10 +318,10 @@ class Keeper:
         gate = Gate(UNLIMITED, SAID_BYTES)
         said = _Kept()
         try:
-            with Cancellation() as never:
+            with Cancellation() as never, _Gone(channel, self._ending) as gone:
                 # Who goes away while it writes sends no more, and less than was said: then what
                 # there is of it is removed, which one that is killed can't do.
-                cancel = never if task.do is FileDeed.WRITE else _Gone(channel)
+                cancel = never if task.do is FileDeed.WRITE else gone
                 lease.run(Streams(fds[0], FdSink(fds[1]), said, gate), cancel)
         finally:
             lease.release()
@@ -364,19 +399,27 @@ class _Telling:
 
 
 class _Gone:
-    """`ports.CancelToken`: set when whoever asked says something more, or has gone away."""
+    """`ports.CancelToken`: set when whoever asked says something more, or has gone away, or the
+    session is over. A context manager.
+    """
 
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
+    def __init__(self, channel: socket.socket, ending: Cancellation) -> None:
+        self._either = select.epoll()  # its descriptor can be waited for like any other
+        for each in (channel.fileno(), ending.fileno()):
+            self._either.register(each, select.EPOLLIN)
 
     def fileno(self) -> int:
-        return self._channel.fileno()
+        return self._either.fileno()
 
     @property
     def is_set(self) -> bool:
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._either.poll(0))
+
+    def __enter__(self) -> _Gone:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._either.close()
 
 
 class _Kept:

@@ -38,6 +38,7 @@ def main(channel_fd: int) -> None:
                 starter.close()
                 keeper.serve(listener)
             thread.join()
+            keeper.finish()
     except RunnerError as error:
         with contextlib.suppress(RunnerError, OSError):
             wire.say(starter, "refused", told(error))
