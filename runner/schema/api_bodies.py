@@ -22,6 +22,8 @@ MOST_NAME_BYTES = 255
 MOST_FOLDERS = 32
 """Deeper than any source tree that somebody sends along."""
 LONGEST_WAIT_S = 3600.0
+MOST_CELLS = 4096
+"""Rows or columns of a terminal; what is drawn into one grows with them."""
 
 
 def _profile(name: str) -> str:
@@ -87,7 +89,7 @@ def _one_program(schema: dict[str, Any]) -> None:
     schema["oneOf"] = [{"required": words, "title": kind} for kind, words in kinds.items()]
 
 
-class _Words(Strict):
+class Words(Strict):
     """One program, and what it is given."""
 
     model_config = ConfigDict(json_schema_extra=_one_program)
@@ -137,7 +139,7 @@ class WhoseBody(Strict):
     )
 
 
-class ProgramBody(_Words, _Bounds, WhoseBody):
+class ProgramBody(Words, _Bounds, WhoseBody):
     """One program, who asks for it, and under what."""
 
     script: str | None = Field(
@@ -167,7 +169,17 @@ class AttachBody(Strict):
     stderr: OpenFile | None = None
 
 
-class WaitedBody(Strict):
+class AskedBody(Strict):
+    """How long it waits for answers."""
+
+    ask_wait: Name | Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="How long it waits where a rule asks, seconds or '15m'; but for the server's "
+        "own user at most what its setting ask_wait says, which holds where nothing is said here.",
+    )
+
+
+class WaitedBody(AskedBody):
     """What a run reads, and how its end is waited for."""
 
     stdin: Content | None = Field(default=None, description="What it reads; nothing else.")
@@ -175,11 +187,6 @@ class WaitedBody(Strict):
         default=True,
         description="Whether to answer when it has ended, or for how many seconds to wait for "
         "that; else the answer is 202.",
-    )
-    ask_wait: Name | Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        default=None,
-        description="How long it waits where a rule asks, seconds or '15m'; but for the server's "
-        "own user at most what its setting ask_wait says, which holds where nothing is said here.",
     )
     cancel_on_disconnect: bool = Field(
         default=False,
@@ -191,8 +198,8 @@ class WaitedBody(Strict):
 Files = Annotated[dict[str, Content], AfterValidator(_paths)]
 
 
-class RunBody(ProgramBody, WaitedBody):
-    """A program to be run."""
+class FilledBody(Strict):
+    """What its workspace holds."""
 
     files: Files = Field(
         default={},
@@ -200,6 +207,11 @@ class RunBody(ProgramBody, WaitedBody):
         description="What the fresh folder holds: relative path to text or {'base64': …}; not "
         "with cwd.",
     )
+
+
+class RunBody(ProgramBody, WaitedBody, FilledBody):
+    """A program to be run."""
+
     attach: AttachBody | None = Field(
         default=None,
         description="Connect it to open files of the calling process; for the server's own user "
@@ -212,8 +224,44 @@ class RunBody(ProgramBody, WaitedBody):
     )
 
 
-class SessionRunBody(_Words, _Bounds, WaitedBody):
+class SessionRunBody(Words, _Bounds, WaitedBody):
     """A program to be run in a session. Of limits: wall, cpu_time, output and open_files."""
+
+
+class Size(Strict):
+    """Of a terminal."""
+
+    rows: Annotated[int, Field(ge=1, le=MOST_CELLS)]
+    columns: Annotated[int, Field(ge=1, le=MOST_CELLS)]
+
+
+class _Conversed(AskedBody):
+    """How a client talks with it."""
+
+    terminal: Size | None = Field(
+        default=None,
+        description="Give it a terminal of that size; all output is of stdout then.",
+    )
+    cancel_on_disconnect: bool = Field(
+        default=True,
+        description="Whether it is cancelled if the caller goes away; else its input ends, and it "
+        "goes on.",
+    )
+
+
+class InteractiveBody(ProgramBody, _Conversed, FilledBody):
+    """A program to be run, whose input comes while it runs: a WebSocket's first message."""
+
+
+class SessionInteractiveBody(Words, _Bounds, _Conversed):
+    """The same in a session. Of limits: wall, cpu_time, output and open_files."""
+
+
+class SaidBody(Strict):
+    """What a client says of its input: its end, its terminal's size, or that the run is to end."""
+
+    say: Literal["end", "resize", "cancel"]
+    size: Size | None = Field(default=None, description="With resize.")
 
 
 Span = Name | Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -245,10 +293,10 @@ class ApplyBody(Strict):
     dry_run: bool = Field(default=False, description="Only say what would become of each.")
 
 
-def check_workspace_given(body: RunBody | SessionBody) -> None:
+def check_workspace_given(body: RunBody | InteractiveBody | SessionBody) -> None:
     """RequestError: files were sent for a folder that is not its own."""
     if body.files and body.cwd is not None:
-        whose = "run" if isinstance(body, RunBody) else "session"
+        whose = "session" if isinstance(body, SessionBody) else "run"
         raise RequestError(
             f"files go into a fresh folder of the {whose}'s own: leave out cwd, or files"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
+from starlette.routing import WebSocketRoute
+from starlette.testclient import TestClient, WebSocketDenialResponse
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "security"))
+from isolation import SOCKETS
 
 from runner import Runner
 from runner.errors import UnauthenticatedError
@@ -89,6 +95,10 @@ def test_every_route_says_what_it_needs(runner):
     page = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
     told = set(re.findall(r"(?m)^\| `([A-Z]+) (/\S*)` \| (?:`(\w+)`|none) \|", page))
     assert told == {(*r.methods, r.path, *(verbs(r) or [""])) for r in routes}
+    sockets = {r.path for r in walked(app.router) if isinstance(r, WebSocketRoute)}
+    assert (
+        sockets == set(SOCKETS) == set(re.findall(r"(?m)^\| `WebSocket (/\S*)` \| `run` \|", page))
+    )
     writes = {r.path for r in routes if r.methods != {"GET"} and verbs(r) == [Verb.READ]}
     assert not writes
 
@@ -104,6 +114,11 @@ def test_every_route_says_what_it_needs(runner):
                         assert answer.headers["www-authenticate"]
 
     asyncio.run(asked())
+    with TestClient(app) as calls:
+        for path in sockets:
+            with pytest.raises(WebSocketDenialResponse) as caught:
+                calls.websocket_connect(path.replace("{session_id}", "ses-x")).__enter__()
+            assert code(caught.value) == (401, "unauthenticated"), path
 
 
 def walked(router: Any) -> list[Any]:

@@ -160,11 +160,11 @@ class Wire(http.client.HTTPConnection):
 
     def __init__(self, dial: Callable[[], socket.socket]) -> None:
         super().__init__("runner", timeout=120)
-        self._dial = dial
+        self.dialled = dial
 
     def connect(self) -> None:
         """As the caller connects."""
-        self.sock = self._dial()
+        self.sock = self.dialled()
 
     def ask(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
@@ -287,3 +287,7 @@ IDENTITIES: dict[str, Identity] = {
     "operator": Identity("", ALL, None, ("*",), ("*",), ("*",)),
 }  # fmt: skip
 """Keys that are made."""
+
+SOCKETS = ("/v1/runs", "/v1/sessions/{session_id}/runs")
+"""WebSockets, which an OpenAPI document has no words for; their first message is as the body of a
+POST to the same address."""

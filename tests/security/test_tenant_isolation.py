@@ -25,6 +25,8 @@ from urllib.parse import urlencode
 
 import jwt
 import pytest
+import websockets.exceptions
+import websockets.sync.client
 from conftest import RUNNER_COMMAND, native_missing
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -42,6 +44,7 @@ from isolation import (
     OUTPUT,
     ROUTES,
     SESSION,
+    SOCKETS,
     TENANT,
     VALUES,
     Answer,
@@ -420,6 +423,49 @@ def test_nobody_else_sees_or_changes_anything(world):
             unmarked(caller, answers[0], *said_in(sent))
     assert refused > 300
     assert state(world) == before
+
+
+@pytest.mark.parametrize("template", SOCKETS)
+def test_nobody_else_begins_anything_over_a_websocket(world, template):
+    before, refused = state(world), 0
+    route = ROUTES["POST", template]
+    for caller, body in product(world.callers, route.bodies):
+        status = expected(caller, route)
+        own = route.kind is Kind.BEGINS and status is None and is_own(caller, body)
+        if own or (status is None and caller.reaches):
+            continue  # those are the twins: POST, and tests/e2e/test_serve_interactive.py
+        sent = {k: v for k, v in filled(body, world.run).items() if k not in ("stdin", "wait")}
+        told = [
+            conversation(caller, world.path(template, run), sent) for run in (world.run, "run-x")
+        ]
+        refused += 1
+        if status is not None:
+            assert told[0][0] == status, (caller.name, told)
+        else:
+            code = "not_found" if route.kind is Kind.THING else "forbidden"
+            assert told[0][:2] == (101, code), (caller.name, told)
+        first, absent = (each[2].replace(world.session, "ses-x") for each in told)
+        assert first == absent, caller.name
+        unmarked(caller, Answer(told[0][0], (), told[0][2]), *said_in(sent))
+    assert refused > 20
+    assert state(world) == before
+
+
+def conversation(caller: Caller, path: str, sent: object) -> tuple[int, str, str]:
+    """The status of the handshake, and of what comes then the last event's code, and its text."""
+    try:
+        with websockets.sync.client.connect(
+            f"ws://runner{path}",
+            sock=caller.wire.dialled(),
+            compression=None,
+            additional_headers=caller.headers,
+        ) as client:
+            client.send(json.dumps(sent))
+            last = json.loads(client.recv(timeout=60))
+            return 101, last["data"].get("code", ""), json.dumps(last)
+    except websockets.exceptions.InvalidStatus as error:
+        body = (error.response.body or b"").decode()
+        return error.response.status_code, json.loads(body)["error"]["code"], body
 
 
 def is_own(caller: Caller, body: dict[str, object]) -> bool:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from runner.model.identity import Identity
 from runner.schema.api_answers import RunAccepted
-from runner.schema.api_bodies import RunBody, SessionRunBody
+from runner.schema.api_bodies import RunBody, SessionRunBody, Words
 from runner.surfaces.http import problems
 from runner.surfaces.http.feed import Told
 from runner.surfaces.http.jobs import Job
@@ -102,7 +102,7 @@ async def begun(  # noqa: PLR0917
     return _answer(job)
 
 
-def size_bytes(body: _Body, stdin: bytes | None) -> int:
+def size_bytes(body: Words, stdin: bytes | None) -> int:
     """What the program takes while it waits for its turn."""
     texts = [body.shell or "", body.code or "", *(body.argv or ()), *body.args]
     return sum(map(len, texts)) + len(stdin or b"")

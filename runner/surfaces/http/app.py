@@ -25,6 +25,7 @@ from runner.surfaces.http.routes import (
     description,
     events,
     health,
+    interactive,
     operators,
     runs,
     session_files,
@@ -40,7 +41,7 @@ BODY_BYTES = 16 << 20
 _ROUTERS = (
     runs.router, events.router, changes.router, sessions.router, session_files.router,
     decisions.router, operators.router, standing.router, audit.router, health.router,
-    description.router,
+    description.router, interactive.router,
 )  # fmt: skip
 
 

@@ -116,6 +116,11 @@ class Connection(HttpToolsProtocol):
         self._message_bytes = 0
         super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        """It goes on as a `WebSocketConnection`, which is not waited for as a request is."""
+        self._within(None)
+        super().handle_websocket_upgrade()
+
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP."""
         self._refuse(400, RequestError.code, msg)

@@ -39,6 +39,7 @@ from runner.schema.outcome import decision_document, outcome_document
 from runner.streams import CallbackSink, Cancellation
 from runner.surfaces.http.attached import Attached
 from runner.surfaces.http.feed import Feed
+from runner.surfaces.http.input import Input
 
 USAGE_EVERY_S = 1.0
 """So often a reader is told what a run uses."""
@@ -64,6 +65,8 @@ class How:
     """Of who began it and follows it; None: nobody is waited for."""
     attached: Attached | None = None
     """The caller's own streams, in the place of events of output."""
+    input: Input | None = None
+    """What it reads as that comes, in the place of a whole."""
     environment: Mapping[str, str] | None = None
     """The caller's, which profiles inherit from; None: the server's."""
     ask_wait_s: float | None = None
@@ -146,17 +149,24 @@ class Job:
             self._how.pace.close()
         if self._how.attached is not None:
             self._how.attached.close()
+        if self._how.input is not None:
+            self._how.input.close()
 
     def carry(self, runner: Runner) -> Outcome | None:
         """Run it once, in the thread of the caller. Never raises."""
         if self._asked is None:
             return None
         request, stdin = self._asked
-        attached, wait_s = self._how.attached, self._how.ask_wait_s
+        attached, given, wait_s = self._how.attached, self._how.input, self._how.ask_wait_s
+        if given is not None:
+            reads: int | bytes | None = given.stdin
+        else:
+            reads = stdin if attached is None else attached.stdin
         caller = Caller(
-            stdin if attached is None else attached.stdin,
+            reads,
             self._sink("stdout") if attached is None else attached.stdout,
             self._sink("stderr") if attached is None else attached.stderr,
+            terminal=None if given is None else given.terminal,
             ask_wait_s=runner.settings.ask_wait.value if wait_s is None else wait_s,
             observer=self,
             run_id=self.id,

@@ -36,6 +36,7 @@ from runner.surfaces.http.meant import INSTANCE, Basis, Itself
 from runner.surfaces.http.peer_rules import socket_mode
 from runner.surfaces.http.service import Service
 from runner.surfaces.http.socket_file import listening, passed
+from runner.surfaces.http.websocket import PING_S, STALLED_S, WebSocketConnection
 
 KEEP_ALIVE_S = 30
 ANSWERING_S = 5
@@ -165,7 +166,11 @@ def _config(app: FastAPI, tls: TlsFiles | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=Connection,
-        ws="none",
+        ws=WebSocketConnection,
+        ws_max_size=app.state.sizes.most_bytes,
+        ws_per_message_deflate=False,  # a few bytes would become very many
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=STALLED_S,
         lifespan="off",
         log_config=None,
         log_level="error",

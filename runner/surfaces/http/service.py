@@ -22,7 +22,7 @@ from runner.model.principal import Principal
 from runner.model.request import ExecRequest
 from runner.pacing import Pace
 from runner.schema.api_answers import RunStatus
-from runner.schema.api_bodies import ProgramBody, RunBody, WaitedBody
+from runner.schema.api_bodies import AskedBody, ProgramBody, RunBody
 from runner.schema.outcome import printable
 from runner.stores.listing import ListedRun, listed_run
 from runner.stores.reader import LogReader
@@ -130,9 +130,14 @@ class Service:
                     "attach goes with cwd, over the server's unix socket, and without stdin"
                 )
             attached = Attached(peer, body.attach)
-        return How(Pace() if paced else None, attached, body.environment, wait_s)
+        return How(
+            Pace() if paced else None,
+            attached,
+            environment=body.environment,
+            ask_wait_s=wait_s,
+        )
 
-    def ask_wait_s(self, body: WaitedBody, identity: Identity) -> float | None:
+    def ask_wait_s(self, body: AskedBody, identity: Identity) -> float | None:
         """How long it waits where a rule asks; None: nothing is said of that. RequestError."""
         if body.ask_wait is None:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
@@ -14,7 +14,12 @@ from runner.model.identity import Identity, Verb
 from runner.model.request import ExecRequest
 from runner.recording import new_run_id
 from runner.schema.api_answers import RunAccepted, RunAnswer, RunList, RunStatus
-from runner.schema.api_bodies import RunBody, check_workspace_given, content_of
+from runner.schema.api_bodies import (
+    InteractiveBody,
+    RunBody,
+    check_workspace_given,
+    content_of,
+)
 from runner.schema.outcome_model import OutcomeDocument
 from runner.surfaces.http import answering, listing
 from runner.surfaces.http.access import needs
@@ -137,13 +142,35 @@ def _peer(request: Request) -> Peer | None:
 async def _started(
     service: Service, identity: Identity, body: RunBody, peer: Peer | None, *, follows: bool
 ) -> Job:
-    service.jobs.check_room()  # before anything is written for it
     run_id = new_run_id()
     loop = asyncio.get_running_loop()
-    try:
-        job = await asyncio.to_thread(
-            _prepared, service, identity, body, run_id, (loop, peer), follows=follows
+
+    def prepared() -> Job:
+        request, disk_bytes = requested(service, identity, body, run_id)
+        if body.wait is not True or follows:
+            # Who does not wait is told at once of what can be told.
+            _checked(service, request)
+        stdin = None if body.stdin is None else content_of(body.stdin)
+        how = service.how(body, identity, peer, paced=follows and body.attach is None)
+        return Job(
+            run_id,
+            request,
+            stdin,
+            Feed(loop, pace=how.pace),
+            how=how,
+            size_bytes=answering.size_bytes(body, stdin),
+            disk_bytes=disk_bytes,
+            caller=identity.name,
         )
+
+    return await submitted(service, run_id, prepared)
+
+
+async def submitted(service: Service, run_id: str, prepared: Callable[[], Job]) -> Job:
+    """Take a run that is made in a thread. BusyError, StoppingError; what `prepared` raises."""
+    service.jobs.check_room()  # before anything is written for it
+    try:
+        job = await asyncio.to_thread(prepared)
     except BaseException:
         service.fresh.remove(run_id)
         raise
@@ -156,38 +183,14 @@ async def _started(
     return job
 
 
-def _prepared(
-    service: Service,
-    identity: Identity,
-    body: RunBody,
-    run_id: str,
-    where: tuple[asyncio.AbstractEventLoop, Peer | None],
-    *,
-    follows: bool,
-) -> Job:
-    """The request, decided about by nobody yet; its folder is made and filled."""
+def requested(
+    service: Service, identity: Identity, body: RunBody | InteractiveBody, run_id: str
+) -> tuple[ExecRequest, int]:
+    """The request, decided about by nobody yet; its folder is made and filled, with so much."""
     check_workspace_given(body)
     files = {path: content_of(given) for path, given in body.files.items()}
-    directory: Path | None = None
-    if body.cwd is None:
-        directory = service.fresh.make(run_id, files)
-    request = service.request(body, identity, directory)
-    if body.wait is not True or follows:
-        # Who does not wait is told at once of what can be told.
-        _checked(service, request)
-    stdin = None if body.stdin is None else content_of(body.stdin)
-    loop, peer = where
-    how = service.how(body, identity, peer, paced=follows and body.attach is None)
-    return Job(
-        run_id,
-        request,
-        stdin,
-        Feed(loop, pace=how.pace),
-        how=how,
-        size_bytes=answering.size_bytes(body, stdin),
-        disk_bytes=sum(map(len, files.values())),
-        caller=identity.name,
-    )
+    directory = service.fresh.make(run_id, files) if body.cwd is None else None
+    return service.request(body, identity, directory), sum(map(len, files.values()))
 
 
 def _checked(service: Service, request: ExecRequest) -> None:

@@ -22,6 +22,7 @@ from runner.recording import new_run_id
 from runner.schema.api_answers import ProcessList, SessionAnswer, SessionList
 from runner.schema.api_bodies import (
     SessionBody,
+    SessionInteractiveBody,
     SessionRunBody,
     check_workspace_given,
     content_of,
@@ -40,6 +41,7 @@ from runner.surfaces.http.access import (
 )
 from runner.surfaces.http.bodies import described, takes
 from runner.surfaces.http.feed import Feed
+from runner.surfaces.http.input import Input
 from runner.surfaces.http.jobs import How, Job
 from runner.surfaces.http.meant import Meant
 from runner.surfaces.http.service import Json, Service, service_of
@@ -141,7 +143,8 @@ async def run(
     async def started() -> Job:
         service.jobs.check_room()
         found = await service.sessions.call(service.sessions.find_to_use, identity, session_id)
-        job = _job(service, identity, found, body, follows=follows)
+        stdin = None if body.stdin is None else content_of(body.stdin)
+        job = command(service, identity, found, body, stdin, pace=Pace() if follows else None)
         try:
             service.jobs.submit(job)
         except RunnerError:
@@ -271,27 +274,34 @@ def _stopped(service: Service, identity: Identity, session_id: str) -> Outcome:
     return outcome
 
 
-def _job(
-    service: Service, identity: Identity, session: Session, body: SessionRunBody, *, follows: bool
+def command(
+    service: Service,
+    identity: Identity,
+    session: Session,
+    body: SessionRunBody | SessionInteractiveBody,
+    stdin: bytes | Input | None,
+    *,
+    pace: Pace | None,
 ) -> Job:
-    """A command, decided about by nobody yet."""
+    """A command of a session, decided about by nobody yet. RequestError."""
     runner = service.runner
+    given = stdin if isinstance(stdin, Input) else None
     with runner.refusals_recorded(session.principal, session.profile):
         request = build_request(
             argv=body.argv, shell=body.shell, code=body.code, language=body.language,
             args=body.args, cwd="/", env=body.env, limits=body.limits, labels=body.labels,
+            terminal=given is not None and given.terminal is not None,
         )  # fmt: skip
         wait_s = service.ask_wait_s(body, identity)
     request = replace(request, principal=session.principal, profile=session.profile)
-    stdin = None if body.stdin is None else content_of(body.stdin)
-    pace = Pace() if follows else None
+    whole = None if isinstance(stdin, Input) else stdin
     return Job(
         new_run_id(),
         request,
-        stdin,
+        whole,
         Feed(asyncio.get_running_loop(), pace=pace),
-        how=How(pace, ask_wait_s=wait_s, execute=session.execute),
-        size_bytes=answering.size_bytes(body, stdin),
+        how=How(pace, input=given, ask_wait_s=wait_s, execute=session.execute),
+        size_bytes=answering.size_bytes(body, whole),
         disk_bytes=0,
         caller=identity.name,
     )
