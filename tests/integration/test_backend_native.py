@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from runner.backends.native import create
 from runner.ports import Backend
 from runner.testing.backend_contract import BackendContract
+from runner.testing.backend_harness import Given
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +25,19 @@ class TestNativeBackend(BackendContract):
 
     def make_backend(self) -> Backend:
         return create(self.cache_folder)
+
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_a_run_leaves_no_descriptor_open(self, terminal: bool) -> None:
+        ours, theirs = os.openpty()
+        given = Given(terminal=theirs) if terminal else Given()
+        try:
+            with self.backend() as backend:
+                self.shell("exit 3", given=given, backend=backend, terminal=terminal).exited(3)
+                before = set(os.listdir("/proc/self/fd"))
+                for _ in range(3):
+                    ran = self.shell("echo x", given=given, backend=backend, terminal=terminal)
+                    assert ran.exited().stdout == (b"x\r\n" if terminal else b"x\n")
+                assert set(os.listdir("/proc/self/fd")) == before
+        finally:
+            os.close(ours)
+            os.close(theirs)

@@ -166,6 +166,8 @@ class NativeLease:
                 stderr=streams.stderr,
                 gate=streams.gate,
             )
+        for fd in self._stdio:  # the terminal stands for all three, and the pump's end is its own
+            os.close(fd)
         return Pump(
             stdin_to=self._master,
             stdout_from=self._master,
