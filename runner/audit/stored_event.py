@@ -24,6 +24,7 @@ TELLING = KEY_KINDS | {EventKind.LOG_ARCHIVED.value, EventKind.LOG_REPAIRED.valu
 
 _FIELDS = frozenset({"v", "seq", "time", "kind", "run", "principal", "data", "prev"})
 _HEX_HASH = re.compile(r"[0-9a-f]{64}")
+_TEXT_OR_NONE = frozenset({str, type(None)})
 _PRINCIPAL_FIELDS = frozenset({"agent", "parent", "session", "tenant", "uid"})
 
 
@@ -158,12 +159,13 @@ def fields_of(body: bytes) -> dict[str, Any]:
     well_formed = (
         value.keys() == _FIELDS
         and (principal is None or _is_principal(principal))
-        and isinstance(value["data"], dict)
-        and isinstance(value["prev"], str)
+        and type(value["data"]) is dict
+        and type(value["prev"]) is str
         and _HEX_HASH.fullmatch(value["prev"]) is not None
         and type(value["seq"]) is int
-        and all(isinstance(value[name], str) for name in ("time", "kind"))
-        and (value["run"] is None or isinstance(value["run"], str))
+        and type(value["time"]) is str
+        and type(value["kind"]) is str
+        and type(value["run"]) in _TEXT_OR_NONE
     )
     if not well_formed:
         raise NotHeldError("its bytes do not have the fields of an event")
@@ -172,11 +174,13 @@ def fields_of(body: bytes) -> dict[str, Any]:
 
 def _is_principal(value: object) -> bool:
     return (
-        isinstance(value, dict)
+        type(value) is dict
         and value.keys() == _PRINCIPAL_FIELDS
-        and isinstance(value["agent"], str)
+        and type(value["agent"]) is str
         and type(value["uid"]) is int
-        and all(isinstance(value[k], str | None) for k in ("parent", "session", "tenant"))
+        and type(value["parent"]) in _TEXT_OR_NONE
+        and type(value["session"]) in _TEXT_OR_NONE
+        and type(value["tenant"]) in _TEXT_OR_NONE
     )
 
 

@@ -236,6 +236,17 @@ def test_the_fast_way_takes_the_same_bytes(numbers: list[str], form: str) -> Non
     assert repr(found) == repr(expected)
 
 
+def test_the_fast_way_knows_every_exponent() -> None:
+    for exponent in range(-323, 309):
+        for mantissa in ("1", "1.5", "-9.999999999999999"):
+            near = float(f"{mantissa}e{exponent}")
+            for number in filter(math.isfinite, (near, math.nextafter(near, 0), round(near, 3))):
+                value = {"a": [number], "b": number}
+                data = _written_slowly(value)
+                assert canonical(value) == data
+                assert parse_canonical(data) == value
+
+
 @pytest.mark.parametrize(
     "value", [{"a": uuid.uuid4()}, {"a": {1: 2}}, {"a": [math.nan]}, {"a": [[{"b": math.inf}]]}]
 )
