@@ -276,7 +276,7 @@ def _alone(home: Path) -> Iterator[None]:
         raise RequestError(f"there is no state folder {home}")
     queue = WriterQueue(home / QUEUE_NAME, _WAIT_S)
     try:
-        queue.enter()
+        queue.enter(in_line=False)  # a dry run changes no file
         if alive := living(home / "live"):
             raise StateError(
                 f"{len(alive)} other runner(s) hold the log of {home}: end them, then repair it"
