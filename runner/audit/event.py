@@ -9,7 +9,10 @@ the leaf hash is SHA-256(0x00 || these bytes), as in an RFC 9162 tree.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+
+import orjson
 
 from runner.audit.canonical import Written, canonical, escape, written_fast
 from runner.audit.merkle import HASH_BYTES, leaf_hash
@@ -32,23 +35,21 @@ def seal(
     RecordError: the draft holds what can't be written as JSON (see `canonical`).
     """
     time, kind, prev = rfc3339(now_s), draft.kind.value, previous.hex()
-    who: dict[str, object] = {
-        "principal": None if draft.principal is None else _principal(draft.principal),
-        "run": draft.run_id,
-    }
+    run_id = None if draft.run_id is None else escape(draft.run_id)
     data = written or data_of(draft)
-    about = None if data is None else written_fast(who)
+    about = _about(draft.principal, run_id)
     if data is None or about is None:
+        who = {"principal": _told(draft.principal), "run": draft.run_id}
         rest = {"v": EVENT_VERSION, "seq": seq, "time": time, "kind": kind, "prev": prev, **who}
         body = canonical({"data": draft.data, **rest})
     else:  # the same, put together of what is written already
-        told = kind.encode(), prev.encode(), about.data[1:-1], seq, time.encode(), EVENT_VERSION
+        told = kind.encode(), prev.encode(), about, seq, time.encode(), EVENT_VERSION
         body = _BODY % (data.data, *told)
     return AuditEvent(
         seq=seq,
         time=time,
         kind=kind,
-        run_id=None if draft.run_id is None else escape(draft.run_id),
+        run_id=run_id,
         body=body,
         leaf_hash=leaf_hash(body),
         previous=previous,
@@ -73,11 +74,30 @@ def rfc3339(now_s: float) -> str:
     return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
-def _principal(principal: Principal) -> dict[str, object]:
+def _about(principal: Principal | None, run_id: str | None) -> bytes | None:
+    """Who and which run, as they stand in an event's bytes; None: `canonical` has to look.
+
+    `run_id`: escaped. orjson writes a single text as RFC 8785 does; the keys are in order.
+    """
+    try:
+        who = _told(principal, escape)
+        return orjson.dumps({"principal": who, "run": run_id}, option=orjson.OPT_STRICT_INTEGER)[
+            1:-1
+        ]
+    except TypeError:
+        return None
+
+
+def _told(
+    principal: Principal | None, text: Callable[[str], str] = str
+) -> dict[str, object] | None:
+    if principal is None:
+        return None
+    parent, session, tenant = principal.parent, principal.session, principal.tenant
     return {
-        "agent": principal.agent,
-        "parent": principal.parent,
-        "session": principal.session,
-        "tenant": principal.tenant,
+        "agent": text(principal.agent),
+        "parent": None if parent is None else text(parent),
+        "session": None if session is None else text(session),
+        "tenant": None if tenant is None else text(tenant),
         "uid": principal.uid,
     }
