@@ -16,6 +16,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
 from string import ascii_lowercase, ascii_uppercase
 
@@ -103,8 +104,12 @@ _LEFT, _WHOLE = _looked_for((*(needle for needle, _ in NEEDLES), *NAME_NEEDLES))
 def _is_quiet(written: Written, names: Sequence[str | None]) -> bool:
     """Whether no needle stands in an event, but for runner's own words; False: it may be."""
     keys = "\0".join(("", *written.keys, "")).replace("\0tokens\0", "\0")
-    told = "\0".join((*written.texts, *filter(None, names), ""))
-    text = keys + told.replace("\0private_proc\0", "\0")
+    told = "\0".join(("", *written.texts, *filter(None, names), ""))
+    return _holds_none(told.replace("\0private_proc\0", "\0")) and _keys_hold_none(keys)
+
+
+def _holds_none(text: str) -> bool:
+    """Whether no needle stands in a text; False: one may."""
     if not text.isascii():
         return False
     left = _left_of(text)
@@ -112,6 +117,10 @@ def _is_quiet(written: Written, names: Sequence[str | None]) -> bool:
         return False
     lowered = text.lower()
     return not [each for each in _WHOLE if each in lowered]
+
+
+# Events of a kind have the same keys, which are half of their text.
+_keys_hold_none = lru_cache(maxsize=64)(_holds_none)
 
 
 @dataclass(frozen=True, slots=True)
