@@ -38,6 +38,9 @@ DEFAULT_KEEP_OUTPUT_BYTES = 1 << 20
 """Of each stream; enough for a long traceback, and a thousand runs stay under 2 GiB."""
 DEFAULT_KEEP_PROGRAM_BYTES = 1 << 20
 """More than anybody writes by hand; what is larger is not kept at all."""
+DEFAULT_SERVER_SESSIONS = 32
+"""Each is a process of runner's beside its sandbox."""
+MOST_SERVER_SESSIONS = 1000
 DEFAULT_KEEP_CHANGES_BYTES = 256 << 20
 """Of one run: sources and what a build makes of them, not a whole tree of packages."""
 DEFAULT_KEEP_CHANGES_TOTAL_BYTES = 2 << 30
@@ -110,6 +113,8 @@ class Settings:
     `always`, or which one: `unix:PATH`."""
     server_peers: Setting[tuple[PeerRule, ...]]
     """What other users' processes may do at the API's socket."""
+    server_sessions: Setting[int]
+    """How many sessions may go on when another begins at a server; 0: none begins there."""
     server_issuers: Setting[tuple[Issuer, ...]]
     """Whose tokens the API takes."""
     redact_patterns: Setting[tuple[Pattern, ...]]
@@ -196,6 +201,7 @@ def load_settings(
         ),
         server=sources.take("server", read_choice, lambda: AUTO),
         server_peers=sources.take("server_peers", read_peers, tuple),
+        server_sessions=sources.take("server_sessions", _sessions, lambda: DEFAULT_SERVER_SESSIONS),
         server_issuers=sources.take("server_issuers", read_issuers, tuple),
         redact_patterns=sources.take("redact_patterns", _patterns, tuple),
         approvals_to=sources.take("approvals_to", partial(read_destinations, folders.home), tuple),
@@ -236,6 +242,15 @@ def passed_sockets(env: Mapping[str, str] | None = None) -> int:
     if meant_for != str(os.getpid()) or not count.isascii() or not count.isdigit():
         return 0
     return int(count)
+
+
+def notify_socket(env: Mapping[str, str] | None = None) -> str | None:
+    """Where a service manager wants to be told that this process is ready (sd_notify(3)).
+
+    None: it does not, or by a kind of socket that this is not sent over.
+    """
+    where = (os.environ if env is None else env).get("NOTIFY_SOCKET", "")
+    return where if where[:1] in ("/", "@") and len(where) > 1 else None
 
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings) if field.name != "user_home")
@@ -394,6 +409,15 @@ def _time(value: object) -> float:
     if time_s <= 0:
         raise ValueError(f"{value!r} must be above 0")
     return time_s
+
+
+def _sessions(value: object) -> int:
+    if value in (0, "0") and not isinstance(value, bool):
+        return 0
+    count = parse_count(value)
+    if isinstance(count, Unlimited) or count > MOST_SERVER_SESSIONS:
+        raise ValueError(f"{value!r} must be at most {MOST_SERVER_SESSIONS}")
+    return count
 
 
 def _patterns(value: object) -> tuple[Pattern, ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from runner.surfaces.http.listening import Listen
     from runner.surfaces.http.server import Serving
 
+_MOST_SESSIONS = 1000  # the setting's own bound; that module is imported late
 _MOST_AT_ONCE = 256  # each takes a thread, a sandbox and some ten descriptors
 
 
@@ -56,6 +57,16 @@ def serve(  # noqa: PLR0917  (options are keywords to whoever types them)
     queue: Annotated[
         int, typer.Option(metavar="N", min=0, max=10_000, help="Runs that may wait for that.")
     ] = 64,
+    sessions: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=_MOST_SESSIONS,
+            help="Sessions that may go on when another begins. [default: the setting "
+            "server_sessions, 32]",
+        ),
+    ] = None,
     grace: Annotated[
         str, typer.Option(metavar="TIME", help="What runs have to end when the server ends.")
     ] = "30s",
@@ -81,7 +92,7 @@ def serve(  # noqa: PLR0917  (options are keywords to whoever types them)
     from runner.app import Runner  # noqa: PLC0415
 
     serving = _server()
-    from runner.settings import load_settings, passed_sockets  # noqa: PLC0415
+    from runner.settings import load_settings, notify_socket, passed_sockets  # noqa: PLC0415
     from runner.surfaces.http.meant import Basis  # noqa: PLC0415
 
     settings = load_settings()
@@ -96,11 +107,16 @@ def serve(  # noqa: PLR0917  (options are keywords to whoever types them)
             listen=_listen(listen, Path(runner.settings.home.value), sockets),
             sockets=sockets,
             tls=tls_files(tls_cert, tls_key, tls_client_ca),
-            room=Room(at_once or 2 * (os.cpu_count() or 1), queue),
+            room=Room(
+                at_once or 2 * (os.cpu_count() or 1),
+                queue,
+                settings.server_sessions.value if sessions is None else sessions,
+            ),
             folders=tuple(_folder(each) for each in folder or ()),
             grace_s=_grace(grace),
             body_bytes=_size(body),
             basis=basis,
+            notify=notify_socket(),
         )
 
         def ready(where: Listen | None) -> None:

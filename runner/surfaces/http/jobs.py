@@ -36,6 +36,7 @@ from runner.pacing import Pace
 from runner.ports import CancelToken, OutputSink
 from runner.schema.api_answers import RunStatus
 from runner.schema.outcome import decision_document, outcome_document
+from runner.settings import DEFAULT_SERVER_SESSIONS
 from runner.streams import CallbackSink, Cancellation
 from runner.surfaces.http.attached import Attached
 from runner.surfaces.http.feed import Feed
@@ -244,10 +245,6 @@ def without_output(document: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in document.items() if name not in left}
 
 
-SESSIONS = 32
-"""Each is a process of runner's beside its sandbox."""
-
-
 @dataclass(frozen=True, slots=True)
 class Room:
     """How much a server takes."""
@@ -255,7 +252,7 @@ class Room:
     at_once: int
     queue: int
     """How many may wait for their turn."""
-    sessions: int = SESSIONS
+    sessions: int = DEFAULT_SERVER_SESSIONS
     """How many of this state folder there may be, whoever began them, when another begins here."""
 
 

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from runner.app import Runner
 from runner.clock import SystemClock
-from runner.errors import SettingsError
+from runner.errors import RunnerError, SettingsError
 from runner.surfaces.http.app import create_app
 from runner.surfaces.http.authentication import Authenticator
 from runner.surfaces.http.connection import Connection
@@ -33,6 +33,7 @@ from runner.surfaces.http.listening import (
     tls_options,
 )
 from runner.surfaces.http.meant import INSTANCE, Basis, Itself
+from runner.surfaces.http.notifying import READY, STOPPING, notify
 from runner.surfaces.http.peer_rules import socket_mode
 from runner.surfaces.http.service import Service
 from runner.surfaces.http.socket_file import listening, passed
@@ -63,6 +64,8 @@ class Serving:
     body_bytes: int
     basis: Basis | None = None
     """What it runs by, as it stood before any of that was read."""
+    notify: str | None = None
+    """Where a service manager is told how it goes; see `notifying`."""
 
 
 class _Server(uvicorn.Server):
@@ -144,15 +147,25 @@ async def _serve(
     for each in _SIGNALS:
         loop.add_signal_handler(each, told_to_stop)
     server = _Server(_config(app, how.tls))
+    unheard: RunnerError | None = None
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(_until_served(server, sock, stop))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
         if not serving.done():
             ready()
+            try:
+                notify(how.notify, READY)
+            except RunnerError as error:
+                unheard = error
+                stop.set()
         await stop.wait()
+        with contextlib.suppress(RunnerError):  # it is told by the end as well
+            notify(how.notify, STOPPING)
         await service.jobs.stop(how.grace_s, hurry)
         server.should_exit = True
+    if unheard is not None:
+        raise unheard
 
 
 async def _until_served(server: _Server, sock: socket.socket, stop: asyncio.Event) -> None:
