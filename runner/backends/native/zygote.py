@@ -129,4 +129,9 @@ def _bus_environment() -> dict[str, str]:
 def can_be_delegated() -> bool:
     """Whether there is a systemd user manager to ask."""
     manager = Path(f"/run/user/{os.geteuid()}/systemd/private")
-    return shutil.which("systemd-run", path="/usr/bin:/bin") is not None and manager.exists()
+    if shutil.which("systemd-run", path="/usr/bin:/bin") is None:
+        return False
+    try:
+        return manager.exists()
+    except PermissionError:  # a service's ProtectHome= hides /run/user from it
+        return False

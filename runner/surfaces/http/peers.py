@@ -75,13 +75,17 @@ def _groups(sock: Any) -> tuple[int, ...]:
 def _is_confined(pid: int) -> bool:
     """In another user namespace, or under seccomp filters that this process is not under.
 
+    Filters can only be counted: some, but another number than this process has, are others.
+
     What can't be looked at counts: another user's process, one that has ended, or one of a pid
     namespace that is not seen from here (0).
     """
     try:
         theirs, ours = Path(f"/proc/{pid}"), Path("/proc/self")
         elsewhere = (theirs / "ns/user").readlink() != (ours / "ns/user").readlink()
-        return pid == 0 or elsewhere or _filters(theirs) > _filters(ours)
+        # Fewer than this process has, but some: not those that it was started under, as a service
+        # manager gives a server filters that the users of its socket do not have.
+        return pid == 0 or elsewhere or _filters(theirs) not in (0, _filters(ours))
     except (OSError, ValueError):
         return True
 
