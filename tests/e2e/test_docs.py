@@ -79,6 +79,8 @@ NOT_RUN = {
     "sudo ": "changes the machine",
     "docker run ": "needs an image that is not ours",
     "systemctl --user": "asks the user's systemd",
+    "mkdir -p ~/.config/systemd": "changes the user's home",
+    "cp packaging/systemd": "changes the user's home",
     "cat /sys/": "says what this machine is",
 }
 
