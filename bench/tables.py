@@ -49,6 +49,25 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def api_markdown(document: dict[str, Any]) -> str:
+    """A result of the server as docs/benchmarks.md quotes it."""
+    lines = ["| | median ms | p99 ms | above the library's median, ms |"]
+    lines.append("| --- | --- | --- | --- |")
+    lines += [
+        f"| `{row['program']}`, {row['contender']} | {row['median_ms']:.1f} | "
+        f"{row['p99_ms']:.1f} | {row['above_library_ms']:.1f} |"
+        for row in document["rows"]
+    ]
+    lines += ["", "| clients at once | runs of `true` a second | median ms | p99 ms |"]
+    lines.append("| --- | --- | --- | --- |")
+    lines += [
+        f"| {row['clients']} | {row['runs_a_second']:.0f} | {row['median_ms']:.0f} | "
+        f"{row['p99_ms']:.0f} |"
+        for row in document["rates"]
+    ]
+    return "\n".join(lines)
+
+
 def print_decisions(table: list[Row]) -> None:
     """Commands as headings, a line for each number of rules and contender."""
     print(f"\n{'':42}{'rules':>6}{'median us':>11}{'p99 us':>10}{'x rival':>9}{'decisions':>11}")

@@ -151,3 +151,24 @@ def test_overshoot_is_measured(native, tmp_path):
     }
     assert all(row["most_s"] > -row["budget_s"] for row in rows)
     assert f"| {rows[0]['budget_s']} s wall | 1 | {rows[0]['median_s']:+.2f} |" in done.stdout
+
+
+def test_the_api_is_measured(native, tmp_path):
+    out = tmp_path / "api.json"
+    done = subprocess.run(
+        [sys.executable, BENCH / "bench_api.py", "--runs", "2", "--seconds", "0.2", "--out", out],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["command"] == "scripts/bench api --runs 2 --seconds 0.2"
+    rows = found["rows"]
+    assert {row["program"] for row in rows} == {"true", "python3"}
+    assert len(rows) == 10
+    assert {row["above_library_ms"] for row in rows if row["contender"] == "library"} == {0}
+    assert [row["clients"] for row in found["rates"]] == [1, 8, 32]
+    assert all(row["runs_a_second"] > 0 for row in found["rates"])
+    assert f"| 32 | {found['rates'][2]['runs_a_second']:.0f} |" in done.stdout
