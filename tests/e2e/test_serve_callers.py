@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,14 +166,23 @@ def test_a_stream_ends_with_its_key(home):
     with at_port(home, "--listen", "127.0.0.1:0") as port, calling(port) as client:
         body = {"shell": "while :; do echo x; sleep 0.05; done", "wait": False}
         place = f"/v1/runs/{client.post('/v1/runs', json=body, headers=own).json()['id']}"
+        follows = {**own, "Accept": "text/event-stream"}
+        began = {"shell": body["shell"], "cancel_on_disconnect": True}
         with (
+            client.stream("POST", "/v1/runs", json=began, headers=follows) as begun,
             client.stream("GET", f"{place}/events", headers=own) as stream,
             client.stream("GET", f"{place}/events", headers=other) as twin,
         ):
             told, goes_on = stream.iter_lines(), twin.iter_lines()
+            owned = begun.iter_lines()
             assert "event: output" in told
+            assert "event: output" in owned
             assert cli(home, "keys", "revoke", "own").returncode == 0
             rest = list(told)  # it ends, although the run does not
-            assert "event: outcome" not in rest
+            assert "event: outcome" not in [*rest, *owned]
             assert client.delete(place, headers=other).status_code == 202
             assert "event: outcome" in goes_on
+        place = begun.headers["location"]
+        while (found := client.get(place, headers=other).json())["status"] != "ended":
+            time.sleep(0.05)
+        assert found["outcome"]["termination"] == "cancelled"

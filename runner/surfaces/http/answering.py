@@ -21,6 +21,7 @@ from runner.surfaces.http.routes.events import (
     from_log,
     stream_answer,
     told_bytes,
+    while_allowed,
 )
 from runner.surfaces.http.service import Json, gone, service_of
 
@@ -97,7 +98,7 @@ async def begun(  # noqa: PLR0917
             return _answer_known(await asyncio.to_thread(service.run_document, found))
         job = found
     if follows(request):
-        return _followed(request, job, body, owner=bool(made))
+        return _followed(request, identity, job, body, owner=bool(made))
     await _wait(request, job, body)
     return _answer(job)
 
@@ -108,8 +109,13 @@ def size_bytes(body: Words, stdin: bytes | None) -> int:
     return sum(map(len, texts)) + len(stdin or b"")
 
 
-def _followed(request: Request, job: Job, body: _Body, *, owner: bool) -> Response:
-    """The run's events, to who began it; `owner`: who began it just now."""
+def _followed(
+    request: Request, identity: Identity, job: Job, body: _Body, *, owner: bool
+) -> Response:
+    """The run's events, to who began it; `owner`: who began it just now.
+
+    A key that is revoked meanwhile is as a caller that goes away.
+    """
     leaving = asyncio.ensure_future(gone(request))
 
     def left(_: object) -> None:
@@ -122,7 +128,7 @@ def _followed(request: Request, job: Job, body: _Body, *, owner: bool) -> Respon
 
     async def events() -> AsyncIterator[bytes]:
         try:
-            async for told in job.feed.follow(0, owner=owner):
+            async for told in while_allowed(request, identity, job.feed.follow(0, owner=owner)):
                 yield NOTHING if told is None else _whole(job, told).encoded()
         finally:
             leaving.cancel()

@@ -82,13 +82,21 @@ def _number(last_event_id: str | None) -> int | None:
 async def _followed(
     request: Request, identity: Identity, feed: Feed, after: int
 ) -> AsyncIterator[bytes]:
+    async for told in while_allowed(request, identity, feed.follow(after)):
+        yield NOTHING if told is None else told.encoded()
+
+
+async def while_allowed(
+    request: Request, identity: Identity, events: AsyncIterator[Told | None]
+) -> AsyncIterator[Told | None]:
+    """What is told, as long as the caller would be let do this still."""
     asked_s = time.monotonic()
-    async for told in feed.follow(after):
+    async for told in events:
         if time.monotonic() - asked_s >= _AGAIN_S:
             if not await is_still(request, identity):
                 return
             asked_s = time.monotonic()
-        yield NOTHING if told is None else told.encoded()
+        yield told
 
 
 async def told_bytes(events: list[Told]) -> AsyncIterator[bytes]:
