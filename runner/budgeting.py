@@ -58,24 +58,32 @@ class Budgets:
         lasting: str,
         scope: str | None = None,
         profile: str | None = None,
+        by: str | None = None,
     ) -> tuple[Charge, ...]:
         """Let other amounts of a stated budget hold for a time; which, by layer. Recorded.
 
         `amounts`: by resource, spelled as in a policy: `{"calls": "10", "wall": "2h"}`;
-        `lasting`: for how long, `2h`; `scope`: whose, which may be left out of a budget of all.
+        `lasting`: for how long, `2h`; `scope`: whose, which may be left out of a budget of all;
+        `by`: who does it, this process's user else.
         Runs that go on take it with their next slice. RequestError: it can't be, nothing changes.
         """
         parsed = dict(_parsed(amounts))
         lasting_s = _lasting_s(lasting)
         until_s = self._clock.now() + lasting_s
         overrides = {resource: Override(value, until_s) for resource, value in parsed.items()}
-        return self._override(tuple(self._named(budget_id, scope, profile)), overrides, reason)
+        return self._override(tuple(self._named(budget_id, scope, profile)), overrides, reason, by)
 
     def unset(
-        self, budget_id: str, reason: str, *, scope: str | None = None, profile: str | None = None
+        self,
+        budget_id: str,
+        reason: str,
+        *,
+        scope: str | None = None,
+        profile: str | None = None,
+        by: str | None = None,
     ) -> tuple[Charge, ...]:
         """Let what is stated hold again; see `set`."""
-        return self._override(tuple(self._named(budget_id, scope, profile)), {}, reason)
+        return self._override(tuple(self._named(budget_id, scope, profile)), {}, reason, by)
 
     def overrides(self, profile: str | None = None) -> tuple[tuple[Spent, Override], ...]:
         """What was set that holds now."""
@@ -86,7 +94,11 @@ class Budgets:
         )
 
     def _override(
-        self, charges: tuple[Charge, ...], overrides: Mapping[Resource, Override], reason: str
+        self,
+        charges: tuple[Charge, ...],
+        overrides: Mapping[Resource, Override],
+        reason: str,
+        by: str | None,
     ) -> tuple[Charge, ...]:
         """`overrides`: none: what is stated holds again."""
         if not reason.strip():
@@ -100,7 +112,9 @@ class Budgets:
                 for resource, _ in charge.budget.amounts:
                     if resource in overrides or not overrides:
                         tx.set_override(charge.account(resource), overrides.get(resource))
-                tx.append(records.budget_set(charge, overrides, until, reason, who))
+                tx.append(
+                    records.budget_set(charge, overrides, until, reason, who, by=by or _operator())
+                )
         return charges
 
     def _named(self, budget_id: str, scope: str | None, profile: str | None) -> Iterator[Charge]:
@@ -127,7 +141,13 @@ class Budgets:
             yield Charge(layer, budget, scope or "all")
 
     def reset(
-        self, budget_id: str, reason: str, *, scope: str | None = None, profile: str | None = None
+        self,
+        budget_id: str,
+        reason: str,
+        *,
+        scope: str | None = None,
+        profile: str | None = None,
+        by: str | None = None,
     ) -> tuple[str, ...]:
         """Begin a budget's windows anew, of one scope or all; returns whose they were. Recorded.
 
@@ -154,7 +174,10 @@ class Budgets:
                 for account in found:
                     tx.forget(account)
                 who = Principal(uid=os.getuid(), agent="default")
-                tx.append(records.budget_reset(budget_id, named_by, scopes, reason, who))
+                draft = records.budget_reset(
+                    budget_id, named_by, scopes, reason, who, by=by or _operator()
+                )
+                tx.append(draft)
         if not scopes:
             whose = "" if scope is None else f" of {scope!r}"
             raise RequestError(
@@ -162,6 +185,11 @@ class Budgets:
                 "those that something was charged to"
             )
         return scopes
+
+
+def _operator() -> str:
+    """As identities are named."""
+    return f"uid:{os.getuid()}"
 
 
 def _lasting_s(lasting: str) -> float:

@@ -240,6 +240,8 @@ def budget_set(
     until: str | None,
     reason: str,
     who: Principal,
+    *,
+    by: str,
 ) -> EventDraft:
     """Which amounts of a budget hold until when; none: what is stated holds again."""
     data = {
@@ -248,16 +250,29 @@ def budget_set(
         "scope": charge.scope,
         "amounts": {resource.value: each.amount for resource, each in overrides.items()},
         "until": until,
+        "by": by,
         "reason": reason,
     }
     return EventDraft(EventKind.BUDGET_SET, data, who)
 
 
 def budget_reset(
-    budget: str, layers: Sequence[str], scopes: Sequence[str], reason: str, who: Principal
+    budget: str,
+    layers: Sequence[str],
+    scopes: Sequence[str],
+    reason: str,
+    who: Principal,
+    *,
+    by: str,
 ) -> EventDraft:
     """Whose windows of a budget of which layers began anew, by whom, and why."""
-    data = {"budget": budget, "layers": list(layers), "scopes": list(scopes), "reason": reason}
+    data = {
+        "budget": budget,
+        "layers": list(layers),
+        "scopes": list(scopes),
+        "by": by,
+        "reason": reason,
+    }
     return EventDraft(EventKind.BUDGET_RESET, data, who)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import quote
 
 from runner.client.channel import Answer, Channel
@@ -28,11 +28,53 @@ class RemoteBudgets:
 
     def standing(self, profile: str | None = None) -> tuple[Spent, ...]:
         """How each counter stands that anything was charged to."""
-        answer = self._channel.call("GET", "/v1/budgets", query={"profile": profile})
-        f = Fields(answer.document(), "the budgets")
-        found = f.each("budgets", spent_of)
-        f.done()
-        return found
+        return _spent(self._channel.call("GET", "/v1/budgets", query={"profile": profile}))
+
+    def set(
+        self,
+        budget_id: str,
+        amounts: Mapping[str, str],
+        reason: str,
+        *,
+        lasting: str,
+        scope: str | None = None,
+        profile: str | None = None,
+    ) -> tuple[Spent, ...]:
+        """Let other amounts hold for a time, see `Runner.budgets`; how its counters stand then."""
+        more = {"amounts": dict(amounts), "lasting": lasting}
+        return self._changed("set", budget_id, reason, scope, profile, more)
+
+    def unset(
+        self, budget_id: str, reason: str, *, scope: str | None = None, profile: str | None = None
+    ) -> tuple[Spent, ...]:
+        """Let what is stated hold again."""
+        return self._changed("set", budget_id, reason, scope, profile, {})
+
+    def reset(
+        self, budget_id: str, reason: str, *, scope: str | None = None, profile: str | None = None
+    ) -> tuple[Spent, ...]:
+        """Begin its windows anew; what is counted of it then."""
+        return self._changed("reset", budget_id, reason, scope, profile, {})
+
+    def _changed(  # noqa: PLR0917
+        self,
+        what: str,
+        budget_id: str,
+        reason: str,
+        scope: str | None,
+        profile: str | None,
+        more: Mapping[str, object],
+    ) -> tuple[Spent, ...]:
+        body: dict[str, object] = {"budget": budget_id, "reason": reason, **more}
+        body |= {k: v for k, v in (("scope", scope), ("profile", profile)) if v is not None}
+        return _spent(self._channel.call("POST", f"/v1/budgets/{what}", body))
+
+
+def _spent(answer: Answer) -> tuple[Spent, ...]:
+    f = Fields(answer.document(), "the budgets")
+    found = f.each("budgets", spent_of)
+    f.done()
+    return found
 
 
 class RemoteApprovals:

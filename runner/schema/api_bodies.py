@@ -312,6 +312,34 @@ class AnswerBody(Strict):
     reason: Reason
 
 
+class BudgetBody(Strict):
+    """Which counters of a budget are to begin anew."""
+
+    budget: Name = Field(description="Its id.")
+    scope: Name | None = Field(
+        default=None,
+        description="Whose counter, such as 'agent:coder', as the list of budgets has it; without "
+        "it all of the budget's, which is for who reaches everything.",
+    )
+    profile: Annotated[Name, AfterValidator(_profile)] | None = Field(
+        default=None, description="The profile that states it; else the server's default."
+    )
+    reason: Reason
+
+
+class BudgetSetBody(BudgetBody):
+    """Which amounts of a budget are to hold for a time."""
+
+    amounts: dict[Name, Name] = Field(
+        default={},
+        description="By what is counted, as a policy spells them: {'calls': '10', 'wall': '2h'}; "
+        "without any, what is stated holds again.",
+    )
+    lasting: Name | None = Field(
+        default=None, description="For how long: '2h'. It goes with amounts."
+    )
+
+
 class LiftBody(Strict):
     """Whom to let run again."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -302,6 +303,37 @@ def test_the_log_is_searched_with_its_hashes(work, remote, served):
             with pytest.raises(RunnerError):
                 list(runner.audit.events(since="whenever"))
     assert remote.budgets.standing() == ()
+
+
+def test_budgets_are_changed(tmp_path, work, monkeypatch):
+    config = tmp_path / "config"
+    (config / "runner" / "profiles").mkdir(parents=True)
+    (config / "runner" / "profiles" / "counted.yaml").write_text(
+        "extends: agent\ndescription: counted\nbudgets: [{id: few, of: agent, per: 1h, calls: 1}]\n"
+    )
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
+    with serving(tmp_path / "home") as (server, _), connect(f"unix:{server.path}") as remote:
+        run = {"argv": ["true"], "cwd": work, "profile": "counted", "agent": "a"}
+        of = {"scope": "agent:a", "profile": "counted"}
+        assert remote.run(**run).ok
+        assert remote.run(**run).termination is Termination.DENIED
+        (told,) = remote.budgets.set("few", {"calls": "2"}, "more", lasting="1h", **of)
+        assert (told.used, told.amount) == (1, 2)
+        assert remote.run(**run).ok
+        (told,) = remote.budgets.unset("few", "enough", **of)
+        assert (told.used, told.amount) == (2, 1)
+        assert remote.run(**run).termination is Termination.DENIED
+        (told,) = remote.budgets.reset("few", "a new day", **of)
+        assert told.used == 0
+        assert remote.run(**run).ok
+        for wrong in ({}, {"calls": "many"}, {"tokens": "1"}):
+            with pytest.raises(RequestError):
+                remote.budgets.set("few", wrong, "r", lasting="1h", **of)
+        with pytest.raises(RequestError):
+            remote.budgets.reset("many", "r", **of)
+        changed = remote.audit.events(kind=["budget.set", "budget.reset"])
+        by = [json.loads(event.body)["data"]["by"] for event in changed]
+        assert by == [f"uid:{os.getuid()}"] * 3
 
 
 def test_questions_are_answered_and_runs_killed(tmp_path, work, monkeypatch):

@@ -319,7 +319,13 @@ def test_a_reset_begins_the_window_anew_and_is_recorded(runner, work, tmp_path):
     assert not runner.run(["true"], cwd=work, profile=chosen, agent="b").ok
     (reset,) = events(runner, "budget.reset")
     layers = [f"profile:{chosen}"]
-    assert reset == {"budget": "one", "layers": layers, "scopes": ["agent:a"], "reason": "why not"}
+    assert reset == {
+        "budget": "one",
+        "layers": layers,
+        "scopes": ["agent:a"],
+        "by": f"uid:{os.getuid()}",
+        "reason": "why not",
+    }
     for budget, reason in (("none", "x"), ("one", " ")):
         with pytest.raises(RequestError):
             runner.budgets.reset(budget, reason, profile=chosen)

@@ -98,6 +98,25 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/v1/decisions"): Route(Verb.RUN, Kind.BEGINS, _PROGRAMS, writes=True),
     ("GET", "/v1/profiles"): Route(Verb.READ, Kind.LIST),
     ("GET", "/v1/budgets"): Route(Verb.READ, Kind.LIST),
+    ("POST", "/v1/budgets/set"): Route(
+        Verb.BUDGET, Kind.KILLS,
+        (
+            {"budget": "own", "scope": f"agent:{AGENT}", "amounts": {"calls": "1"},
+             "lasting": "1h", **_REASON},
+            {"budget": "of-t", "scope": f"tenant:{TENANT}", **_REASON},
+            {"budget": "own", "scope": "all", **_REASON},
+        ),
+        writes=True,
+    ),
+    ("POST", "/v1/budgets/reset"): Route(
+        Verb.BUDGET, Kind.KILLS,
+        (
+            {"budget": "own", "scope": f"agent:{AGENT}", **_REASON},
+            {"budget": "of-s", "scope": f"session:{SESSION}", **_REASON},
+            {"budget": "of-t", "scope": "all", **_REASON},
+        ),
+        writes=True,
+    ),
     ("GET", "/v1/approvals"): Route(Verb.READ, Kind.LIST),
     ("GET", "/v1/approvals/{approval_id}"): Route(Verb.READ, Kind.THING),
     ("POST", "/v1/approvals/{approval_id}"): Route(

@@ -538,6 +538,15 @@ def test_who_is_let_is_let(world):
         assert let(caller, "GET", "/v1/approvals")["approvals"][0]["id"] == world.question
         assert let(caller, "GET", "/v1/approvals/{approval_id}")["agent"] == AGENT
     assert let(own, "GET", "/v1/budgets")["budgets"]
+    counter = {"budget": "own", "scope": f"agent:{AGENT}", "reason": "r"}
+    held = {"amounts": {"calls": "850"}, "lasting": "1h"}
+    (told,) = let(operator, "POST", "/v1/budgets/set", {**counter, **held})["budgets"]
+    assert (told["scope"], told["amount"]) == (counter["scope"], 850)
+    (told,) = let(operator, "POST", "/v1/budgets/set", counter)["budgets"]
+    assert told["amount"] == 900
+    before = told["used"]
+    left = let(operator, "POST", "/v1/budgets/reset", counter)["budgets"]
+    assert sum(each["used"] for each in left) < before  # what open runs hold stays held
     for path in ("/v1/profiles", "/v1/audit/checkpoint", "/openapi.json", "/readyz", "/healthz"):
         let(own, "GET", path)
     metrics = let(operator, "GET", "/metrics")

@@ -13,6 +13,8 @@ from fastapi.routing import APIRoute
 from runner.schema.api_bodies import (
     AnswerBody,
     ApplyBody,
+    BudgetBody,
+    BudgetSetBody,
     DecisionBody,
     KillBody,
     LiftBody,
@@ -24,6 +26,7 @@ from runner.surfaces.http.access import Needs
 
 _BODIES = (
     RunBody, SessionBody, SessionRunBody, DecisionBody, ApplyBody, AnswerBody, KillBody, LiftBody,
+    BudgetBody, BudgetSetBody,
 )  # fmt: skip
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -35,6 +38,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "ApplyBody": {"paths": ["out"], "dry_run": True},
     "AnswerBody": {"answer": "approve", "reason": "the branch is mine"},
     "KillBody": {"scope": "agent", "name": "coder", "reason": "it deletes what it should mend"},
+    "BudgetBody": {"budget": "hourly", "scope": "agent:coder", "reason": "a new day"},
+    "BudgetSetBody": {"budget": "hourly", "scope": "agent:coder", "amounts": {"calls": "50"},
+                      "lasting": "2h", "reason": "the release is tonight"},
     "LiftBody": {"scope": "agent", "name": "coder", "reason": "its prompt is mended"},
 }  # fmt: skip
 """Of each body one that the model takes, for who reads the document."""
