@@ -26,6 +26,8 @@ from runner.sessions import wire
 from runner.streams import FdSink, NullSink
 
 _CHUNK_BYTES = 1 << 18
+ANSWER_S = 30.0
+"""A keeper answers a question about its session within this."""
 _WHOLE_FILE_BYTES = 256 << 20
 """What `read` takes into memory at most."""
 
@@ -199,6 +201,7 @@ class Session:
 
     def _ask(self, what: str, document: wire.Document | None = None) -> wire.Document:
         with contextlib.closing(wire.connect(self._home, self.id)) as channel:
+            channel.settimeout(ANSWER_S)
             wire.say(channel, what, document or {})
             return _answer(channel)
 

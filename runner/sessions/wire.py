@@ -88,10 +88,16 @@ def say(channel: socket.socket, what: str, document: Document, fds: Sequence[int
 def hear(channel: socket.socket) -> tuple[str, Document, list[int]]:
     """The next message: what is said, the document (with its `blobs`, if any), other descriptors.
 
-    UnreachableError: the other side is gone. AnswerError: that was none.
+    UnreachableError: the other side is gone, or said nothing within the socket's time.
+    AnswerError: that was none.
     """
     try:
         message, fds = receive(channel, MOST_FDS)
+    except TimeoutError as error:
+        raise UnreachableError(
+            "the session's keeper does not answer: it is stopped, or the machine is very busy; "
+            "`runner kill` with the session's id ends it"
+        ) from error
     except (PeerGoneError, OSError) as error:
         raise UnreachableError("the session's keeper is gone") from error
     if not fds:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from runner.model.outcome import Termination
 from runner.model.session import FileDeed, FileTask
 from runner.sessions.client import Session
 from runner.streams import Cancellation
+from runner.surfaces.keeping.process import _sweep
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -45,6 +47,14 @@ def session(runner: Runner, work: Path) -> Iterator[Session]:
 
 def keeper_of(session: Session) -> int:
     """The process that keeps it."""
+    for _ in range(100):  # a descriptor that is closed meanwhile makes it look like none
+        if (found := _keeper_of(session)) is not None:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("nobody keeps it")
+
+
+def _keeper_of(session: Session) -> int | None:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -55,11 +65,52 @@ def keeper_of(session: Session) -> int:
             ours = any(f"{session._home}/" in each for each in held)
             if ours and b"runner.surfaces.keeping" in words:
                 return int(entry.name)
-    raise AssertionError("nobody keeps it")
+    return None
 
 
 def events(runner: Runner, run_id: str) -> list[str]:
     return [event.kind for event in runner.store.events(run_id)]
+
+
+def test_a_keeper_that_is_stopped_holds_nobody(
+    runner: Runner, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.sessions.client.ANSWER_S", 1.0)
+    keeper = keeper_of(session)
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        for ask in (session.state, session.processes, lambda: session.end_process(1)):
+            with pytest.raises(UnreachableError, match="does not answer"):
+                ask()
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    assert session.state().id == session.id
+
+
+def test_sockets_of_killed_keepers_are_swept(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.kill(keeper_of(session), signal.SIGKILL)
+    folder = os.open(session._home / "sessions", os.O_PATH)
+    place = Path(f"/proc/self/fd/{folder}")  # a path may be longer than an address can be
+
+    def names() -> set[str]:
+        return {each.name for each in place.iterdir()}
+
+    def answers(name: str) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as tried:
+            return tried.connect_ex(str(place / name)) == 0
+
+    until(lambda: not answers(session.id), "the keeper is there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+        other.bind(str(place / "new"))  # and is listened at a moment later
+        _sweep(folder)
+        assert names() == {session.id, "new"}
+        monkeypatch.setattr("runner.surfaces.keeping.process.OLD_S", 0.0)
+        other.listen()
+        _sweep(folder)
+        assert names() == {"new"}
+    os.close(folder)
 
 
 def test_files_and_processes_live_on(session: Session, work: Path) -> None:

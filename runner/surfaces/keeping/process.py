@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import stat
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,9 @@ from runner.schema.quantities import parse_wait
 from runner.sessions import wire
 from runner.settings import load_settings
 from runner.surfaces.keeping.keeper import Keeper, told
+
+OLD_S = 60.0
+"""Of a socket that nobody listens at."""
 
 
 def main(channel_fd: int) -> None:
@@ -85,6 +90,7 @@ def _bound(asked: str | float | None, most_s: float, name: str) -> float:
 @contextlib.contextmanager
 def _listening(home: Path, session_id: str) -> Iterator[socket.socket]:
     fd = wire.opened_folder(home)
+    _sweep(fd)
     path = f"/proc/self/fd/{fd}/{session_id}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as made:
         try:
@@ -102,3 +108,19 @@ def _listening(home: Path, session_id: str) -> Iterator[socket.socket]:
             with contextlib.suppress(OSError):
                 os.unlink(session_id, dir_fd=fd)
             os.close(fd)
+
+
+def _sweep(folder: int) -> None:
+    """Remove sockets that nobody listens at: of keepers that were killed.
+
+    Not the newest: one that is bound is listened at a moment later.
+    """
+    for name in [each.name for each in Path(f"/proc/self/fd/{folder}").iterdir()]:
+        with contextlib.suppress(OSError):
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISSOCK(found.st_mode) and abs(time.time() - found.st_ctime) > OLD_S:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as tried:
+                    try:
+                        tried.connect(f"/proc/self/fd/{folder}/{name}")
+                    except ConnectionRefusedError:
+                        os.unlink(name, dir_fd=folder)
