@@ -32,7 +32,7 @@ class FileTask:
     length: int | None = None
     """`READ`: how many; None: all."""
     size_bytes: int | None = None
-    """`WRITE`: how many come; None: whatever comes until the end."""
+    """`WRITE`: how many come, and less is put nowhere; None: it is found out before."""
     executable: bool = False
     """`WRITE`: whether it may be executed."""
 

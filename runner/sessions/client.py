@@ -6,9 +6,12 @@ import contextlib
 import io
 import os
 import select
+import shutil
 import socket
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -133,8 +136,15 @@ class Session:
         """Something with its files; decided by the rules on paths, and recorded.
 
         `source`: what is written; `target`: where what is read, or listed as a JSON object a line,
-        goes.
+        goes. What is written is there whole or not at all; of unknown size it is taken in first.
         """
+        if task.do is FileDeed.WRITE and task.size_bytes is None:
+            with tempfile.TemporaryFile() as spooled:
+                if source is not None:
+                    shutil.copyfileobj(source, spooled, _CHUNK_BYTES)
+                size_bytes = spooled.tell()
+                spooled.seek(0)
+                return self.do(replace(task, size_bytes=size_bytes), spooled, target)
         document = {
             "do": task.do.value, "path": task.path, "offset": task.offset, "length": task.length,
             "size_bytes": task.size_bytes, "executable": task.executable,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import RUNNER_COMMAND
 
 from runner import Runner
 from runner.errors import BackendError, RequestError, RunnerError, UnreachableError
@@ -111,6 +113,26 @@ def test_sockets_of_killed_keepers_are_swept(
         _sweep(folder)
         assert names() == {"new"}
     os.close(folder)
+
+
+def test_an_upload_that_is_cut_is_put_nowhere(session: Session) -> None:
+    """Of a size that nobody knows, from a process that is killed in the middle."""
+    session.write("f", "as it was")
+    begun = subprocess.Popen(
+        [*RUNNER_COMMAND, "session", "put", session.id, "-", "f"],
+        stdin=subprocess.PIPE,
+        env={**os.environ, "RUNNER_HOME": str(session._home)},
+    )
+    assert begun.stdin is not None
+    begun.stdin.write(b"x" * (1 << 20))  # more than a pipe holds: it is read
+    begun.kill()
+    begun.wait()
+    begun.stdin.close()
+    assert session.read("f") == b"as it was"
+    with pytest.raises(RequestError, match="needs its size"):
+        session._ask("file", {"do": "write", "path": "f"})
+    done = session.do(FileTask(FileDeed.WRITE, "f"), io.BytesIO(b"whole"))
+    assert (done.problem, session.read("f")) == (None, b"whole")
 
 
 def test_files_and_processes_live_on(session: Session, work: Path) -> None:

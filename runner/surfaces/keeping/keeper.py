@@ -293,6 +293,8 @@ class Keeper:
         task = FileTask(**{**document, "do": FileDeed(document["do"])})
         if not task.path or "\0" in task.path:
             raise RequestError("a file is named by its path")
+        if task.do is FileDeed.WRITE and task.size_bytes is None:
+            raise RequestError("what is written needs its size, or a part would pass for the whole")
         path = os.path.normpath(os.path.join(self._request.directory, task.path))  # noqa: PTH118
         access = Access.WRITE if task.do in {FileDeed.WRITE, FileDeed.REMOVE} else Access.READ
         request = replace(self._request, program=Argv(("file",)), within=self._id)

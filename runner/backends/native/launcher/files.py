@@ -79,7 +79,7 @@ def _write(task: Task) -> Task:
         while data := os.read(0, _CHUNK_BYTES):
             _write_all(fd, data)
             written += len(data)
-        if task["size_bytes"] is not None and written != task["size_bytes"]:
+        if written != task["size_bytes"]:
             raise OSError(errno.EPIPE, "")  # whoever sends it has gone away
         os.fchmod(fd, 0o755 if task["executable"] else 0o644)
         os.rename(fresh, name, src_dir_fd=at, dst_dir_fd=at)
