@@ -139,7 +139,9 @@ def test_a_terminal_and_its_size(server):
         client.send(b"go\r")
         assert b"12 34\r\n" in until(client, b"12 34\r\n")
         client.send(b"\x03")
-        assert outcome(list(told(client)))["signal"] == signal.SIGINT
+        found = outcome(list(told(client)))
+        # Whether it ends the shell or what that has just started is the kernel's to say.
+        assert found["signal"] == signal.SIGINT or found["exit_code"] == 130
 
 
 def test_a_terminal_s_input_ends(server):
