@@ -5,6 +5,7 @@ Each attack stands beside honest work in the same session that goes on to work.
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -148,6 +149,98 @@ def test_no_file_deed_gets_more_than_a_program(session: Session) -> None:
             session.read(path)
     for deed, path in ((FileDeed.LIST, "/proc/self/fd"), (FileDeed.STAT, "/proc/self/exe")):
         assert session.do(FileTask(deed, path)).problem == "Permission denied"
+
+
+@pytest.fixture
+def guarded(runner: Runner, work: Path, tmp_path: Path) -> Iterator[Session]:
+    """With a rule that denies what is in `secret`, and programs that may get at it all the same."""
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nextends: agent\ndescription: d\nrules:\n  list:\n"
+        "    - {id: no-secret, match: {paths: './secret/**'}, effect: deny, message: kept.}\n"
+    )
+    for folder in ("secret/sub", "open/sub"):
+        (work / folder).mkdir(parents=True)
+        (work / folder / "key").write_text(folder)
+        (work / folder / "../key").write_text(folder)
+    profile = str(tmp_path / "own.yaml")
+    with runner.sessions.start(cwd=work, profile=profile, lifetime="10m") as begun:
+        yield begun
+
+
+LINKED = """
+import os
+for to in ("sec" + "ret", "open"):
+    os.symlink(to, f"to-{to}")
+    os.symlink(f"to-{to}/sub", f"sub-{to}")
+    os.symlink(f"{os.getcwd()}/{to}/key", f"key-{to}")
+    os.symlink(f"to-{to}/new", f"new-{to}")
+os.symlink("loop", "loop")
+"""
+
+
+def test_a_link_leads_round_no_rule_on_paths(guarded: Session) -> None:
+    assert guarded.run(code=LINKED, language="python").ok
+
+    def permitted(deed: FileDeed, path: str) -> bool:
+        size_bytes = 0 if deed is FileDeed.WRITE else None
+        done = guarded.do(FileTask(deed, path, size_bytes=size_bytes))
+        assert done.done is done.decision.permits, (deed, path, done.problem)
+        return done.decision.permits
+
+    for deed, path in (
+        (FileDeed.READ, "to-{}/key"),
+        (FileDeed.READ, "sub-{}/key"),
+        (FileDeed.READ, "sub-{}/../key"),  # which is `key` by its letters, and another by the way
+        (FileDeed.READ, "key-{}"),
+        (FileDeed.STAT, "to-{}/key"),
+        (FileDeed.LIST, "sub-{}"),
+        (FileDeed.LIST, "to-{}/sub/"),
+        (FileDeed.WRITE, "to-{}/new"),
+        (FileDeed.WRITE, "sub-{}/made/new"),
+        (FileDeed.REMOVE, "to-{}/sub/key"),
+        (FileDeed.REMOVE, "sub-{}/../key"),
+    ):
+        assert not permitted(deed, path.format("secret")), (deed, path)
+        assert permitted(deed, path.format("open")), (deed, path)
+    # A link itself is told of, replaced and removed, wherever it leads.
+    for deed in (FileDeed.STAT, FileDeed.WRITE):
+        assert permitted(deed, "new-secret")
+    assert permitted(FileDeed.REMOVE, "key-secret")
+    assert guarded.do(FileTask(FileDeed.READ, "loop")).problem == (
+        "Too many levels of symbolic links"
+    )
+    changed = {change.path for change in guarded.stop().changes}
+    assert {path for path in changed if path.startswith("secret")} == set()
+    assert {"open/new", "open/sub/key", "open/sub/made/new", "new-secret"} <= changed
+
+
+def test_names_that_change_meanwhile_lead_round_no_rule(guarded: Session) -> None:
+    """`d` is now a folder of its own, now a link to what the rule denies."""
+    changing = """
+import os, time
+os.makedirs("d/sub")
+open("d/key", "w").write("own")
+os.symlink("sec" + "ret", "l")
+if os.fork() == 0:
+    os.setsid()
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not os.path.exists("enough"):
+        for one, other in (("d", "t"), ("l", "d"), ("d", "l"), ("t", "d")):
+            os.rename(one, other)
+"""
+    assert guarded.run(code=changing, language="python").ok
+    ways = set()
+    for number in range(150):
+        target = io.BytesIO()
+        read = guarded.do(FileTask(FileDeed.READ, "d/key"), target=target)
+        assert target.getvalue() in (b"own", b"")
+        written = guarded.do(FileTask(FileDeed.WRITE, f"d/n{number}", size_bytes=0))
+        ways |= {(done.done, done.decision.permits) for done in (read, written)}
+    guarded.write("enough", "")
+    assert {(True, True), (False, False)} <= ways  # both were met
+    changed = {change.path for change in guarded.stop().changes}
+    assert {path for path in changed if path.startswith("secret")} == set()
+    assert any(path.rpartition("/")[2].startswith("n") for path in changed)
 
 
 def test_what_processes_call_themselves_moves_nobodys_cursor(session: Session, capsys) -> None:

@@ -10,7 +10,6 @@ the sandbox dies with it, and the next start of any runner closes its record.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -22,23 +21,21 @@ from dataclasses import asdict, replace
 
 from runner.app import Runner
 from runner.caller import Caller
-from runner.deciding import decide_path
 from runner.errors import RequestError, RunnerError, UnreachableError
 from runner.model.approval import Approval
 from runner.model.decision import Decision
 from runner.model.event import EventDraft, EventKind
-from runner.model.intent import Access
-from runner.model.limits import LIMIT_KEYS, UNLIMITED, LimitOverrides
+from runner.model.limits import LIMIT_KEYS, LimitOverrides
 from runner.model.outcome import Outcome
-from runner.model.request import Argv, ExecRequest, Hold
-from runner.model.session import FileDeed, FileTask
+from runner.model.request import ExecRequest, Hold
 from runner.model.usage import Usage
-from runner.ports import SessionLease, Streams
-from runner.records import decision_data
+from runner.ports import SessionLease
 from runner.schema.outcome import decision_document, outcome_document
 from runner.sessions import wire
-from runner.streams import Cancellation, FdSink, Gate, NullSink
+from runner.streams import Cancellation, FdSink, NullSink
 from runner.surfaces.http.peers import peer_of
+from runner.surfaces.keeping.filing import Files
+from runner.surfaces.keeping.gone import Gone
 from runner.surfaces.keeping.holding import Holding
 from runner.surfaces.standing import approval_document
 
@@ -51,8 +48,6 @@ FINISH_WITHIN_S = 60.0
 """Its sandbox is gone: what is under way has only its end to record."""
 LEAVE_WITHIN_S = 5.0
 """And goes within this once it has its answer."""
-SAID_BYTES = 1 << 20
-"""Of what there is to say about a file; a listing goes another way."""
 _OF_A_COMMAND = frozenset({"wall_s", "cpu_time_s", "output_bytes", "open_files"})
 """Limits that a command can have for itself."""
 
@@ -82,6 +77,7 @@ class Keeper:
         self._room = threading.Semaphore(AT_ONCE)
         self._ending = Cancellation()
         """Set when the session is over: who waits for an answer waits no more."""
+        self._files = Files(runner, request, session_id, self._ending)
         self._none = threading.Condition()
         self._carried = 0
         """What is under way that may have something to record."""
@@ -214,7 +210,7 @@ class Keeper:
                 wire.say(channel, "over", answer)
             case "file":
                 with self._carrying():
-                    answer = self._file(document, fds, channel)
+                    answer = self._files.do(document, fds, channel, self._lease)
                 wire.say(channel, "over", answer)
             case "show":
                 wire.say(channel, "over", self._state())
@@ -256,7 +252,7 @@ class Keeper:
             identity=document["identity"],
         )
         try:
-            with _Gone(channel, self._ending) as gone:
+            with Gone(channel, self._ending) as gone:
                 outcome = self._runner.execute(request, caller, gone, backend=self._lease.commands)
         finally:
             with self._guard:
@@ -286,52 +282,6 @@ class Keeper:
             terminal=bool(document["terminal"]),
             within=self._id,
         )
-
-    def _file(
-        self, document: wire.Document, fds: list[int], channel: socket.socket
-    ) -> wire.Document:
-        task = FileTask(**{**document, "do": FileDeed(document["do"])})
-        if not task.path or "\0" in task.path:
-            raise RequestError("a file is named by its path")
-        if task.do is FileDeed.WRITE and task.size_bytes is None:
-            raise RequestError("what is written needs its size, or a part would pass for the whole")
-        path = os.path.normpath(os.path.join(self._request.directory, task.path))  # noqa: PTH118
-        access = Access.WRITE if task.do in {FileDeed.WRITE, FileDeed.REMOVE} else Access.READ
-        request = replace(self._request, program=Argv(("file",)), within=self._id)
-        policy, facts = self._runner.held_against(request)
-        decision = decide_path(request, path, access, policy, facts)
-        data = {
-            "do": task.do.value,
-            "path": path,
-            "size_bytes": task.size_bytes,
-            "decision": decision_data(decision),
-        }
-        self._record(EventKind.SESSION_FILE, data)
-        answer: wire.Document = {"decision": decision_document(decision), "told": {}}
-        if not decision.permits:
-            return {**answer, "problem": None, "errno": None}
-        found = self._worked(task, fds, channel)
-        if "errno" in found:
-            return {**answer, "problem": found["why"], "errno": found["errno"]}
-        return {**answer, "told": found, "problem": None, "errno": None}
-
-    def _worked(self, task: FileTask, fds: list[int], channel: socket.socket) -> wire.Document:
-        lease = self._lease.work(task)
-        gate = Gate(UNLIMITED, SAID_BYTES)
-        said = _Kept()
-        try:
-            with Cancellation() as never, _Gone(channel, self._ending) as gone:
-                # Who goes away while it writes sends no more, and less than was said: then what
-                # there is of it is removed, which one that is killed can't do.
-                cancel = never if task.do is FileDeed.WRITE else gone
-                lease.run(Streams(fds[0], FdSink(fds[1]), said, gate), cancel)
-        finally:
-            lease.release()
-        try:
-            found = json.loads(said.text)
-        except ValueError:
-            return {"errno": 5, "why": "it was ended before it was done"}
-        return found if isinstance(found, dict) else {"errno": 5, "why": "it said nothing"}
 
     def _end_process(self, document: wire.Document) -> wire.Document:
         number, sent = int(document["number"]), int(document["signal"])
@@ -398,45 +348,6 @@ class _Telling:
         if poll.poll(0):
             with contextlib.suppress(RunnerError):
                 wire.say(self._channel, what, document)
-
-
-class _Gone:
-    """`ports.CancelToken`: set when whoever asked says something more, or has gone away, or the
-    session is over. A context manager.
-    """
-
-    def __init__(self, channel: socket.socket, ending: Cancellation) -> None:
-        self._either = select.epoll()  # its descriptor can be waited for like any other
-        for each in (channel.fileno(), ending.fileno()):
-            self._either.register(each, select.EPOLLIN)
-
-    def fileno(self) -> int:
-        return self._either.fileno()
-
-    @property
-    def is_set(self) -> bool:
-        return bool(self._either.poll(0))
-
-    def __enter__(self) -> _Gone:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._either.close()
-
-
-class _Kept:
-    """`ports.OutputSink` that keeps what comes."""
-
-    def __init__(self) -> None:
-        self.text = b""
-
-    def fileno(self) -> int | None:
-        return None
-
-    def write(self, data: bytes) -> int:
-        if len(self.text) < SAID_BYTES:
-            self.text += data
-        return len(data)
 
 
 def _let_read(channel: socket.socket) -> None:
