@@ -76,7 +76,7 @@ async def begun(  # noqa: PLR0917
 ) -> Response:
     """Begin a run, or find the one that the key stands for, and answer as the caller wants to.
 
-    `where`: as `Keys.once` has it.
+    `where`: as `IdempotencyKeys.once` has it.
     """
     service = service_of(request)
     made: list[Job] = []
@@ -89,7 +89,9 @@ async def begun(  # noqa: PLR0917
         await started()
         job = made[0]
     else:
-        run_id = await service.keys.once(identity.name, idempotency_key, body, started, where)
+        run_id = await service.idempotency.once(
+            identity.name, idempotency_key, body, started, where
+        )
         found = service.found(identity, run_id)
         if not isinstance(found, Job) and follows(request):
             told = await asyncio.to_thread(from_log, service, found, 0)

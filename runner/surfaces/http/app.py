@@ -14,7 +14,7 @@ from runner.surfaces.http import problems
 from runner.surfaces.http.access import Authenticate
 from runner.surfaces.http.bodies import Sizes
 from runner.surfaces.http.fresh import FreshWorkspaces
-from runner.surfaces.http.idempotency import Keys
+from runner.surfaces.http.idempotency import IdempotencyKeys
 from runner.surfaces.http.jobs import Jobs, Room
 from runner.surfaces.http.meant import Itself
 from runner.surfaces.http.metrics import Metrics
@@ -86,7 +86,7 @@ def create_app(
         metrics,
         folders,
         log,
-        Keys(jobs.never_began),
+        IdempotencyKeys(jobs.never_began),
         ServedSessions(runner, log, room.sessions),
     )
     problems.install(app)

@@ -32,7 +32,7 @@ class _Held:
     since_s: float
 
 
-class Keys:
+class IdempotencyKeys:
     """All of one server; used in the loop's thread alone."""
 
     def __init__(self, never_began: Callable[[str], bool]) -> None:

@@ -38,7 +38,7 @@ from runner.surfaces.http.access import (
 )
 from runner.surfaces.http.attached import Attached
 from runner.surfaces.http.fresh import FreshWorkspaces
-from runner.surfaces.http.idempotency import Keys
+from runner.surfaces.http.idempotency import IdempotencyKeys
 from runner.surfaces.http.jobs import How, Job, Jobs
 from runner.surfaces.http.metrics import Metrics
 from runner.surfaces.http.peers import Peer
@@ -56,7 +56,7 @@ class Service:
     folders: tuple[Path, ...]
     """Where a request's `cwd` may be."""
     log: LogReader
-    keys: Keys
+    idempotency: IdempotencyKeys
     sessions: ServedSessions
 
     @property

@@ -75,7 +75,7 @@ async def begin(
     if idempotency_key is None:
         session_id = await started()
     else:
-        session_id = await service.keys.once(
+        session_id = await service.idempotency.once(
             identity.name, idempotency_key, body, started, "a session"
         )
     document = await service.sessions.call(_document, service, identity, session_id)
